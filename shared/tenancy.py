@@ -1,0 +1,53 @@
+"""Who is asking, and in which world: what a credential stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+
+class Mode(StrEnum):
+    """One of the two worlds under an account."""
+
+    TEST = "TEST"
+    LIVE = "LIVE"
+
+
+class PrincipalKind(StrEnum):
+    """What sort of credential a call came with."""
+
+    OPERATOR = "OPERATOR"
+    SECRET_KEY = "SECRET_KEY"  # noqa: S105 - the name of a kind, not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An account's world. Every row of a tenant, and every cache key, starts with these two."""
+
+    account_id: str
+    mode: Mode
+
+
+OPERATOR_TENANT: Final = Tenant("operator", Mode.LIVE)
+"""Where the operator's own request ids are kept; no account can have this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller, as its credential says. `account_id` is empty and `mode` is None for an operator."""
+
+    kind: PrincipalKind
+    account_id: str
+    mode: Mode | None
+    key_id: str
+    scopes: frozenset[str]
+    expires_at: datetime | None
+
+    @property
+    def tenant(self) -> Tenant:
+        """The world that the call works in; the operator's own for an operator."""
+        if self.mode is None:
+            return OPERATOR_TENANT
+        return Tenant(self.account_id, self.mode)
