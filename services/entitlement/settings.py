@@ -1,0 +1,9 @@
+"""Settings of the entitlement service."""
+
+from __future__ import annotations
+
+from shared.settings import ProcessSettings
+
+
+class Settings(ProcessSettings):
+    """What every target needs, and nothing of its own yet."""

@@ -1,0 +1,66 @@
+"""Composition root of the license service: settings -> resources -> servicers -> routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from lictor.account.v1 import account_service_pb2
+from lictor.license.v1 import catalog_service_pb2, license_service_pb2, validation_service_pb2
+
+from services.license.account_servicer import AccountServicer
+from services.license.catalog_servicer import CatalogServicer
+from services.license.errors import taken
+from services.license.resources import Resources
+from services.license.servicer import LicenseServicer
+from services.license.settings import Settings
+from services.license.sweeper import sweep_forever
+from services.license.validation import ValidationServicer
+from shared.clock import Clock
+from shared.crypto import root_secret
+from shared.crypto.hashing import SecretHasher
+from shared.crypto.page_tokens import PageTokens
+from shared.db.pool import Database, PostgresTarget, read_passwords
+from shared.db.roles import Role
+from shared.facts.credentials import FactsAuthenticator
+from shared.facts.license import LicenseFactsReader
+from shared.freshness.token import RevisionTokens
+from shared.rpc.routes import ServiceBinding
+from shared.rpc.runtime import App
+from shared.rpc.writes import Writer
+
+
+@asynccontextmanager
+async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
+    """Opens what the service stands on, closes it in the end."""
+    del clock  # rights are decided by the record's time
+    target = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
+    root = root_secret.load(settings.root_secret_file)
+    hasher = SecretHasher(root)
+    async with (
+        Database.opened(target, Role.LICENSE, size=settings.pool_size) as db,
+        Database.opened(target, Role.FACTS, size=settings.pool_size) as facts,
+        Database.opened(target, Role.LICENSE_WORKER, size=1) as worker,
+    ):
+        writer = Writer(db, RevisionTokens(root), taken)
+        resources = Resources(db, LicenseFactsReader(facts), writer, hasher, PageTokens(root))
+        sweeper = asyncio.create_task(sweep_forever(worker, settings.request_sweep_interval_s), name="sweeper")
+        try:
+            yield App(
+                bindings=tuple(
+                    ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
+                    for module, name, servicer in (
+                        (account_service_pb2, "AccountService", AccountServicer(resources)),
+                        (catalog_service_pb2, "CatalogService", CatalogServicer(resources)),
+                        (license_service_pb2, "LicenseService", LicenseServicer(resources)),
+                        (validation_service_pb2, "ValidationService", ValidationServicer(resources)),
+                    )
+                ),
+                authenticator=FactsAuthenticator(facts, hasher),
+                ready=lambda: True,
+            )
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper

@@ -1,0 +1,20 @@
+"""A license is deleted, from whatever state; its key is never free again."""
+
+from __future__ import annotations
+
+from services.license import store
+from services.license.events import event_data
+from services.license.model import refuse_stale
+from shared.db.outbox import Event, emit
+from shared.db.pool import Transaction
+from shared.errors import Reason, not_found
+
+
+async def delete_license(tx: Transaction, *, actor: str, license_id: str, etag: str, reason: str) -> None:
+    """LICENSE_NOT_FOUND, ETAG_MISMATCH."""
+    found = await store.lock_license(tx, license_id)
+    if found is None:
+        raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
+    refuse_stale(etag, found.revision, license_id)
+    await store.delete_license(tx, license_id)
+    await emit(tx, Event("license.deleted", license_id, event_data(found), actor, reason))

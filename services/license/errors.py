@@ -1,0 +1,40 @@
+"""What a violated key of this service's tables means to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from shared.errors import DomainError, Reason
+
+_TAKEN: Final[Mapping[str, tuple[Reason, str]]] = MappingProxyType(
+    {
+        "account_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "api_key_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "product_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "policy_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "license_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "product_code": (Reason.CODE_TAKEN, "code"),
+        "product_slug": (Reason.CODE_TAKEN, "slug"),
+        "license_key_hash": (Reason.KEY_TAKEN, "key"),
+    }
+)
+
+
+def taken(constraint: str) -> DomainError | None:
+    """What a violated unique key means; None for a constraint that no input should reach."""
+    known = _TAKEN.get(constraint)
+    if known is None:
+        return None
+    reason, field = known
+    return DomainError(reason, f"another resource of this account and mode has this {field}", metadata={"field": field})
+
+
+def in_use(resource_id: str, used_by: str) -> DomainError:
+    """RESOURCE_IN_USE for a resource that others of the kind `used_by` still name."""
+    return DomainError(
+        Reason.RESOURCE_IN_USE,
+        f"{resource_id} is still used by at least one {used_by}",
+        metadata={"id": resource_id, "usedBy": used_by},
+    )

@@ -1,0 +1,29 @@
+"""What this service's events carry: the subject as it is after the change. No key, no hint of one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from services.license.account_model import Account, ApiKey
+from services.license.catalog_model import Policy, Product
+from services.license.model import Customer, License
+
+Subject = Account | ApiKey | Product | Policy | Customer | License
+_LEFT_OUT = frozenset({"hint", "key_hint"})
+
+
+def event_data(subject: Subject) -> dict[str, Any]:
+    """JSON: times as RFC 3339, durations in seconds."""
+    return {
+        field.name: _plain(getattr(subject, field.name)) for field in fields(subject) if field.name not in _LEFT_OUT
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value

@@ -1,0 +1,186 @@
+"""The constraints of this service's requests, one table per message; the protos' comments say the same in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from lictor.account.v1 import account_service_pb2 as account
+from lictor.common.v1.common_pb2 import LicenseSelector
+from lictor.license.v1 import catalog_service_pb2 as catalog
+from lictor.license.v1 import license_service_pb2 as licenses
+from lictor.license.v1 import validation_service_pb2 as validation
+
+from shared.errors import FieldViolation
+from shared.rpc import fields as f
+from shared.tenancy import ACCOUNT_SCOPES
+
+PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
+POLICY_FIELDS: Final = (
+    "external_id", "display_name", "duration", "is_trial", "max_machines", "floating", "require_fingerprint",
+    "require_heartbeat", "heartbeat_interval", "offline_allowed", "offline_max_ttl", "labels", "metadata",
+)  # fmt: skip
+LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "labels", "metadata")
+
+_ID_CHARS: Final = 64
+_HOUR: Final = timedelta(hours=1)
+_CENTURY: Final = timedelta(days=36500)
+_RID: Final = f.request_id()
+_EXTERNAL_ID: Final = f.text("external_id")
+_NAME: Final = f.text("display_name")
+_REQUIRED_NAME: Final = f.text("display_name", required=True)
+_REASON: Final = f.text("reason")
+_ETAG: Final = f.text("etag", max_chars=_ID_CHARS)
+_DATA: Final = (f.labels(), f.metadata())
+_PAGE: Final = (f.page_size(), f.text("page_token", max_chars=512))
+_URL: Final = f.text(
+    "url", max_chars=2048, pattern=r"https?://[^\s]{1,2040}", reason="URL_INVALID", words="must be an http or https URL"
+)
+_SLUG: Final = f.text(
+    "slug",
+    pattern=r"[a-z0-9-]{1,63}",
+    reason="SLUG_INVALID",
+    words="must match ^[a-z0-9-]{1,63}$: lower case, digits, hyphens",
+)
+_TERMS: Final = (
+    f.duration("duration", least=_HOUR, most=_CENTURY),
+    f.at_least("max_machines", 1),
+    f.duration("heartbeat_interval", least=timedelta(seconds=60), most=timedelta(days=90)),
+    f.duration("offline_max_ttl", least=_HOUR, most=timedelta(days=90)),
+)
+
+
+def _id(field: str) -> f.Check:
+    return f.text(field, required=True, max_chars=_ID_CHARS)
+
+
+def _optional_id(field: str) -> f.Check:
+    return f.text(field, max_chars=_ID_CHARS)
+
+
+def _get(field: str) -> tuple[f.Check, ...]:
+    return (f.one_of_id(field), _optional_id(field), _EXTERNAL_ID)
+
+
+def _contradictions(message: Any) -> Iterator[FieldViolation]:
+    if message.allow_unlimited and message.HasField("max_machines"):
+        yield FieldViolation("allow_unlimited", "CONTRADICTION", "can't be set together with max_machines")
+
+
+def _perpetual(message: Any) -> Iterator[FieldViolation]:
+    if message.perpetual and message.HasField("duration"):
+        yield FieldViolation("perpetual", "CONTRADICTION", "can't be set together with duration")
+
+
+def _scopes(message: Any) -> Iterator[FieldViolation]:
+    if not message.scopes:
+        yield FieldViolation("scopes", "REQUIRED", "at least one scope is required")
+    for index, scope in enumerate(message.scopes):
+        if scope not in ACCOUNT_SCOPES:
+            yield FieldViolation(f"scopes[{index}]", "SCOPE_UNKNOWN", f"one of {', '.join(sorted(ACCOUNT_SCOPES))}")
+
+
+def _one_selector(message: Any) -> Iterator[FieldViolation]:
+    selector: LicenseSelector = message.license
+    match selector.WhichOneof("selector"):
+        case None:
+            yield FieldViolation("license", "EXACTLY_ONE", "set license.license_key or license.license_id")
+        case "license_key":
+            if not 1 <= len(selector.license_key) <= f.MAX_TEXT_CHARS:
+                yield FieldViolation("license.license_key", "LENGTH_OUT_OF_RANGE", "must be 1 to 255 characters")
+        case "license_id":
+            if not 1 <= len(selector.license_id) <= _ID_CHARS:
+                yield FieldViolation(
+                    "license.license_id", "LENGTH_OUT_OF_RANGE", f"must be 1 to {_ID_CHARS} characters"
+                )
+
+
+def _customer_ref(message: Any) -> Iterator[FieldViolation]:
+    match message.WhichOneof("ref"):
+        case None:
+            yield FieldViolation("ref", "EXACTLY_ONE", "set customer_id, email or subject_ref")
+        case set_field:
+            if not getattr(message, set_field):
+                yield FieldViolation(set_field, "REQUIRED", "is required")
+
+
+_EMAIL: Final = f.text(
+    "email", pattern=r"[^@\s]{1,64}@[^@\s]{1,190}", reason="EMAIL_INVALID", words="must be an email address"
+)
+_KEY: Final = f.text(
+    "key",
+    pattern=r"[!-~]{8,255}",
+    reason="LICENSE_KEY_INVALID",
+    words="must be 8 to 255 printable ASCII characters, no spaces",
+)
+_STATUS_CHANGE: Final = (_RID, _id("license_id"), _ETAG, _REASON)
+
+TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
+    {
+        account.CreateAccountRequest: (f.request_id(required=True), _REQUIRED_NAME, _EXTERNAL_ID),
+        account.GetAccountRequest: _get("account_id"),
+        account.ListAccountsRequest: _PAGE,
+        account.SuspendAccountRequest: (_RID, _id("account_id"), _REASON),
+        account.ReinstateAccountRequest: (_RID, _id("account_id"), _REASON),
+        account.CreateApiKeyRequest: (_RID, _NAME, _EXTERNAL_ID, _scopes, f.timestamp("expire_time")),
+        account.GetApiKeyRequest: _get("api_key_id"),
+        account.ListApiKeysRequest: _PAGE,
+        account.RotateApiKeyRequest: (
+            _RID, _id("api_key_id"), f.duration("overlap", least=timedelta(0), most=timedelta(days=30)),
+        ),
+        account.RevokeApiKeyRequest: (_RID, _id("api_key_id"), _REASON),
+        account.WhoAmIRequest: (),
+        catalog.CreateProductRequest: (
+            _RID,
+            f.text("code", required=True, pattern=r"[A-Z0-9]{2,16}", reason="CODE_INVALID", words="must match ^[A-Z0-9]{2,16}$"),
+            _EXTERNAL_ID, _SLUG, _REQUIRED_NAME, _URL, *_DATA,
+        ),
+        catalog.GetProductRequest: _get("product_id"),
+        catalog.ListProductsRequest: _PAGE,
+        catalog.UpdateProductRequest: (
+            _RID, _id("product_id"), _ETAG, f.mask(PRODUCT_FIELDS, never_empty=("slug", "display_name")),
+            _EXTERNAL_ID, _SLUG, _NAME, _URL, *_DATA,
+        ),
+        catalog.DeleteProductRequest: (_RID, _id("product_id"), _ETAG, _REASON),
+        catalog.CreatePolicyRequest: (
+            _RID, _id("product_id"), f.known_enum("template"), _EXTERNAL_ID, _REQUIRED_NAME, *_TERMS, _contradictions,
+            _perpetual, *_DATA,
+        ),
+        catalog.GetPolicyRequest: _get("policy_id"),
+        catalog.ListPoliciesRequest: (*_PAGE, _optional_id("product_id")),
+        catalog.UpdatePolicyRequest: (
+            _RID, _id("policy_id"), _ETAG, f.mask(POLICY_FIELDS, never_empty=("display_name",)), _EXTERNAL_ID, _NAME,
+            *_TERMS, _contradictions, *_DATA,
+        ),
+        catalog.DeletePolicyRequest: (_RID, _id("policy_id"), _ETAG, _REASON),
+        licenses.CreateLicenseRequest: (
+            _RID, _id("policy_id"), _optional_id("product_id"),
+            f.nested("customer", _customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME),
+            _KEY, _EXTERNAL_ID, _NAME, f.timestamp("start_time"), f.timestamp("expire_time"), *_DATA,
+        ),
+        licenses.GetLicenseRequest: _get("license_id"),
+        licenses.ListLicensesRequest: (
+            *_PAGE, _optional_id("product_id"), _optional_id("policy_id"), _optional_id("customer_id"),
+            f.text("customer_email"), f.known_enum("status"),
+        ),
+        licenses.UpdateLicenseRequest: (
+            _RID, _id("license_id"), _ETAG, f.mask(LICENSE_FIELDS), _EXTERNAL_ID, _NAME, f.timestamp("start_time"),
+            f.timestamp("expire_time"), *_DATA,
+        ),
+        licenses.SuspendLicenseRequest: _STATUS_CHANGE,
+        licenses.ReinstateLicenseRequest: (*_STATUS_CHANGE, f.timestamp("expire_time")),
+        licenses.RenewLicenseRequest: _STATUS_CHANGE,
+        licenses.RevokeLicenseRequest: _STATUS_CHANGE,
+        licenses.BanLicenseRequest: _STATUS_CHANGE,
+        licenses.DeleteLicenseRequest: _STATUS_CHANGE,
+        validation.ValidateLicenseRequest: (_one_selector, f.known_enum("view")),
+    }
+)  # fmt: skip
+
+
+def check(request: Message) -> None:
+    """Raises FIELD_INVALID naming every bad field of a request of this service."""
+    f.check(request, TABLES[type(request)])

@@ -1,0 +1,146 @@
+"""From the model to protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from lictor.account.v1 import account_service_pb2 as account_pb
+from lictor.common.v1.common_pb2 import Mode as ModePb
+from lictor.license.v1 import catalog_service_pb2 as catalog_pb
+from lictor.license.v1 import license_service_pb2 as license_pb
+
+from services.license.account_model import Account, ApiKey
+from services.license.catalog_model import Policy, Product
+from services.license.model import License, effective, etag_of
+from shared.tenancy import Mode
+
+
+def timestamp(at: datetime | None) -> Timestamp | None:
+    """Absent stays absent, never zero."""
+    if at is None:
+        return None
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made
+
+
+def duration(length: timedelta | None) -> Duration | None:
+    if length is None:
+        return None
+    made = Duration()
+    made.FromTimedelta(length)
+    return made
+
+
+def struct(data: Mapping[str, Any]) -> Struct | None:
+    if not data:
+        return None
+    made = Struct()
+    made.update(dict(data))
+    return made
+
+
+def mode(value: Mode | None) -> ModePb.Kind.ValueType:
+    return ModePb.KIND_UNSPECIFIED if value is None else ModePb.Kind.Value(value.value)
+
+
+def account(value: Account) -> account_pb.Account:
+    return account_pb.Account(
+        account_id=value.account_id,
+        external_id=value.external_id or "",
+        display_name=value.display_name,
+        status=account_pb.AccountStatus.Status.Value(value.status.value),
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
+def api_key(value: ApiKey, key_mode: Mode, now: datetime) -> account_pb.ApiKey:
+    return account_pb.ApiKey(
+        api_key_id=value.api_key_id,
+        external_id=value.external_id or "",
+        display_name=value.display_name,
+        mode=mode(key_mode),
+        scopes=value.scopes,
+        status=account_pb.ApiKeyStatus.Status.Value(value.status(now).value),
+        hint=value.hint,
+        expire_time=timestamp(value.expires_at),
+        replaced_by_id=value.replaced_by_id or "",
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
+def product(value: Product) -> catalog_pb.Product:
+    return catalog_pb.Product(
+        product_id=value.product_id,
+        external_id=value.external_id or "",
+        code=value.code,
+        slug=value.slug,
+        display_name=value.display_name,
+        url=value.url,
+        labels=value.labels,
+        metadata=struct(value.metadata),
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
+def policy(value: Policy) -> catalog_pb.Policy:
+    return catalog_pb.Policy(
+        policy_id=value.policy_id,
+        external_id=value.external_id or "",
+        product_id=value.product_id,
+        display_name=value.display_name,
+        template=catalog_pb.PolicyTemplate.Kind.Value(value.template.value),
+        duration=duration(value.duration),
+        is_trial=value.is_trial,
+        max_machines=value.max_machines,
+        floating=value.floating,
+        require_fingerprint=value.require_fingerprint,
+        require_heartbeat=value.require_heartbeat,
+        heartbeat_interval=duration(value.heartbeat_interval),
+        offline_allowed=value.offline_allowed,
+        offline_max_ttl=duration(value.offline_max_ttl),
+        labels=value.labels,
+        metadata=struct(value.metadata),
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
+def license_(value: License, now: datetime, *, metadata: bool = True) -> license_pb.License:
+    """With the status as it is at `now`."""
+    status = effective(value.status, value.expires_at, now)
+    return license_pb.License(
+        license_id=value.license_id,
+        external_id=value.external_id or "",
+        product_id=value.product_id,
+        policy_id=value.policy_id,
+        customer_id=value.customer_id or "",
+        display_name=value.display_name,
+        status=license_pb.LicenseStatus.Status.Value(status.value),
+        key_hint=value.key_hint,
+        start_time=timestamp(value.starts_at),
+        expire_time=timestamp(value.expires_at),
+        status_reason=value.status_reason,
+        labels=value.labels,
+        metadata=struct(value.metadata) if metadata else None,
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )

@@ -1,0 +1,22 @@
+"""What this service's servicers stand on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.crypto.hashing import SecretHasher
+from shared.crypto.page_tokens import PageTokens
+from shared.db.pool import Database
+from shared.facts.license import LicenseFactsReader
+from shared.rpc.writes import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Opened by app.py, closed with the process. `db` is lictor_license's pool; facts are read as lictor_facts."""
+
+    db: Database
+    facts: LicenseFactsReader
+    writer: Writer
+    hasher: SecretHasher
+    pages: PageTokens

@@ -1,0 +1,175 @@
+"""LicenseService: protobuf to model and back, nothing else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+from google.protobuf.json_format import MessageToDict
+from lictor.license.v1 import license_service_pb2 as pb
+
+from services.license import fields, queries, render, store
+from services.license.commands.change_license_status import StatusChange, change_license_status
+from services.license.commands.create_license import CustomerName, NamedBy, NewLicense, create_license
+from services.license.commands.delete_license import delete_license
+from services.license.commands.update_license import update_license
+from services.license.model import Action, Status
+from services.license.resources import Resources
+from shared.db.pool import Transaction
+from shared.errors import Reason, not_found
+from shared.rpc.context import CallContext
+from shared.rpc.fields import masked, to_datetime
+from shared.rpc.writes import WriteResponse
+
+R = TypeVar("R", bound=WriteResponse)
+
+
+class LicenseServicer:
+    """Licenses and their states."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._r = resources
+
+    async def CreateLicense(self, request: pb.CreateLicenseRequest, context: CallContext) -> pb.CreateLicenseResponse:
+        fields.check(request)
+        wanted = _wanted(request)
+
+        async def work(tx: Transaction) -> pb.CreateLicenseResponse:
+            made, key = await create_license(tx, self._r.hasher, actor=context.principal.key_id, wanted=wanted)
+            return pb.CreateLicenseResponse(license=render.license_(made, tx.now), key=key)
+
+        return await self._r.writer.run(context, request, pb.CreateLicenseResponse, work)
+
+    async def GetLicense(self, request: pb.GetLicenseRequest, context: CallContext) -> pb.GetLicenseResponse:
+        fields.check(request)
+        async with self._r.db.transaction(context.principal.tenant, read_only=True) as tx:
+            if request.license_id:
+                found = await store.get_license(tx, request.license_id)
+            else:
+                found = await store.get_license_by_external_id(tx, request.external_id)
+        if found is None:
+            raise not_found(Reason.LICENSE_NOT_FOUND, request.license_id or request.external_id)
+        return pb.GetLicenseResponse(license=render.license_(found, tx.now))
+
+    async def ListLicenses(self, request: pb.ListLicensesRequest, context: CallContext) -> pb.ListLicensesResponse:
+        fields.check(request)
+        status = Status(pb.LicenseStatus.Status.Name(request.status)) if request.status else None
+        narrowed = store.LicenseFilter(
+            request.product_id, request.policy_id, request.customer_id, request.customer_email, status
+        )
+        page = await queries.page_of(
+            self._r,
+            context,
+            request,
+            f"licenses|{narrowed}",
+            read=lambda tx, after, limit: store.page_of_licenses(tx, after, limit, narrowed),
+            id_of=lambda found: found.license_id,
+        )
+        licenses = [render.license_(found, page.now) for found in page.items]
+        return pb.ListLicensesResponse(licenses=licenses, next_page_token=page.next_token)
+
+    async def UpdateLicense(self, request: pb.UpdateLicenseRequest, context: CallContext) -> pb.UpdateLicenseResponse:
+        fields.check(request)
+        changes = dict(_value(request, field) for field in masked(request, fields.LICENSE_FIELDS))
+
+        async def work(tx: Transaction) -> pb.UpdateLicenseResponse:
+            changed = await update_license(
+                tx, actor=context.principal.key_id, license_id=request.license_id, etag=request.etag, changes=changes
+            )
+            return pb.UpdateLicenseResponse(license=render.license_(changed, tx.now))
+
+        return await self._r.writer.run(context, request, pb.UpdateLicenseResponse, work)
+
+    async def SuspendLicense(
+        self, request: pb.SuspendLicenseRequest, context: CallContext
+    ) -> pb.SuspendLicenseResponse:
+        return await self._change(context, request, Action.SUSPEND, pb.SuspendLicenseResponse)
+
+    async def ReinstateLicense(
+        self, request: pb.ReinstateLicenseRequest, context: CallContext
+    ) -> pb.ReinstateLicenseResponse:
+        expires_at = to_datetime(request, "expire_time")
+        return await self._change(context, request, Action.REINSTATE, pb.ReinstateLicenseResponse, expires_at)
+
+    async def RenewLicense(self, request: pb.RenewLicenseRequest, context: CallContext) -> pb.RenewLicenseResponse:
+        return await self._change(context, request, Action.RENEW, pb.RenewLicenseResponse)
+
+    async def RevokeLicense(self, request: pb.RevokeLicenseRequest, context: CallContext) -> pb.RevokeLicenseResponse:
+        return await self._change(context, request, Action.REVOKE, pb.RevokeLicenseResponse)
+
+    async def BanLicense(self, request: pb.BanLicenseRequest, context: CallContext) -> pb.BanLicenseResponse:
+        return await self._change(context, request, Action.BAN, pb.BanLicenseResponse)
+
+    async def DeleteLicense(self, request: pb.DeleteLicenseRequest, context: CallContext) -> pb.DeleteLicenseResponse:
+        fields.check(request)
+
+        async def work(tx: Transaction) -> pb.DeleteLicenseResponse:
+            await delete_license(
+                tx,
+                actor=context.principal.key_id,
+                license_id=request.license_id,
+                etag=request.etag,
+                reason=request.reason,
+            )
+            return pb.DeleteLicenseResponse()
+
+        return await self._r.writer.run(context, request, pb.DeleteLicenseResponse, work)
+
+    async def _change(
+        self,
+        context: CallContext,
+        request: Any,
+        action: Action,
+        response: type[R],
+        expires_at: datetime | None = None,
+    ) -> R:
+        fields.check(request)
+        wanted = StatusChange(action, request.license_id, request.etag, request.reason, expires_at)
+
+        async def work(tx: Transaction) -> R:
+            changed = await change_license_status(tx, actor=context.principal.key_id, wanted=wanted)
+            return cast("Any", response)(license=render.license_(changed, tx.now))
+
+        return await self._r.writer.run(context, request, response, work)
+
+
+def _wanted(request: pb.CreateLicenseRequest) -> NewLicense:
+    return NewLicense(
+        policy_id=request.policy_id,
+        product_id=request.product_id,
+        customer=_customer(request.customer) if request.HasField("customer") else None,
+        key=request.key or None,
+        external_id=request.external_id or None,
+        display_name=request.display_name,
+        starts_at=to_datetime(request, "start_time"),
+        expires_at=to_datetime(request, "expire_time"),
+        labels=dict(request.labels),
+        metadata=MessageToDict(request.metadata),
+    )
+
+
+def _customer(ref: pb.CustomerRef) -> CustomerName:
+    match ref.WhichOneof("ref"):
+        case "customer_id":
+            return CustomerName(NamedBy.ID, ref.customer_id, ref.display_name)
+        case "email":
+            return CustomerName(NamedBy.EMAIL, ref.email.lower(), ref.display_name)
+        case _:
+            return CustomerName(NamedBy.SUBJECT_REF, ref.subject_ref, ref.display_name)
+
+
+def _value(request: pb.UpdateLicenseRequest, field: str) -> tuple[str, Any]:
+    """The model's name of a field, and its value."""
+    match field:
+        case "start_time":
+            return "starts_at", to_datetime(request, "start_time")
+        case "expire_time":
+            return "expires_at", to_datetime(request, "expire_time")
+        case "external_id":
+            return field, request.external_id or None
+        case "labels":
+            return field, dict(request.labels)
+        case "metadata":
+            return field, MessageToDict(request.metadata)
+        case _:
+            return field, getattr(request, field)

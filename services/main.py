@@ -1,0 +1,76 @@
+"""One process of one target: settings from the environment, the target's app, serve until told to stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from services import suite
+from services.entitlement import app as entitlement
+from services.entitlement.settings import Settings as EntitlementSettings
+from services.license import app as license_
+from services.license.settings import Settings as LicenseSettings
+from services.machine import app as machine
+from services.machine.settings import Settings as MachineSettings
+from services.webhook import app as webhook
+from services.webhook.settings import Settings as WebhookSettings
+from shared.clock import Clock, SystemClock
+from shared.observe.logging import configure
+from shared.rpc.runtime import App, ServeSettings, serve
+from shared.settings import LogFormat, ProcessSettings, SettingsError, Target, refuse_unknown
+
+Build = Callable[[Any, Clock], AbstractAsyncContextManager[App]]
+
+TARGETS: Final[dict[Target, tuple[type[ProcessSettings], Build]]] = {
+    Target.LICENSE: (LicenseSettings, license_.build),
+    Target.ENTITLEMENT: (EntitlementSettings, entitlement.build),
+    Target.MACHINE: (MachineSettings, machine.build),
+    Target.WEBHOOK: (WebhookSettings, webhook.build),
+    Target.ALL: (LicenseSettings, suite.build),
+}
+
+
+def read_target() -> Target:
+    """LICTOR_TARGET. SettingsError for a name that is no target."""
+    name = os.environ.get("LICTOR_TARGET", "")
+    if name not in set(Target):
+        raise SettingsError(f"LICTOR_TARGET is {name!r}: it must be one of {', '.join(Target)}")
+    return Target(name)
+
+
+def read_settings(target: Target) -> ProcessSettings:
+    """SettingsError names every variable that is missing or bad, by its own name and never with its value."""
+    kind = TARGETS[target][0]
+    # Every target of one deployment shares an environment, so the settings of all are known to each.
+    refuse_unknown(LicenseSettings)
+    try:
+        return kind()  # pyright: ignore[reportCallIssue] - the fields come from the environment
+    except ValidationError as error:
+        faults = [f"LICTOR_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("; ".join(faults)) from None
+
+
+async def run() -> None:
+    """Serves until SIGTERM or SIGINT."""
+    target = read_target()
+    settings = read_settings(target)
+    configure(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+    clock = SystemClock()
+    async with TARGETS[target][1](settings, clock) as app:
+        await serve(app, _serve_settings(settings), clock)
+
+
+def _serve_settings(settings: ProcessSettings) -> ServeSettings:
+    return ServeSettings(
+        api_addr=settings.api_addr,
+        ops_addr=settings.ops_addr,
+        ops_grpc_addr=settings.ops_grpc_addr,
+        reflection=settings.reflection,
+        max_in_flight=settings.max_in_flight,
+        lame_duck_s=settings.lame_duck_s,
+        drain_s=settings.drain_s,
+    )

@@ -1,0 +1,31 @@
+"""target=all: the four services in one process. Each keeps its own roles, schemas and pools."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from services.entitlement import app as entitlement
+from services.license import app as license_
+from services.license.settings import Settings
+from services.machine import app as machine
+from services.webhook import app as webhook
+from shared.clock import Clock
+from shared.rpc.runtime import App
+
+
+@asynccontextmanager
+async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
+    """The methods of all four; ready when all are."""
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(license_.build(settings, clock))
+        others = [
+            await stack.enter_async_context(service.build(settings, clock))
+            for service in (entitlement, machine, webhook)
+        ]
+        apps = (first, *others)
+        yield App(
+            bindings=tuple(binding for app in apps for binding in app.bindings),
+            authenticator=first.authenticator,
+            ready=lambda: all(app.ready() for app in apps),
+        )

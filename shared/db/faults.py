@@ -1,0 +1,40 @@
+"""Turns the driver's exceptions into what a caller is told. The driver's text is never part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import asyncpg
+
+from shared.errors import DomainError, Reason
+
+RETRY_AFTER_MS = 250
+
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+_CONFLICT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+
+def record_unreachable() -> DomainError:
+    return DomainError(
+        Reason.RECORD_UNREACHABLE, "the record cannot be reached; nothing was decided", retry_after_ms=RETRY_AFTER_MS
+    )
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Raises DomainError in place of what the driver raises for a record that is away or a transaction that lost."""
+    try:
+        yield
+    except _CONFLICT as error:
+        raise DomainError(Reason.TRANSACTION_CONFLICT, "another transaction won; try again") from error
+    except _UNREACHABLE as error:
+        raise record_unreachable() from error

@@ -1,0 +1,133 @@
+"""One pool of connections per database role, and the transactions on it, each inside one tenant."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+
+from shared.db.faults import translated
+from shared.db.migrate import refuse_incompatible
+from shared.db.roles import Role, refuse_powerful
+from shared.tenancy import Tenant
+
+POOL_SIZE = 8
+ACQUIRE_TIMEOUT_S = 2.0
+STATEMENT_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_MS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresTarget:
+    """Where the record is. `passwords` are by role; a role without one connects without."""
+
+    dsn: str = field(repr=False)
+    passwords: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+def read_passwords(path: Path | None) -> Mapping[str, str]:
+    """Lines of `role=password`. ValueError names a line that is not."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text().splitlines() if path else (), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        role, equals, password = line.partition("=")
+        if not equals:
+            raise ValueError(f"{path}, line {number}: expected `role=password`")
+        found[role.strip()] = password
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One open transaction inside one tenant. `now` is its time by Postgres."""
+
+    conn: asyncpg.pool.PoolConnectionProxy
+    tenant: Tenant
+    now: datetime
+
+    async def enter(self, tenant: Tenant) -> Transaction:
+        """The same transaction inside another tenant: only for an operator who makes an account's first keys."""
+        await self.conn.execute(
+            "SELECT set_config('lictor.account_id', $1, true), set_config('lictor.mode', $2, true)",
+            tenant.account_id, tenant.mode.value,
+        )  # fmt: skip
+        return Transaction(self.conn, tenant, self.now)
+
+
+async def _prepare(conn: asyncpg.Connection) -> None:
+    for name in ("json", "jsonb"):
+        await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+class Database:
+    """The connections of one role. Refuses to open as a role that could see past its tenant."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, target: PostgresTarget, role: Role, *, size: int = POOL_SIZE) -> Self:
+        """Connects. RoleRefusedError, MigrationError or an OSError says why a process must not start."""
+        pool = await asyncpg.create_pool(
+            target.dsn, user=role.value, password=target.passwords.get(role.value), min_size=1, max_size=size,
+            command_timeout=STATEMENT_TIMEOUT_S, init=_prepare, server_settings={"jit": "off", "application_name": role.value},
+        )  # fmt: skip
+        try:
+            async with pool.acquire() as conn:
+                await refuse_powerful(conn)
+                await refuse_incompatible(conn)
+        except BaseException:
+            pool.terminate()
+            raise
+        return cls(pool)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, target: PostgresTarget, role: Role, *, size: int = POOL_SIZE) -> AsyncGenerator[Self]:
+        """As `open`, closed in the end."""
+        db = await cls.open(target, role, size=size)
+        try:
+            yield db
+        finally:
+            await db.close()
+
+    async def close(self) -> None:
+        """Waits for what is running, at most as long as a statement may take."""
+        try:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def load(self, statement: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        """Runs one SELECT over fact functions, in a transaction of its own without an id."""
+        with translated():
+            return await self._pool.fetch(statement, *arguments, timeout=STATEMENT_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def transaction(self, tenant: Tenant, *, read_only: bool = False) -> AsyncGenerator[Transaction]:
+        """A transaction inside `tenant`; row-level security shows and takes nothing else."""
+        with translated():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as conn, conn.transaction(readonly=read_only):
+                row = await conn.fetchrow(
+                    "SELECT now() AS now, set_config('lictor.account_id', $1, true), set_config('lictor.mode', $2, true), "
+                    "set_config('lock_timeout', $3, true)",
+                    tenant.account_id, tenant.mode.value, str(LOCK_TIMEOUT_MS),
+                )  # fmt: skip
+                assert row is not None
+                yield Transaction(conn, tenant, row["now"])
+
+    @asynccontextmanager
+    async def across_tenants(self) -> AsyncGenerator[Any]:
+        """A plain transaction for a worker's sweep over all tenants; only a worker role has policies for it."""
+        with translated():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as conn, conn.transaction():
+                yield conn

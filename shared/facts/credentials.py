@@ -1,0 +1,64 @@
+"""Who a credential stands for, by the facts of one load."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.crypto import api_keys
+from shared.crypto.api_keys import KeyPrefix
+from shared.crypto.hashing import SecretHasher
+from shared.db.pool import Database
+from shared.errors import DomainError, Reason
+from shared.tenancy import OPERATOR_SCOPES, Mode, Principal, PrincipalKind
+
+API_KEY_LOAD: Final = """
+    SELECT k.account_id, k.mode, k.api_key_id, k.scopes, k.expires_at
+      FROM license.api_key_facts($1) AS k CROSS JOIN LATERAL license.account_facts(k.account_id) AS a
+     WHERE NOT k.revoked AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) AND a.status = 'active'
+"""
+OPERATOR_KEY_LOAD: Final = "SELECT k.operator_key_id FROM license.operator_key_facts($1) AS k WHERE NOT k.revoked"
+
+
+class FactsAuthenticator:
+    """Authenticates `Bearer` keys against the record, as `lictor_facts`."""
+
+    def __init__(self, facts: Database, hasher: SecretHasher) -> None:
+        self._facts = facts
+        self._hasher = hasher
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one."""
+        scheme, _, key = (authorization or "").partition(" ")
+        prefix = api_keys.parse(key) if scheme.lower() == "bearer" else None
+        match prefix:
+            case None:
+                raise _invalid()
+            case KeyPrefix.OPERATOR:
+                return await self._operator(key)
+            case KeyPrefix.SECRET_LIVE:
+                return await self._secret(key, Mode.LIVE)
+            case KeyPrefix.SECRET_TEST:
+                return await self._secret(key, Mode.TEST)
+
+    async def _operator(self, key: str) -> Principal:
+        rows = await self._facts.load(OPERATOR_KEY_LOAD, self._hasher.candidates(key))
+        if not rows:
+            raise _invalid()
+        return Principal(PrincipalKind.OPERATOR, "", None, rows[0]["operator_key_id"], OPERATOR_SCOPES, None)
+
+    async def _secret(self, key: str, mode: Mode) -> Principal:
+        rows = await self._facts.load(API_KEY_LOAD, self._hasher.candidates(key))
+        if not rows or rows[0]["mode"] != mode.value:
+            raise _invalid()
+        row = rows[0]
+        scopes = frozenset[str](row["scopes"])
+        return Principal(
+            PrincipalKind.SECRET_KEY, row["account_id"], mode, row["api_key_id"], scopes, row["expires_at"]
+        )
+
+
+def _invalid() -> DomainError:
+    return DomainError(
+        Reason.CREDENTIALS_INVALID,
+        "the credential is absent, malformed, unknown, expired or revoked; send `authorization: Bearer <key>`",
+    )

@@ -1,0 +1,68 @@
+"""The facts of a validation: one load, one statement, one snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from shared.db.pool import Database
+from shared.tenancy import Tenant
+
+_FACTS: Final = """
+    SELECT clock_timestamp() AS at, l.license_id, l.product_id, l.policy_id, l.status, l.starts_at, l.expires_at, p.is_trial
+"""
+_JOINS: Final = """
+      LEFT JOIN LATERAL license.license_facts($1, $2, k.license_id) AS l ON true
+      LEFT JOIN LATERAL license.policy_facts($1, $2, l.policy_id) AS p ON true
+"""
+LOAD_BY_KEY: Final = (
+    _FACTS + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true" + _JOINS
+)
+LOAD_BY_ID: Final = _FACTS + " FROM (SELECT $3::text AS license_id) AS k" + _JOINS
+
+
+@dataclass(frozen=True, slots=True)
+class LicenseFacts:
+    """What a decision needs to know of one license."""
+
+    license_id: str
+    product_id: str
+    policy_id: str
+    status: str
+    starts_at: datetime | None
+    expires_at: datetime | None
+    is_trial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The facts, or None where there is no such license, and the record's time at which they held."""
+
+    at: datetime
+    facts: LicenseFacts | None
+
+
+class LicenseFactsReader:
+    """Loads facts as `lictor_facts`; an unknown, a foreign and a deleted license all look the same."""
+
+    def __init__(self, facts: Database) -> None:
+        self._facts = facts
+
+    async def by_key(self, tenant: Tenant, key_hashes: list[bytes]) -> Loaded:
+        return await self._load(LOAD_BY_KEY, tenant, key_hashes)
+
+    async def by_id(self, tenant: Tenant, license_id: str) -> Loaded:
+        return await self._load(LOAD_BY_ID, tenant, license_id)
+
+    async def _load(self, statement: str, tenant: Tenant, root: list[bytes] | str) -> Loaded:
+        rows = await self._facts.load(statement, tenant.account_id, tenant.mode.value, root)
+        # Two live peppers can match one key each while a key is rotated; a row without a license is a deleted one's.
+        row = next((row for row in rows if row["license_id"] is not None), rows[0])
+        if row["license_id"] is None:
+            return Loaded(row["at"], None)
+        facts = LicenseFacts(
+            row["license_id"], row["product_id"], row["policy_id"], row["status"], row["starts_at"], row["expires_at"],
+            row["is_trial"],
+        )  # fmt: skip
+        return Loaded(row["at"], facts)

@@ -1,0 +1,107 @@
+"""Settings of a serving process, from `LICTOR_*` in the environment. Secrets come from files, never from variables."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "LICTOR_"
+
+OTHER_VARIABLES: Final = frozenset(
+    {
+        "LICTOR_TARGET",
+        "LICTOR_POSTGRES_ADMIN_DSN",
+        "LICTOR_STATE_DIR",
+        "LICTOR_ENDPOINT",
+        "LICTOR_API_KEY",
+    }
+)
+"""What other commands read; known to the check for misspelled names."""
+
+
+class Target(StrEnum):
+    """What a process serves."""
+
+    LICENSE = "license"
+    ENTITLEMENT = "entitlement"
+    MACHINE = "machine"
+    WEBHOOK = "webhook"
+    ALL = "all"
+
+
+class Transport(StrEnum):
+    """How a process is called. More come with their own bindings."""
+
+    GRPCIO = "grpcio"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class SettingsError(Exception):
+    """The environment is wrong; the message names every bad variable."""
+
+
+class ProcessSettings(BaseSettings):
+    """What every target needs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    transport: Transport
+    """The transport; it must be named."""
+
+    api_addr: str = "127.0.0.1:7420"
+    """Where the services answer, host:port. Port 0 takes a free one."""
+
+    ops_addr: str = "127.0.0.1:7421"
+    """Where /livez, /readyz and /metrics answer over HTTP."""
+
+    ops_grpc_addr: str = "127.0.0.1:7422"
+    """Where grpc.health.v1 answers for probes, apart from the services' own listener."""
+
+    postgres_dsn: SecretStr
+    """The record, without a user: each pool connects as its own role."""
+
+    postgres_password_file: Path | None = None
+    """Lines `role=password`; absent where roles need none."""
+
+    root_secret_file: Path
+    """The root secret: lines `<version> <hex>`, mode 0600."""
+
+    pool_size: int = 8
+    """Connections per database role."""
+
+    reflection: bool = False
+    """Whether grpc.reflection answers; off in production."""
+
+    max_in_flight: int = 512
+    """Calls at once; more are refused with OVERLOADED."""
+
+    lame_duck_s: float = 5.0
+    """How long a stopping process still takes calls after it has said NOT_SERVING."""
+
+    drain_s: float = 25.0
+    """How long it then waits for calls in flight."""
+
+    log_format: LogFormat = LogFormat.JSON
+    """JSON for machines, text for people."""
+
+    log_level: str = "INFO"
+    """The least level that is logged."""
+
+
+def refuse_unknown(known: type[ProcessSettings]) -> None:
+    """Raises SettingsError for a LICTOR_ variable that nothing reads: a misspelled setting must not pass silently."""
+    names = {PREFIX + name.upper() for name in known.model_fields} | OTHER_VARIABLES
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)
+    if unknown:
+        raise SettingsError(f"unknown settings: {', '.join(unknown)}; known are {', '.join(sorted(names))}")
