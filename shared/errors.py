@@ -96,7 +96,7 @@ CODES: Final[Mapping[Reason, Code]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One bad field. `field` is its path (`customer.email`), `reason` UPPER_SNAKE, `description` never echoes a secret."""
+    """One bad field. `field` is its path (`customer.email`), `reason` UPPER_SNAKE; no secret is ever echoed."""
 
     field: str
     reason: str
@@ -130,7 +130,9 @@ class DomainError(Exception):
 def fields_invalid(violations: tuple[FieldViolation, ...]) -> DomainError:
     """INVALID_ARGUMENT naming every bad field at once."""
     named = "; ".join(f"{v.field or 'request'}: {v.description}" for v in violations)
-    return DomainError(Reason.FIELD_INVALID, named, metadata={"violations": str(len(violations))}, violations=violations)
+    return DomainError(
+        Reason.FIELD_INVALID, named, metadata={"violations": str(len(violations))}, violations=violations
+    )
 
 
 def not_found(reason: Reason, resource_id: str) -> DomainError:

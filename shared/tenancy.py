@@ -19,7 +19,7 @@ class PrincipalKind(StrEnum):
     """What sort of credential a call came with."""
 
     OPERATOR = "OPERATOR"
-    SECRET_KEY = "SECRET_KEY"  # noqa: S105 - the name of a kind, not a secret
+    SECRET_KEY = "SECRET_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,17 @@ class Principal:
         if self.mode is None:
             return OPERATOR_TENANT
         return Tenant(self.account_id, self.mode)
+
+
+OPERATOR_SCOPES: Final = frozenset({"accounts:read", "accounts:write"})
+"""What an operator's key may do; no account's key can hold these."""
+
+ACCOUNT_SCOPES: Final = frozenset(
+    {
+        "keys:read", "keys:write",
+        "products:read", "products:write",
+        "policies:read", "policies:write",
+        "licenses:read", "licenses:write", "licenses:validate",
+    }
+)  # fmt: skip
+"""What an account's secret key may hold."""

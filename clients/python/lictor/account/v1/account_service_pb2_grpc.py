@@ -105,7 +105,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """Reads an account by id or external id. Consistency: the record. Errors: ACCOUNT_NOT_FOUND.
+        """Reads an account by id or external id. Consistency: the record. Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +120,7 @@ class AccountServiceServicer:
 
     def SuspendAccount(self, request, context):
         """Stops an account: every credential of it is refused from the next call on. Idempotent by `request_id`.
-        Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,7 +128,7 @@ class AccountServiceServicer:
 
     def ReinstateAccount(self, request, context):
         """Lets a suspended account work again. Idempotent by `request_id`.
-        Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +143,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetApiKey(self, request, context):
-        """Reads an API key (never the key itself). Consistency: the record. Errors: API_KEY_NOT_FOUND.
+        """Reads an API key (never the key itself). Consistency: the record. Errors: FIELD_INVALID, API_KEY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,7 +167,7 @@ class AccountServiceServicer:
 
     def RevokeApiKey(self, request, context):
         """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
-        Errors: API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,23 +38,23 @@ class AccountServiceStub:
     Errors: FIELD_INVALID, REQUEST_ID_REUSED, EXTERNAL_ID_TAKEN.
     """
     GetAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]
-    """Reads an account by id or external id. Consistency: the record. Errors: ACCOUNT_NOT_FOUND."""
+    """Reads an account by id or external id. Consistency: the record. Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND."""
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]
     """Lists accounts, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     SuspendAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SuspendAccountRequest, _account_service_pb2.SuspendAccountResponse]
     """Stops an account: every credential of it is refused from the next call on. Idempotent by `request_id`.
-    Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     ReinstateAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ReinstateAccountRequest, _account_service_pb2.ReinstateAccountResponse]
     """Lets a suspended account work again. Idempotent by `request_id`.
-    Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
     """Creates a secret key of the caller's mode with a subset of the caller's scopes. The key is shown once.
     Idempotent by `request_id`. Errors: FIELD_INVALID, CALLER_NOT_ALLOWED, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]
-    """Reads an API key (never the key itself). Consistency: the record. Errors: API_KEY_NOT_FOUND."""
+    """Reads an API key (never the key itself). Consistency: the record. Errors: FIELD_INVALID, API_KEY_NOT_FOUND."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]
     """Lists the API keys of the caller's account and mode, oldest first. Consistency: the record.
     Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
@@ -65,7 +65,7 @@ class AccountServiceStub:
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
     """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
-    Errors: API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.WhoAmIRequest, _account_service_pb2.WhoAmIResponse]
     """Tells the caller which principal its credential names. Consistency: the record. Errors: CREDENTIALS_INVALID."""
@@ -80,23 +80,23 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Errors: FIELD_INVALID, REQUEST_ID_REUSED, EXTERNAL_ID_TAKEN.
     """
     GetAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]  # type: ignore[assignment]
-    """Reads an account by id or external id. Consistency: the record. Errors: ACCOUNT_NOT_FOUND."""
+    """Reads an account by id or external id. Consistency: the record. Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND."""
     ListAccounts: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists accounts, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     SuspendAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SuspendAccountRequest, _account_service_pb2.SuspendAccountResponse]  # type: ignore[assignment]
     """Stops an account: every credential of it is refused from the next call on. Idempotent by `request_id`.
-    Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     ReinstateAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ReinstateAccountRequest, _account_service_pb2.ReinstateAccountResponse]  # type: ignore[assignment]
     """Lets a suspended account work again. Idempotent by `request_id`.
-    Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates a secret key of the caller's mode with a subset of the caller's scopes. The key is shown once.
     Idempotent by `request_id`. Errors: FIELD_INVALID, CALLER_NOT_ALLOWED, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
-    """Reads an API key (never the key itself). Consistency: the record. Errors: API_KEY_NOT_FOUND."""
+    """Reads an API key (never the key itself). Consistency: the record. Errors: FIELD_INVALID, API_KEY_NOT_FOUND."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the API keys of the caller's account and mode, oldest first. Consistency: the record.
     Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
@@ -107,7 +107,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
-    Errors: API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_account_service_pb2.WhoAmIRequest, _account_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Tells the caller which principal its credential names. Consistency: the record. Errors: CREDENTIALS_INVALID."""
@@ -131,7 +131,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.GetAccountResponse, _abc.Awaitable[_account_service_pb2.GetAccountResponse]]:
-        """Reads an account by id or external id. Consistency: the record. Errors: ACCOUNT_NOT_FOUND."""
+        """Reads an account by id or external id. Consistency: the record. Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListAccounts(
@@ -148,7 +148,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.SuspendAccountResponse, _abc.Awaitable[_account_service_pb2.SuspendAccountResponse]]:
         """Stops an account: every credential of it is refused from the next call on. Idempotent by `request_id`.
-        Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -158,7 +158,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.ReinstateAccountResponse, _abc.Awaitable[_account_service_pb2.ReinstateAccountResponse]]:
         """Lets a suspended account work again. Idempotent by `request_id`.
-        Errors: ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -177,7 +177,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.GetApiKeyResponse, _abc.Awaitable[_account_service_pb2.GetApiKeyResponse]]:
-        """Reads an API key (never the key itself). Consistency: the record. Errors: API_KEY_NOT_FOUND."""
+        """Reads an API key (never the key itself). Consistency: the record. Errors: FIELD_INVALID, API_KEY_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListApiKeys(
@@ -206,7 +206,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_account_service_pb2.RevokeApiKeyResponse]]:
         """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
-        Errors: API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

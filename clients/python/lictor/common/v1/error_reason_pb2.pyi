@@ -35,7 +35,7 @@ class ErrorReason(_message.Message):
         """Never sent."""
         FIELD_INVALID: ErrorReason._Reason.ValueType  # 1
         """INVALID_ARGUMENT. One or more fields are wrong; `BadRequest.field_violations` names each, with a reason of its own.
-        Example: `{"reason": "FIELD_INVALID", "metadata": {"violations": "2"}}`.
+        Metadata: `violations`. Example: `{"reason": "FIELD_INVALID", "metadata": {"violations": "2"}}`.
         """
         REQUEST_ID_REUSED: ErrorReason._Reason.ValueType  # 2
         """INVALID_ARGUMENT. The `request_id` was used before with another request. Metadata: `method`.
@@ -137,7 +137,7 @@ class ErrorReason(_message.Message):
     """Never sent."""
     FIELD_INVALID: ErrorReason.Reason.ValueType  # 1
     """INVALID_ARGUMENT. One or more fields are wrong; `BadRequest.field_violations` names each, with a reason of its own.
-    Example: `{"reason": "FIELD_INVALID", "metadata": {"violations": "2"}}`.
+    Metadata: `violations`. Example: `{"reason": "FIELD_INVALID", "metadata": {"violations": "2"}}`.
     """
     REQUEST_ID_REUSED: ErrorReason.Reason.ValueType  # 2
     """INVALID_ARGUMENT. The `request_id` was used before with another request. Metadata: `method`.

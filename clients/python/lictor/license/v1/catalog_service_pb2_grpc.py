@@ -100,7 +100,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProduct(self, request, context):
-        """Reads a product by id or external id. Consistency: the record. Errors: PRODUCT_NOT_FOUND.
+        """Reads a product by id or external id. Consistency: the record. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ class CatalogServiceServicer:
 
     def DeleteProduct(self, request, context):
         """Deletes a product that no policy uses. Idempotent by `request_id`.
-        Errors: PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +138,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """Reads a policy by id or external id. Consistency: the record. Errors: POLICY_NOT_FOUND.
+        """Reads a policy by id or external id. Consistency: the record. Errors: FIELD_INVALID, POLICY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,7 +161,7 @@ class CatalogServiceServicer:
 
     def DeletePolicy(self, request, context):
         """Deletes a policy that no license uses. Idempotent by `request_id`.
-        Errors: POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

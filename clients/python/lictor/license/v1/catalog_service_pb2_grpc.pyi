@@ -38,7 +38,7 @@ class CatalogServiceStub:
     Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
     """
     GetProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetProductRequest, _catalog_service_pb2.GetProductResponse]
-    """Reads a product by id or external id. Consistency: the record. Errors: PRODUCT_NOT_FOUND."""
+    """Reads a product by id or external id. Consistency: the record. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND."""
     ListProducts: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductsRequest, _catalog_service_pb2.ListProductsResponse]
     """Lists products, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateProductRequest, _catalog_service_pb2.UpdateProductResponse]
@@ -47,14 +47,14 @@ class CatalogServiceStub:
     """
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteProductRequest, _catalog_service_pb2.DeleteProductResponse]
     """Deletes a product that no policy uses. Idempotent by `request_id`.
-    Errors: PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
     CreatePolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreatePolicyRequest, _catalog_service_pb2.CreatePolicyResponse]
     """Creates a policy. Idempotent by `request_id`.
     Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, PRODUCT_NOT_FOUND, UNLIMITED_NOT_CONFIRMED, REQUEST_ID_REUSED.
     """
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetPolicyRequest, _catalog_service_pb2.GetPolicyResponse]
-    """Reads a policy by id or external id. Consistency: the record. Errors: POLICY_NOT_FOUND."""
+    """Reads a policy by id or external id. Consistency: the record. Errors: FIELD_INVALID, POLICY_NOT_FOUND."""
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPoliciesRequest, _catalog_service_pb2.ListPoliciesResponse]
     """Lists policies, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdatePolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdatePolicyRequest, _catalog_service_pb2.UpdatePolicyResponse]
@@ -63,7 +63,7 @@ class CatalogServiceStub:
     """
     DeletePolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeletePolicyRequest, _catalog_service_pb2.DeletePolicyResponse]
     """Deletes a policy that no license uses. Idempotent by `request_id`.
-    Errors: POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
 
 @_typing.type_check_only
@@ -76,7 +76,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
     """
     GetProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetProductRequest, _catalog_service_pb2.GetProductResponse]  # type: ignore[assignment]
-    """Reads a product by id or external id. Consistency: the record. Errors: PRODUCT_NOT_FOUND."""
+    """Reads a product by id or external id. Consistency: the record. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND."""
     ListProducts: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListProductsRequest, _catalog_service_pb2.ListProductsResponse]  # type: ignore[assignment]
     """Lists products, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateProductRequest, _catalog_service_pb2.UpdateProductResponse]  # type: ignore[assignment]
@@ -85,14 +85,14 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteProductRequest, _catalog_service_pb2.DeleteProductResponse]  # type: ignore[assignment]
     """Deletes a product that no policy uses. Idempotent by `request_id`.
-    Errors: PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
     CreatePolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreatePolicyRequest, _catalog_service_pb2.CreatePolicyResponse]  # type: ignore[assignment]
     """Creates a policy. Idempotent by `request_id`.
     Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, PRODUCT_NOT_FOUND, UNLIMITED_NOT_CONFIRMED, REQUEST_ID_REUSED.
     """
     GetPolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetPolicyRequest, _catalog_service_pb2.GetPolicyResponse]  # type: ignore[assignment]
-    """Reads a policy by id or external id. Consistency: the record. Errors: POLICY_NOT_FOUND."""
+    """Reads a policy by id or external id. Consistency: the record. Errors: FIELD_INVALID, POLICY_NOT_FOUND."""
     ListPolicies: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPoliciesRequest, _catalog_service_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """Lists policies, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdatePolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdatePolicyRequest, _catalog_service_pb2.UpdatePolicyResponse]  # type: ignore[assignment]
@@ -101,7 +101,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     DeletePolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeletePolicyRequest, _catalog_service_pb2.DeletePolicyResponse]  # type: ignore[assignment]
     """Deletes a policy that no license uses. Idempotent by `request_id`.
-    Errors: POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -123,7 +123,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.GetProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetProductResponse, _abc.Awaitable[_catalog_service_pb2.GetProductResponse]]:
-        """Reads a product by id or external id. Consistency: the record. Errors: PRODUCT_NOT_FOUND."""
+        """Reads a product by id or external id. Consistency: the record. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListProducts(
@@ -150,7 +150,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteProductResponse, _abc.Awaitable[_catalog_service_pb2.DeleteProductResponse]]:
         """Deletes a product that no policy uses. Idempotent by `request_id`.
-        Errors: PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -169,7 +169,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.GetPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetPolicyResponse, _abc.Awaitable[_catalog_service_pb2.GetPolicyResponse]]:
-        """Reads a policy by id or external id. Consistency: the record. Errors: POLICY_NOT_FOUND."""
+        """Reads a policy by id or external id. Consistency: the record. Errors: FIELD_INVALID, POLICY_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListPolicies(
@@ -196,7 +196,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeletePolicyResponse, _abc.Awaitable[_catalog_service_pb2.DeletePolicyResponse]]:
         """Deletes a policy that no license uses. Idempotent by `request_id`.
-        Errors: POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -101,7 +101,7 @@ class LicenseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLicense(self, request, context):
-        """Reads a license by id or external id. Consistency: the record. Errors: LICENSE_NOT_FOUND.
+        """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +124,7 @@ class LicenseServiceServicer:
 
     def SuspendLicense(self, request, context):
         """Disables an active license for a while. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +140,7 @@ class LicenseServiceServicer:
 
     def RenewLicense(self, request, context):
         """Extends an active, suspended or expired license by its policy's duration, from its expiry. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +148,7 @@ class LicenseServiceServicer:
 
     def RevokeLicense(self, request, context):
         """Ends a license for good. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,7 +156,7 @@ class LicenseServiceServicer:
 
     def BanLicense(self, request, context):
         """Ends a license for good, for abuse. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +164,7 @@ class LicenseServiceServicer:
 
     def DeleteLicense(self, request, context):
         """Deletes a license; its key is never free again. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class LicenseServiceStub:
     KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]
-    """Reads a license by id or external id. Consistency: the record. Errors: LICENSE_NOT_FOUND."""
+    """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
     ListLicenses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ListLicensesRequest, _license_service_pb2.ListLicensesResponse]
     """Lists licenses, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdateLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.UpdateLicenseRequest, _license_service_pb2.UpdateLicenseResponse]
@@ -48,7 +48,7 @@ class LicenseServiceStub:
     """
     SuspendLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.SuspendLicenseRequest, _license_service_pb2.SuspendLicenseResponse]
     """Disables an active license for a while. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     ReinstateLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ReinstateLicenseRequest, _license_service_pb2.ReinstateLicenseResponse]
     """Lets a suspended license work again, or an expired one until a new `expire_time`. Idempotent by `request_id`.
@@ -56,19 +56,19 @@ class LicenseServiceStub:
     """
     RenewLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.RenewLicenseRequest, _license_service_pb2.RenewLicenseResponse]
     """Extends an active, suspended or expired license by its policy's duration, from its expiry. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
     """
     RevokeLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.RevokeLicenseRequest, _license_service_pb2.RevokeLicenseResponse]
     """Ends a license for good. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     BanLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.BanLicenseRequest, _license_service_pb2.BanLicenseResponse]
     """Ends a license for good, for abuse. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     DeleteLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.DeleteLicenseRequest, _license_service_pb2.DeleteLicenseResponse]
     """Deletes a license; its key is never free again. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
     """
 
 @_typing.type_check_only
@@ -82,7 +82,7 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]  # type: ignore[assignment]
-    """Reads a license by id or external id. Consistency: the record. Errors: LICENSE_NOT_FOUND."""
+    """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
     ListLicenses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ListLicensesRequest, _license_service_pb2.ListLicensesResponse]  # type: ignore[assignment]
     """Lists licenses, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdateLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.UpdateLicenseRequest, _license_service_pb2.UpdateLicenseResponse]  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """
     SuspendLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.SuspendLicenseRequest, _license_service_pb2.SuspendLicenseResponse]  # type: ignore[assignment]
     """Disables an active license for a while. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     ReinstateLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ReinstateLicenseRequest, _license_service_pb2.ReinstateLicenseResponse]  # type: ignore[assignment]
     """Lets a suspended license work again, or an expired one until a new `expire_time`. Idempotent by `request_id`.
@@ -99,19 +99,19 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """
     RenewLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.RenewLicenseRequest, _license_service_pb2.RenewLicenseResponse]  # type: ignore[assignment]
     """Extends an active, suspended or expired license by its policy's duration, from its expiry. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
     """
     RevokeLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.RevokeLicenseRequest, _license_service_pb2.RevokeLicenseResponse]  # type: ignore[assignment]
     """Ends a license for good. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     BanLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.BanLicenseRequest, _license_service_pb2.BanLicenseResponse]  # type: ignore[assignment]
     """Ends a license for good, for abuse. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     DeleteLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.DeleteLicenseRequest, _license_service_pb2.DeleteLicenseResponse]  # type: ignore[assignment]
     """Deletes a license; its key is never free again. Idempotent by `request_id`.
-    Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
     """
 
 class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -134,7 +134,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _license_service_pb2.GetLicenseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.GetLicenseResponse, _abc.Awaitable[_license_service_pb2.GetLicenseResponse]]:
-        """Reads a license by id or external id. Consistency: the record. Errors: LICENSE_NOT_FOUND."""
+        """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListLicenses(
@@ -161,7 +161,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.SuspendLicenseResponse, _abc.Awaitable[_license_service_pb2.SuspendLicenseResponse]]:
         """Disables an active license for a while. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +181,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.RenewLicenseResponse, _abc.Awaitable[_license_service_pb2.RenewLicenseResponse]]:
         """Extends an active, suspended or expired license by its policy's duration, from its expiry. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, POLICY_INCOMPATIBLE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -191,7 +191,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.RevokeLicenseResponse, _abc.Awaitable[_license_service_pb2.RevokeLicenseResponse]]:
         """Ends a license for good. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -201,7 +201,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.BanLicenseResponse, _abc.Awaitable[_license_service_pb2.BanLicenseResponse]]:
         """Ends a license for good, for abuse. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -211,7 +211,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.DeleteLicenseResponse, _abc.Awaitable[_license_service_pb2.DeleteLicenseResponse]]:
         """Deletes a license; its key is never free again. Idempotent by `request_id`.
-        Errors: LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
         """
 
 def add_LicenseServiceServicer_to_server(servicer: LicenseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,79 @@
+# Thin targets over Python entry points. `make` alone lists them.
+# PYTHON=... chooses the interpreter (3.11 or newer) that .venv is made with.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
+BIN := .venv/bin
+JOBS ?= 4
+FLOW ?=
+SPLIT ?=
+ARGS ?=
+# Keeps the output of checks that run side by side apart; make 3.81 (macOS) cannot.
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+LOCKS := run embedded dev
+CHECKS := check-format check-lint check-types check-imports check-protos check-sizes check-locks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-run run demo test test-long check $(CHECKS) protos format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## make .venv with everything that development needs
+	@$(PYTHON) tools/setup_env.py dev
+
+setup-run:
+	@$(PYTHON) tools/setup_env.py run
+
+run: setup-run ## start everything on this machine and print how to call it (ARGS="--port 9000")
+	@$(BIN)/lictor up $(ARGS)
+
+demo: setup-run ## walk the example flows against a fresh stack (FLOW=name, SPLIT=1 for four processes)
+	@$(BIN)/lictor demo $(if $(FLOW),--flow $(FLOW)) $(if $(SPLIT),--split) $(ARGS)
+
+test: setup ## run the tests (ARGS="-k word")
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: setup ## run the long consistency and fault tests
+	@$(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \
+		echo "test-long: no test is marked long, so nothing ran"; }
+
+check: setup ## format, lint, types, import rules, contract, sizes, lock files: all of them, then fail
+	@$(MAKE) --no-print-directory -k -j $(JOBS) $(SYNC) $(CHECKS)
+
+check-format:
+	@$(BIN)/ruff format --check --quiet . || { echo "format: run make format"; exit 1; }
+
+check-lint:
+	@$(BIN)/ruff check --quiet .
+
+check-types:
+	@$(BIN)/pyright
+
+check-imports:
+	@PYTHONPATH=. $(BIN)/lint-imports
+
+check-protos:
+	@$(BIN)/python tools/protos.py check
+
+check-sizes:
+	@$(BIN)/python tools/sizes.py
+
+check-locks:
+	@$(BIN)/python tools/lockfiles.py
+
+protos: setup ## make the Python stubs from protos/
+	@$(BIN)/python tools/protos.py make
+
+format: setup ## format the code and fix what can be fixed by itself
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+lock: ## pin requirements/*.in anew (needs uv)
+	@command -v uv >/dev/null || { echo "lock: uv is not installed; see its site for how"; exit 1; }
+	@for name in $(LOCKS); do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+		requirements/$$name.in -o requirements/$$name.txt || exit 1; done
+
+clean: ## remove what the tools leave; .venv and .lictor (your data) stay
+	@rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info clients/python/*.egg-info
+	@find services shared clients tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

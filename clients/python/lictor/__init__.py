@@ -1,0 +1,52 @@
+"""Client of Lictor, gRPC services for software licensing and entitlements.
+
+from lictor import Lictor
+
+client = Lictor(api_key="sk_live_...")
+result = client.validate(key="PROAPP-...")
+if result.valid: ...
+"""
+
+from ._core.async_client import AsyncLictor
+from ._core.config import DEFAULT_ENDPOINT
+from ._core.convert import UNSET
+from ._core.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    LictorError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+from ._core.requests_validation import ValidationResult
+from ._core.sync_client import Lictor
+
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "UNSET",
+    "Aborted",
+    "AlreadyExists",
+    "AsyncLictor",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FieldViolation",
+    "Internal",
+    "InvalidArgument",
+    "Lictor",
+    "LictorError",
+    "NotFound",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "ValidationResult",
+]

@@ -1,0 +1,212 @@
+"""The asyncio client. It only waits; what to send, when to retry and what an error is come from the shared modules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, Self
+
+import grpc.aio
+
+from . import requests_accounts as accounts
+from . import requests_catalog as catalog
+from . import requests_licenses as licenses
+from . import requests_validation as validation
+from .config import DEFAULT_ENDPOINT, ClientConfig
+from .errors import LictorError, error_of
+from .prepared import Listing, P, PageT, Prepared, T, dress
+from .tries import Tries
+
+
+def _error(fault: grpc.aio.AioRpcError) -> LictorError:
+    return error_of(fault.code(), fault.details(), list(fault.trailing_metadata() or ()))
+
+
+class AsyncRunner:
+    """Sends prepared calls over one channel, which belongs to the event loop of the first call."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self._metadata = config.metadata()
+        self._calls: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+
+    def _open(self) -> grpc.aio.Channel:
+        # Not in __init__: a client made before the loop runs would tie its channel to another loop.
+        if self._channel is None:
+            config = self.config
+            if config.secure:
+                self._channel = grpc.aio.secure_channel(config.endpoint, config.credentials(), config.options())
+            else:
+                self._channel = grpc.aio.insecure_channel(config.endpoint, config.options())
+        return self._channel
+
+    async def call(self, prepared: Prepared[T]) -> T:
+        tries = Tries(self.config.limit_s(prepared.timeout_s, hot=prepared.hot), retry_safe=prepared.retry_safe)
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        send = self._calls.get(prepared.method)
+        if send is None:
+            send = self._calls[prepared.method] = self._open().unary_unary(prepared.method)
+        body = prepared.request.SerializeToString()
+        while True:
+            try:
+                return prepared.answer(await send(body, timeout=tries.left_s(), metadata=self._metadata))
+            except grpc.aio.AioRpcError as fault:
+                wait_s = tries.wait_s(_error(fault))
+            await asyncio.sleep(wait_s)
+
+    async def iterate(self, listing: Listing[PageT, T]) -> AsyncIterator[T]:
+        token = listing.start
+        while True:
+            answer = await self.call(listing.ask(token))
+            for item in listing.items(answer):
+                yield item
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+
+class AsyncNamespace:
+    """Methods that go out through one runner."""
+
+    def __init__(self, runner: AsyncRunner) -> None:
+        self.runner = runner
+
+
+def async_method(
+    build: Callable[P, Prepared[T]],
+) -> Callable[Concatenate[AsyncNamespace, P], Coroutine[Any, Any, T]]:
+    async def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.runner.call(build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
+def async_list(
+    build: Callable[P, Listing[PageT, T]],
+) -> Callable[Concatenate[AsyncNamespace, P], AsyncIterator[T]]:
+    """Iterates over all pages; each is asked for when the one before is used up."""
+
+    def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return self.runner.iterate(build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
+def async_page(
+    build: Callable[P, Listing[PageT, T]],
+) -> Callable[Concatenate[AsyncNamespace, P], Coroutine[Any, Any, PageT]]:
+    """Reads the one page at `page_token`."""
+
+    async def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> PageT:
+        listing = build(*args, **kwargs)
+        return await self.runner.call(listing.ask(listing.start))
+
+    dress(method, build)
+    return method
+
+
+class AsyncProducts(AsyncNamespace):
+    create = async_method(catalog.create_product)
+    get = async_method(catalog.get_product)
+    list = async_list(catalog.list_products)
+    page = async_page(catalog.list_products)
+    update = async_method(catalog.update_product)
+    delete = async_method(catalog.delete_product)
+
+
+class AsyncPolicies(AsyncNamespace):
+    create = async_method(catalog.create_policy)
+    get = async_method(catalog.get_policy)
+    list = async_list(catalog.list_policies)
+    page = async_page(catalog.list_policies)
+    update = async_method(catalog.update_policy)
+    delete = async_method(catalog.delete_policy)
+
+
+class AsyncLicenses(AsyncNamespace):
+    create = async_method(licenses.create_license)
+    get = async_method(licenses.get_license)
+    list = async_list(licenses.list_licenses)
+    page = async_page(licenses.list_licenses)
+    update = async_method(licenses.update_license)
+    suspend = async_method(licenses.suspend_license)
+    reinstate = async_method(licenses.reinstate_license)
+    renew = async_method(licenses.renew_license)
+    revoke = async_method(licenses.revoke_license)
+    ban = async_method(licenses.ban_license)
+    delete = async_method(licenses.delete_license)
+
+
+class AsyncApiKeys(AsyncNamespace):
+    create = async_method(accounts.create_api_key)
+    get = async_method(accounts.get_api_key)
+    list = async_list(accounts.list_api_keys)
+    page = async_page(accounts.list_api_keys)
+    rotate = async_method(accounts.rotate_api_key)
+    revoke = async_method(accounts.revoke_api_key)
+
+
+class AsyncAccounts(AsyncNamespace):
+    create = async_method(accounts.create_account)
+    get = async_method(accounts.get_account)
+    list = async_list(accounts.list_accounts)
+    page = async_page(accounts.list_accounts)
+    suspend = async_method(accounts.suspend_account)
+    reinstate = async_method(accounts.reinstate_account)
+
+
+class AsyncLictor(AsyncNamespace):
+    """The asyncio client: `async with AsyncLictor(api_key="sk_live_...") as client: await client.validate(key=...)`."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        endpoint: str = DEFAULT_ENDPOINT,
+        timeout_s: float | None = None,
+        tls: bool = False,
+        ca_file: str | Path | None = None,
+        insecure: bool = False,
+    ) -> None:
+        if not api_key:
+            raise ValueError("api_key is empty")
+        super().__init__(AsyncRunner(ClientConfig(endpoint, api_key, timeout_s, tls, ca_file, insecure)))
+        self.products = AsyncProducts(self.runner)
+        self.policies = AsyncPolicies(self.runner)
+        self.licenses = AsyncLicenses(self.runner)
+        self.api_keys = AsyncApiKeys(self.runner)
+        self.accounts = AsyncAccounts(self.runner)
+
+    validate = async_method(validation.validate)
+    whoami = async_method(accounts.whoami)
+
+    @property
+    def endpoint(self) -> str:
+        return self.runner.config.endpoint
+
+    async def close(self) -> None:
+        """Ends the connection; calls in flight fail."""
+        await self.runner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncLictor(endpoint={self.endpoint!r})"

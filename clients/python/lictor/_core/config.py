@@ -1,0 +1,98 @@
+"""Where the client calls and how: checked once, then the same for both flavours."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+DEFAULT_ENDPOINT: Final = "127.0.0.1:7420"
+MANAGEMENT_TIMEOUT_S: Final = 10.0
+HOT_TIMEOUT_S: Final = 1.0
+
+# The client retries by itself, because only it knows which calls carry a request_id and what RetryInfo says.
+SERVICE_CONFIG: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
+    ("grpc.service_config", SERVICE_CONFIG),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A restarted server is found again within one call's tries, not a second later.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether calls to `endpoint` stay on this machine."""
+    if endpoint.startswith(("unix:", "unix-abstract:")):
+        return True
+    target = endpoint.removeprefix("dns:").lstrip("/").removeprefix("ipv4:").removeprefix("ipv6:")
+    host = target[1:].partition("]")[0] if target.startswith("[") else target.rpartition(":")[0] or target
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_timeout(timeout_s: float | None) -> float | None:
+    """Refuses a time that no call could meet."""
+    if timeout_s is not None and not timeout_s > 0:
+        raise ValueError(f"timeout_s must be more than 0, not {timeout_s}")
+    return timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """The checked settings of one client. `timeout_s` replaces both defaults: 10 s, and 1 s for hot calls.
+
+    An empty `api_key` sends no credential. Plaintext leaves this machine only with `insecure=True`.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINT
+    api_key: str = field(default="", repr=False)
+    timeout_s: float | None = None
+    tls: bool = False
+    ca_file: str | Path | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        # grpc would put a malformed header, key included, into its own exception.
+        if not all("!" <= letter <= "~" for letter in self.api_key):
+            raise ValueError("api_key has characters that no key has, such as a space or a line break")
+        check_timeout(self.timeout_s)
+        if self.insecure and self.secure:
+            raise ValueError("insecure=True contradicts tls=True and ca_file")
+        if not self.secure and not self.insecure and not is_loopback(self.endpoint):
+            raise ValueError(
+                f"{self.endpoint!r} is not on this machine, and the API key would travel unencrypted: "
+                "use tls=True, or insecure=True where something else encrypts"
+            )
+
+    @property
+    def secure(self) -> bool:
+        return self.tls or self.ca_file is not None
+
+    def limit_s(self, asked: float | None, *, hot: bool) -> float:
+        """The time for a whole call, its retries included."""
+        chosen = check_timeout(asked) or self.timeout_s
+        return chosen or (HOT_TIMEOUT_S if hot else MANAGEMENT_TIMEOUT_S)
+
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        roots = None if self.ca_file is None else Path(self.ca_file).read_bytes()
+        return grpc.ssl_channel_credentials(root_certificates=roots)
+
+    def options(self) -> tuple[tuple[str, str | int], ...]:
+        """A proxy named in the environment must not see a plaintext call that was meant to stay on this machine."""
+        direct = (("grpc.enable_http_proxy", 0),) if is_loopback(self.endpoint) else ()
+        return CHANNEL_OPTIONS + direct

@@ -1,0 +1,198 @@
+"""The blocking client. It only waits; what to send, when to retry and what an error is come from the shared modules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Concatenate, Self
+
+import grpc
+
+from . import requests_accounts as accounts
+from . import requests_catalog as catalog
+from . import requests_licenses as licenses
+from . import requests_validation as validation
+from .config import DEFAULT_ENDPOINT, ClientConfig
+from .errors import LictorError, error_of
+from .prepared import Listing, P, PageT, Prepared, T, dress
+from .tries import Tries
+
+
+def _error(fault: grpc.RpcError) -> LictorError:
+    trailers = [(item.key, item.value) for item in fault.trailing_metadata() or ()]
+    return error_of(fault.code(), fault.details(), trailers)
+
+
+class SyncRunner:
+    """Sends prepared calls over one channel; safe to use from several threads."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self._metadata = config.metadata()
+        self._calls: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._closed = False
+        if config.secure:
+            self._channel = grpc.secure_channel(config.endpoint, config.credentials(), config.options())
+        else:
+            self._channel = grpc.insecure_channel(config.endpoint, config.options())
+
+    def call(self, prepared: Prepared[T]) -> T:
+        tries = Tries(self.config.limit_s(prepared.timeout_s, hot=prepared.hot), retry_safe=prepared.retry_safe)
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        send = self._calls.get(prepared.method)
+        if send is None:
+            send = self._calls[prepared.method] = self._channel.unary_unary(prepared.method)
+        body = prepared.request.SerializeToString()
+        while True:
+            try:
+                return prepared.answer(send(body, timeout=tries.left_s(), metadata=self._metadata))
+            except grpc.RpcError as fault:
+                wait_s = tries.wait_s(_error(fault))
+            time.sleep(wait_s)
+
+    def iterate(self, listing: Listing[PageT, T]) -> Iterator[T]:
+        token = listing.start
+        while True:
+            answer = self.call(listing.ask(token))
+            yield from listing.items(answer)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def close(self) -> None:
+        self._closed = True
+        self._channel.close()
+
+
+class SyncNamespace:
+    """Methods that go out through one runner."""
+
+    def __init__(self, runner: SyncRunner) -> None:
+        self.runner = runner
+
+
+def sync_method(build: Callable[P, Prepared[T]]) -> Callable[Concatenate[SyncNamespace, P], T]:
+    def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.runner.call(build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
+def sync_list(build: Callable[P, Listing[PageT, T]]) -> Callable[Concatenate[SyncNamespace, P], Iterator[T]]:
+    """Iterates over all pages; each is asked for when the one before is used up."""
+
+    def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self.runner.iterate(build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
+def sync_page(build: Callable[P, Listing[PageT, T]]) -> Callable[Concatenate[SyncNamespace, P], PageT]:
+    """Reads the one page at `page_token`."""
+
+    def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> PageT:
+        listing = build(*args, **kwargs)
+        return self.runner.call(listing.ask(listing.start))
+
+    dress(method, build)
+    return method
+
+
+class Products(SyncNamespace):
+    create = sync_method(catalog.create_product)
+    get = sync_method(catalog.get_product)
+    list = sync_list(catalog.list_products)
+    page = sync_page(catalog.list_products)
+    update = sync_method(catalog.update_product)
+    delete = sync_method(catalog.delete_product)
+
+
+class Policies(SyncNamespace):
+    create = sync_method(catalog.create_policy)
+    get = sync_method(catalog.get_policy)
+    list = sync_list(catalog.list_policies)
+    page = sync_page(catalog.list_policies)
+    update = sync_method(catalog.update_policy)
+    delete = sync_method(catalog.delete_policy)
+
+
+class Licenses(SyncNamespace):
+    create = sync_method(licenses.create_license)
+    get = sync_method(licenses.get_license)
+    list = sync_list(licenses.list_licenses)
+    page = sync_page(licenses.list_licenses)
+    update = sync_method(licenses.update_license)
+    suspend = sync_method(licenses.suspend_license)
+    reinstate = sync_method(licenses.reinstate_license)
+    renew = sync_method(licenses.renew_license)
+    revoke = sync_method(licenses.revoke_license)
+    ban = sync_method(licenses.ban_license)
+    delete = sync_method(licenses.delete_license)
+
+
+class ApiKeys(SyncNamespace):
+    create = sync_method(accounts.create_api_key)
+    get = sync_method(accounts.get_api_key)
+    list = sync_list(accounts.list_api_keys)
+    page = sync_page(accounts.list_api_keys)
+    rotate = sync_method(accounts.rotate_api_key)
+    revoke = sync_method(accounts.revoke_api_key)
+
+
+class Accounts(SyncNamespace):
+    create = sync_method(accounts.create_account)
+    get = sync_method(accounts.get_account)
+    list = sync_list(accounts.list_accounts)
+    page = sync_page(accounts.list_accounts)
+    suspend = sync_method(accounts.suspend_account)
+    reinstate = sync_method(accounts.reinstate_account)
+
+
+class Lictor(SyncNamespace):
+    """The blocking client: `with Lictor(api_key="sk_live_...") as client: client.validate(key=...)`."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        endpoint: str = DEFAULT_ENDPOINT,
+        timeout_s: float | None = None,
+        tls: bool = False,
+        ca_file: str | Path | None = None,
+        insecure: bool = False,
+    ) -> None:
+        if not api_key:
+            raise ValueError("api_key is empty")
+        super().__init__(SyncRunner(ClientConfig(endpoint, api_key, timeout_s, tls, ca_file, insecure)))
+        self.products = Products(self.runner)
+        self.policies = Policies(self.runner)
+        self.licenses = Licenses(self.runner)
+        self.api_keys = ApiKeys(self.runner)
+        self.accounts = Accounts(self.runner)
+
+    validate = sync_method(validation.validate)
+    whoami = sync_method(accounts.whoami)
+
+    @property
+    def endpoint(self) -> str:
+        return self.runner.config.endpoint
+
+    def close(self) -> None:
+        """Ends the connection; calls in flight fail."""
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Lictor(endpoint={self.endpoint!r})"

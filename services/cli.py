@@ -1,0 +1,138 @@
+"""`lictor`: the command line. Each command is a thin door to the module that does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from shared.crypto.root_secret import RootSecretError
+from shared.db.migrate import MigrationError
+from shared.db.roles import RoleRefusedError
+from shared.settings import SettingsError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="Keys of operators.")
+app.add_typer(keys, name="keys")
+
+_REFUSALS = (SettingsError, RootSecretError, MigrationError, RoleRefusedError, OSError, ValueError)
+StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]
+Endpoint = Annotated[str, typer.Option(envvar="LICTOR_ENDPOINT", help="host:port of the services.")]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="LICTOR_API_KEY", help="Default: the one kept in the state directory.")
+]
+
+DEFAULT_STATE = Path(".lictor")
+
+
+@app.command()
+def up(
+    state_dir: StateDir = DEFAULT_STATE,
+    port: Annotated[int | None, typer.Option(help="Default: 7420, or a free one.")] = None,
+    bind: Annotated[str, typer.Option(help="Address to serve on; only loopback without TLS.")] = "127.0.0.1",
+) -> None:
+    """Start everything on this machine: Postgres, Valkey, the four services, and a demo account."""
+    from services.up import up as run  # noqa: PLC0415 - `serve` in the image has no embedded servers
+
+    raise typer.Exit(run(state_dir, port, bind))
+
+
+@app.command()
+def serve() -> None:
+    """Serve LICTOR_TARGET, with settings from the environment, until SIGTERM."""
+    from services.main import run  # noqa: PLC0415 - keeps the other commands quick
+
+    try:
+        import uvloop  # noqa: PLC0415
+
+        uvloop.run(run())
+    except _REFUSALS as error:
+        _refuse(error)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database of LICTOR_POSTGRES_ADMIN_DSN to this version's schema."""
+    from shared.db.migrate import migrate as run  # noqa: PLC0415
+    from shared.db.pool import read_passwords  # noqa: PLC0415
+
+    file = os.environ.get("LICTOR_POSTGRES_PASSWORD_FILE")
+    try:
+        applied = asyncio.run(run(_required("LICTOR_POSTGRES_ADMIN_DSN"), read_passwords(Path(file) if file else None)))
+    except _REFUSALS as error:
+        _refuse(error)
+    typer.echo(f"applied {', '.join(applied)}" if applied else "up to date")
+
+
+@keys.command("bootstrap")
+def bootstrap(out: Annotated[Path, typer.Option(help="A file that does not exist yet; made with mode 0600.")]) -> None:
+    """Make an operator key, which manages accounts, in the database of LICTOR_POSTGRES_ADMIN_DSN."""
+    from services.bootstrap import bootstrap_operator_key  # noqa: PLC0415
+
+    try:
+        secret_file = Path(_required("LICTOR_ROOT_SECRET_FILE"))
+        made = asyncio.run(bootstrap_operator_key(_required("LICTOR_POSTGRES_ADMIN_DSN"), secret_file, out))
+    except _REFUSALS as error:
+        _refuse(error)
+    typer.echo(f"operator key {made} is in {out}; keep it safe, it is nowhere else")
+
+
+@app.command()
+def call(
+    method: Annotated[str, typer.Argument(help="ValidateLicense, or license.v1.ValidationService/ValidateLicense.")],
+    body: Annotated[str, typer.Argument(help="The request as JSON; - reads standard input.")] = "{}",
+    endpoint: Endpoint = "",
+    api_key: ApiKey = None,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Call one method with JSON and print the answer."""
+    from services.call import call as run  # noqa: PLC0415
+    from services.up import known_api_key, known_endpoint  # noqa: PLC0415
+
+    raise typer.Exit(
+        run(method, body, endpoint=endpoint or known_endpoint(state_dir), api_key=api_key or known_api_key(state_dir))
+    )
+
+
+@app.command()
+def demo(
+    flow: Annotated[str, typer.Option(help="Which flow; all of them by default.")] = "",
+    split: Annotated[bool, typer.Option("--split", help="Four processes, each with its own database role.")] = False,
+) -> None:
+    """Walk the example flows against a fresh stack, one line per step with what was asserted."""
+    from services.demo import demo as run  # noqa: PLC0415
+
+    raise typer.Exit(run(flow, split=split))
+
+
+@app.command()
+def doctor(state_dir: StateDir = DEFAULT_STATE) -> None:
+    """Check this machine and, where LICTOR_POSTGRES_DSN is set, the deployment; name the fix of what is wrong."""
+    from services.doctor import doctor as run  # noqa: PLC0415
+
+    raise typer.Exit(run(state_dir))
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _refuse(error: BaseException) -> NoReturn:
+    typer.echo(f"lictor: {error}", err=True)
+    raise typer.Exit(1) from error
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

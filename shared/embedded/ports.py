@@ -1,0 +1,85 @@
+"""Loopback addresses for the processes of a private stack."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from shared.embedded.errors import EmbeddedError
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The three addresses of one serving process: the API, its ops HTTP, its ops gRPC health."""
+
+    host: str
+    api_port: int
+    ops_port: int
+    ops_grpc_port: int
+
+    @property
+    def api(self) -> str:
+        """As `host:port`, for a gRPC channel."""
+        return address(self.host, self.api_port)
+
+    def environment(self) -> dict[str, str]:
+        """The settings that make a process listen here."""
+        return {
+            "LICTOR_API_ADDR": self.api,
+            "LICTOR_OPS_ADDR": address(self.host, self.ops_port),
+            "LICTOR_OPS_GRPC_ADDR": address(self.host, self.ops_grpc_port),
+        }
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 host."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def loopback(bind: str) -> str:
+    """The numeric loopback host that `bind` means. EmbeddedError for any other: there is no TLS to leave it with."""
+    host = "127.0.0.1" if bind == "localhost" else bind.strip("[]")
+    try:
+        fine = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        fine = False
+    if not fine:
+        raise EmbeddedError(f"{bind} is not a loopback address, and without TLS keys would cross the network readable")
+    return host
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    probe = socket.socket(_family(host), socket.SOCK_STREAM)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else ports of ended connections look busy
+        probe.bind((host, port))
+    except OSError:
+        probe.close()
+        raise
+    return probe
+
+
+def busy(host: str, ports: Sequence[int]) -> list[int]:
+    """Those of the ports that something listens on, or that this user may not use."""
+    found: list[int] = []
+    for port in ports:
+        try:
+            _bound(host, port).close()
+        except OSError:
+            found.append(port)
+    return found
+
+
+def free_listen(host: str) -> Listen:
+    """Three ports that are free now."""
+    with ExitStack() as held:  # all held at once, so that they differ
+        probes = [held.enter_context(_bound(host, 0)) for _ in range(3)]
+        api, ops, ops_grpc = (int(probe.getsockname()[1]) for probe in probes)
+    return Listen(host, api, ops, ops_grpc)

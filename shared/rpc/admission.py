@@ -1,0 +1,82 @@
+"""The process's front door: so many calls at once, and none while it drains."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.errors import DomainError, Reason
+from shared.observe.metrics import Metrics
+from shared.rpc.context import CallContext
+from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+
+DEFAULT_MAX_IN_FLIGHT: Final = 512
+RETRY_AFTER_MS: Final = 100
+
+
+def draining() -> DomainError:
+    """DRAINING: this process leaves, another one serves the call."""
+    return DomainError(Reason.DRAINING, "the process is shutting down; another one will serve the call")
+
+
+class AdmissionGate:
+    """Counts the calls in flight. A write that outlives its caller keeps its place until it ends."""
+
+    def __init__(self, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT) -> None:
+        self._max = max_in_flight
+        self._in_flight = 0
+        self._draining = False
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def drain(self) -> None:
+        """From now on every new call is refused with DRAINING."""
+        self._draining = True
+
+    def enter(self) -> None:
+        """Takes a place.
+
+        Raises:
+            DomainError: DRAINING, or OVERLOADED with a time to wait.
+        """
+        if self._draining:
+            raise draining()
+        if self._in_flight >= self._max:
+            raise DomainError(
+                Reason.OVERLOADED,
+                f"{self._max} calls are in flight already",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+        self._in_flight += 1
+
+    def leave(self) -> None:
+        """Gives a place back."""
+        self._in_flight -= 1
+
+
+def admission(gate: AdmissionGate, metrics: Metrics) -> Middleware:
+    """Lets a call in or refuses it before any other work. Standard services (health) always get in."""
+
+    def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
+        if spec.anonymous:
+            return inner
+        recorder = metrics.recorder(spec.service, spec.name)
+
+        async def call(context: CallContext, body: Body) -> bytes | None:
+            try:
+                gate.enter()
+            except DomainError as error:
+                recorder.refused(error.code.name, error.reason.value)
+                raise
+            try:
+                return await inner(context, body)
+            finally:
+                if context.outliving is None:
+                    gate.leave()
+                else:
+                    context.outliving.add_done_callback(lambda _: gate.leave())
+
+        return call
+
+    return layer

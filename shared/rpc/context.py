@@ -1,0 +1,199 @@
+"""What a handler knows of its call, whatever transport brought it.
+
+`CallContext` has the used subset of `grpc.aio.ServicerContext`, so that the standard health and reflection servicers
+run unmodified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn, Protocol, TypeAlias, cast
+
+from google.protobuf.message import Message
+
+from shared.ids import Prefix, new_id
+from shared.observe.logging import CALL_ID
+from shared.tenancy import Principal
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+_HIDDEN_PREFIXES: Final = ("lictor-", "x-envoy-", "x-forwarded-")
+_TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+ENTRY_OVERHEAD_BYTES: Final = 32
+"""What HTTP/2 adds to each header when it counts the size of a list (RFC 9113, 6.5.2)."""
+
+
+class CallAbortedError(Exception):
+    """`context.abort()`, as standard servicers call it: the call ends with this gRPC code. Ours raise `DomainError`."""
+
+    def __init__(self, code: int, details: str) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+
+
+class Wire(Protocol):
+    """The transport's side of one call."""
+
+    def peer(self) -> str:
+        """The other end's address, such as `ipv4:127.0.0.1:5000`."""
+        ...
+
+    async def send(self, message: bytes) -> None:
+        """Sends one message of a response stream."""
+        ...
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Sends the response's headers before its first message."""
+        ...
+
+
+def metadata_bytes(metadata: Iterable[tuple[str, str | bytes]]) -> int:
+    """The size of metadata as HTTP/2 counts it."""
+    return sum(len(key) + len(value) + ENTRY_OVERHEAD_BYTES for key, value in metadata)
+
+
+def _status_number(code: object) -> int:
+    """The number of a gRPC code, given as a number or as `grpc.StatusCode`, whose value is (number, name)."""
+    if isinstance(code, int):
+        return int(code)
+    return cast("tuple[int, str]", getattr(code, "value"))[0]  # noqa: B009 - grpc must not be imported for its type
+
+
+class CallContext:
+    """One call. Made by the transport in the task that serves it, completed by the middleware, read by handlers.
+
+    Attributes:
+        method: The method's path, `/package.Service/Method`.
+        service: The service's full name.
+        call_id: The id of this call in logs and in `RequestInfo`.
+        deadline: When the handler must have answered, in the event loop's time; infinite where there is none.
+        time_left_s: Seconds that the caller gave, read once on arrival; None when it gave no deadline.
+        arrived: The event loop's time of arrival.
+        trace_id: The W3C trace id, when the caller sent one.
+        metadata_size: Bytes of inbound metadata, as HTTP/2 counts them.
+        outliving: A write that goes on though its caller gave up.
+        trailing: Metadata to send after the answer.
+        code: The gRPC code that a servicer set; 0 means OK.
+        details: The message that goes with `code`.
+    """
+
+    __slots__ = (
+        "_authorization", "_callbacks", "_cancelled", "_done", "_metadata", "_principal", "_wire", "arrived", "call_id",
+        "code", "deadline", "details", "metadata_size", "method", "outliving", "service", "time_left_s", "trace_id",
+        "trailing",
+    )  # fmt: skip
+
+    def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
+        self.method = method
+        self.service = service
+        self.call_id = new_id(Prefix.CALL)
+        CALL_ID.set(self.call_id)
+        self.arrived = asyncio.get_running_loop().time()
+        self.time_left_s = time_left_s
+        self.deadline = math.inf if time_left_s is None else self.arrived + time_left_s
+        self.outliving: asyncio.Task[bytes | None] | None = None
+        self.trailing: Metadata = ()
+        self.code = 0
+        self.details = ""
+        self.trace_id: str | None = None
+        self.metadata_size = metadata_bytes(metadata)
+        self._wire = wire
+        self._metadata = metadata
+        self._principal: Principal | None = None
+        self._callbacks: list[Callable[[CallContext], None]] = []
+        self._done = False
+        self._cancelled = False
+        self._authorization: list[str] = []
+        for key, value in metadata:
+            if key == "authorization":
+                self._authorization.append(value if isinstance(value, str) else "")
+            elif key == "traceparent" and isinstance(value, str) and (found := _TRACEPARENT.match(value)):
+                self.trace_id = found[1]
+
+    @property
+    def principal(self) -> Principal:
+        """The caller.
+
+        Raises:
+            RuntimeError: The call is anonymous, or not authenticated yet.
+        """
+        if self._principal is None:
+            raise RuntimeError("the call has no principal: it is anonymous, or not authenticated yet")
+        return self._principal
+
+    def set_principal(self, principal: Principal) -> None:
+        """Names the caller; done once, by the authentication layer."""
+        self._principal = principal
+
+    def take_authorization(self) -> list[str]:
+        """The `authorization` values, for the authentication layer. Afterwards they are gone: no handler sees them."""
+        taken, self._authorization = self._authorization, []
+        return taken
+
+    def remaining_s(self) -> float:
+        """Seconds until the deadline, never negative."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def time_remaining(self) -> float | None:
+        """As `remaining_s`, and None when there is no deadline."""
+        return None if math.isinf(self.deadline) else self.remaining_s()
+
+    def invocation_metadata(self) -> Metadata:
+        """What the caller sent, without the credential and without `lictor-*`, `x-envoy-*` and `x-forwarded-*`."""
+        return tuple(
+            (key, value)
+            for key, value in self._metadata
+            if key != "authorization" and not key.startswith(_HIDDEN_PREFIXES)
+        )
+
+    def peer(self) -> str:
+        return self._wire.peer()
+
+    async def abort(self, code: object, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """Ends the call with a gRPC code. Raises `CallAbortedError`, which must not be swallowed."""
+        if trailing_metadata:
+            self.set_trailing_metadata(trailing_metadata)
+        raise CallAbortedError(_status_number(code), details or self.details)
+
+    def set_code(self, code: object) -> None:
+        """With a code other than OK the answer is discarded, as in grpc."""
+        self.code = _status_number(code)
+
+    def set_details(self, details: str) -> None:
+        self.details = details
+
+    def set_trailing_metadata(self, trailing_metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        self.trailing = tuple((key, value) for key, value in trailing_metadata)
+
+    async def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        await self._wire.send_initial_metadata(tuple((key, value) for key, value in initial_metadata))
+
+    async def write(self, message: Message) -> None:
+        """Sends one message of a response stream."""
+        await self._wire.send(message.SerializeToString())
+
+    def add_done_callback(self, callback: Callable[[CallContext], None]) -> None:
+        """Calls back once the answer is sent or the caller is gone."""
+        self._callbacks.append(callback)
+
+    def done(self) -> bool:
+        """Whether the call is over."""
+        return self._done
+
+    def cancelled(self) -> bool:
+        """Whether the call ended because the caller went away."""
+        return self._cancelled
+
+    def mark_cancelled(self) -> None:
+        """Says that the caller went away; for the transport."""
+        self._cancelled = True
+
+    def finish(self) -> None:
+        """Says that the call is over and runs the callbacks; for the transport."""
+        self._done = True
+        for callback in self._callbacks:
+            callback(self)

@@ -1,0 +1,195 @@
+"""The portable transport: `grpc.aio` over a route table. Messages pass as raw bytes; all else happens in the routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, Never, TypeAlias, assert_never, cast
+
+import grpc
+import grpc.aio
+
+from shared.errors import DomainError, Reason
+from shared.observe.metrics import UNKNOWN, Metrics
+from shared.rpc.admission import draining
+from shared.rpc.context import CallAbortedError, CallContext, Metadata
+from shared.rpc.routes import Body, Endpoint, Kind, Route
+from shared.rpc.status import DETAILS_KEY, status_of
+
+ServicerContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.so_reuseport", 0),  # a second process on the same port fails instead of taking half of the connections
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # above our own limit, so that our own answer names it
+    ("grpc.max_metadata_size", 32 * 1024),  # likewise
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.max_connection_idle_ms", 900_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+UNWIND_S: Final = 1.0
+"""How long cancelled handlers get to clean up."""
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class _GrpcioWire:
+    """One call's way out through grpc."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ServicerContext) -> None:
+        self._context = context
+
+    def peer(self) -> str:
+        return self._context.peer()
+
+    async def send(self, message: bytes) -> None:
+        await self._context.write(message)
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        await self._context.send_initial_metadata(metadata)
+
+
+class GrpcioTransport(grpc.GenericRpcHandler):
+    """Serves a route table on one address.
+
+    Args:
+        metrics: Where calls to unknown methods are counted; routes count themselves.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._unknown = metrics.recorder(UNKNOWN, UNKNOWN)
+        self._handlers: dict[str, Handler] = {}
+        self._server: grpc.aio.Server | None = None
+        self._live = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._leaving = asyncio.Event()
+
+    async def start(self, address: str, routes: Mapping[str, Route]) -> int:
+        """Listens on `host:port` (port 0: any free one) and returns the port.
+
+        Raises:
+            RuntimeError: The address cannot be bound.
+        """
+        self._handlers = {path: self._route_handler(route) for path, route in routes.items()}
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers((self,))
+        port = self._server.add_insecure_port(address)
+        await self._server.start()
+        return port
+
+    async def drain(self, grace_s: float) -> None:
+        """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left.
+
+        Streams of standard services, which would last for ever (a health watch), end with DRAINING at once.
+        """
+        # grpc crashes when a server is stopped twice at a time, so the first to come takes it.
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._leaving.set()
+        await server.stop(grace_s)
+        # stop() does not wait for handlers whose call it cancelled.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), UNWIND_S)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """The handler of a path. grpc calls this for each call."""
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._unknown_handler(path)
+
+    def _route_handler(self, route: Route) -> Handler:
+        spec = route.spec
+        call = self._cut_short(route.call) if spec.anonymous and spec.kind.streams_responses else route.call
+
+        async def handle(body: Body, grpc_context: ServicerContext) -> bytes | None:
+            context = self._open(spec.path, spec.service, grpc_context)
+            try:
+                answer = await call(context, body)
+            except (DomainError, CallAbortedError) as error:
+                await _abort(grpc_context, context, error)
+            except asyncio.CancelledError:
+                context.mark_cancelled()
+                raise
+            if context.trailing:
+                grpc_context.set_trailing_metadata(context.trailing)
+            return answer
+
+        match spec.kind:
+            case Kind.UNARY_UNARY:
+                return grpc.unary_unary_rpc_method_handler(handle)
+            case Kind.UNARY_STREAM:
+                return grpc.unary_stream_rpc_method_handler(handle)
+            case Kind.STREAM_UNARY:
+                return grpc.stream_unary_rpc_method_handler(handle)
+            case Kind.STREAM_STREAM:
+                return grpc.stream_stream_rpc_method_handler(handle)
+            case _ as never:
+                assert_never(never)
+
+    def _cut_short(self, call: Endpoint) -> Endpoint:
+        async def until_leaving(context: CallContext, body: Body) -> bytes | None:
+            serving = asyncio.ensure_future(call(context, body))
+            leaving = asyncio.create_task(self._leaving.wait())
+            try:
+                await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+                if not serving.done():
+                    serving.cancel()
+                    await asyncio.wait({serving})
+            if serving.cancelled():
+                raise draining()
+            return serving.result()
+
+        return until_leaving
+
+    def _unknown_handler(self, path: str) -> Handler:
+        """Streams both ways on paper, so that it may answer before it has read anything, whatever the caller sends."""
+
+        async def handle(_body: Body, grpc_context: ServicerContext) -> None:
+            context = self._open(path, UNKNOWN, grpc_context)
+            error = DomainError(Reason.METHOD_UNKNOWN, "this process serves no such method", metadata={"method": path})
+            self._unknown.refused(error.code.name, error.reason.value)
+            await _abort(grpc_context, context, error)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    def _open(self, path: str, service: str, grpc_context: ServicerContext) -> CallContext:
+        context = CallContext(
+            method=path,
+            service=service,
+            wire=_GrpcioWire(grpc_context),
+            metadata=cast("Metadata", grpc_context.invocation_metadata() or ()),
+            time_left_s=grpc_context.time_remaining(),
+        )
+        self._live += 1
+        self._idle.clear()
+
+        def over(ctx: ServicerContext) -> None:
+            self._live -= 1
+            if self._live == 0:
+                self._idle.set()
+            context.finish()
+
+        cast("Any", grpc_context).add_done_callback(over)  # the stub takes no function
+        return context
+
+
+async def _abort(grpc_context: ServicerContext, context: CallContext, error: DomainError | CallAbortedError) -> Never:
+    """The one place that aborts a call."""
+    status = status_of(error, context.call_id, context.method)
+    await grpc_context.abort(
+        _CODES.get(status.code, grpc.StatusCode.UNKNOWN),
+        status.message,
+        (*context.trailing, (DETAILS_KEY, status.SerializeToString())),
+    )

@@ -1,0 +1,218 @@
+"""One table of methods, made from descriptors, that every transport serves. Nothing here knows a transport."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Final, TypeAlias, assert_never, cast
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from lictor.common.v1 import options_pb2
+
+from shared.rpc.codec import decode
+from shared.rpc.context import CallAbortedError, CallContext
+
+OWN_PACKAGE: Final = "lictor."
+
+
+class Kind(Enum):
+    """Which sides of a method stream."""
+
+    UNARY_UNARY = (False, False)
+    UNARY_STREAM = (False, True)
+    STREAM_UNARY = (True, False)
+    STREAM_STREAM = (True, True)
+
+    @property
+    def streams_requests(self) -> bool:
+        return self.value[0]
+
+    @property
+    def streams_responses(self) -> bool:
+        return self.value[1]
+
+
+class Effect(IntEnum):
+    """`lictor.common.v1.Effect.Kind`; NONE marks a read."""
+
+    NONE = 0
+    RESTRICTING = 1
+    PERMISSIVE = 2
+    OWN_RIGHT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The `lictor.common.v1.rules` of a method."""
+
+    effect: Effect = Effect.NONE
+    scope: str = ""
+    """The scope that the caller needs; empty means that any principal will do."""
+    idempotent: bool = False
+    hot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """What is known of a method before any call."""
+
+    path: str
+    """`/package.Service/Method`."""
+    service: str
+    """The service's full name."""
+    name: str
+    rules: Rules
+    request_class: type[Message]
+    response_class: type[Message]
+    kind: Kind
+    anonymous: bool
+    """A standard service (health, reflection): no credential, no admission, no rules."""
+
+    @property
+    def mutates(self) -> bool:
+        """Whether the method writes, so that it must never be cancelled half-way."""
+        return self.rules.effect is not Effect.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceBinding:
+    """A service of the contract and the object that serves it: one async method per RPC, under the RPC's name."""
+
+    descriptor: ServiceDescriptor
+    servicer: object
+
+
+Body: TypeAlias = bytes | AsyncIterator[bytes]
+"""One serialized request, or a stream of them."""
+
+Endpoint: TypeAlias = Callable[[CallContext, Body], Awaitable[bytes | None]]
+"""Serves a call. Answers the serialized response, or None when it streamed its responses through the context's wire.
+
+Out of a whole route come only `DomainError`, `CallAbortedError` and cancellation; `status_of` renders the first two."""
+
+Middleware: TypeAlias = Callable[[MethodSpec, Endpoint], Endpoint]
+"""Wraps a method's endpoint, once, when the table is built; returns it as it is where there is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and everything that is done to serve it."""
+
+    spec: MethodSpec
+    call: Endpoint
+
+
+def build_routes(bindings: Iterable[ServiceBinding], chain: Sequence[Middleware]) -> Mapping[str, Route]:
+    """The routes of all bound services by path.
+
+    Args:
+        bindings: The services.
+        chain: The middleware, outermost first.
+
+    Raises:
+        ValueError: A method has no rules or no async handler, or a service is bound twice.
+    """
+    routes: dict[str, Route] = {}
+    for binding in bindings:
+        for method in binding.descriptor.methods:
+            spec = method_spec(method)
+            if spec.path in routes:
+                raise ValueError(f"{spec.service} is bound twice")
+            endpoint = _handler_endpoint(spec, binding.servicer)
+            if endpoint is None:
+                if spec.anonymous:
+                    continue  # grpc's own async health servicer leaves List unserved
+                raise ValueError(f"{type(binding.servicer).__name__} has no async handler for {spec.path}")
+            for middleware in reversed(chain):
+                endpoint = middleware(spec, endpoint)
+            routes[spec.path] = Route(spec, endpoint)
+    return routes
+
+
+def method_spec(method: MethodDescriptor) -> MethodSpec:
+    """Reads a method's descriptor. Every method of ours must state its rules, even when they are empty."""
+    service = method.containing_service
+    options = method.GetOptions()
+    anonymous = not service.full_name.startswith(OWN_PACKAGE)
+    if not anonymous and not options.HasExtension(options_pb2.rules):
+        raise ValueError(f"{method.full_name} states no lictor.common.v1.rules")
+    stated = options.Extensions[options_pb2.rules]
+    rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot)
+    return MethodSpec(
+        path=f"/{service.full_name}/{method.name}",
+        service=service.full_name,
+        name=method.name,
+        rules=Rules() if anonymous else rules,
+        request_class=GetMessageClass(method.input_type),
+        response_class=GetMessageClass(method.output_type),
+        kind=Kind((method.client_streaming, method.server_streaming)),
+        anonymous=anonymous,
+    )
+
+
+_Answering: TypeAlias = Callable[[object, CallContext], Awaitable[Message]]
+_Generating: TypeAlias = Callable[[object, CallContext], AsyncIterator[Message]]
+_Writing: TypeAlias = Callable[[object, CallContext], Awaitable[None]]
+
+
+def _handler_endpoint(spec: MethodSpec, servicer: object) -> Endpoint | None:
+    """The innermost endpoint: decode, handle, encode. None when the servicer has no async handler."""
+    handler: object = getattr(servicer, spec.name, None)
+    match spec.kind:
+        case Kind.UNARY_UNARY | Kind.STREAM_UNARY:
+            if inspect.iscoroutinefunction(handler):
+                return _answering(spec, cast("_Answering", handler))
+        case Kind.UNARY_STREAM | Kind.STREAM_STREAM:
+            if inspect.isasyncgenfunction(handler):
+                return _generating(spec, cast("_Generating", handler))
+            if inspect.iscoroutinefunction(handler):
+                return _writing(spec, cast("_Writing", handler))
+        case _ as never:
+            assert_never(never)
+    return None
+
+
+def _answering(spec: MethodSpec, handler: _Answering) -> Endpoint:
+    async def call(context: CallContext, body: Body) -> bytes:
+        response = await handler(await _request(spec, body), context)
+        _raise_for_code(context)
+        return response.SerializeToString()
+
+    return call
+
+
+def _generating(spec: MethodSpec, handler: _Generating) -> Endpoint:
+    async def call(context: CallContext, body: Body) -> None:
+        async for response in handler(await _request(spec, body), context):
+            await context.write(response)
+        _raise_for_code(context)
+
+    return call
+
+
+def _writing(spec: MethodSpec, handler: _Writing) -> Endpoint:
+    async def call(context: CallContext, body: Body) -> None:
+        await handler(await _request(spec, body), context)
+        _raise_for_code(context)
+
+    return call
+
+
+async def _request(spec: MethodSpec, body: Body) -> object:
+    if isinstance(body, bytes):
+        return await decode(spec.request_class, body)
+    return _requests(spec, body)
+
+
+async def _requests(spec: MethodSpec, bodies: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for raw in bodies:
+        yield await decode(spec.request_class, raw)
+
+
+def _raise_for_code(context: CallContext) -> None:
+    if context.code:
+        raise CallAbortedError(context.code, context.details)

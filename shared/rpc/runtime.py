@@ -1,0 +1,173 @@
+"""Runs a process's services from its first listener to its last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from shared.clock import Clock
+from shared.observe.logging import get_logger
+from shared.observe.metrics import Metrics
+from shared.rpc.admission import DEFAULT_MAX_IN_FLIGHT, AdmissionGate
+from shared.rpc.auth import Authenticator
+from shared.rpc.grpcio import GrpcioTransport
+from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
+from shared.rpc.middleware import standard_chain
+from shared.rpc.ops import OpsListener, split_address
+from shared.rpc.routes import ServiceBinding, build_routes
+from shared.tasks import TaskGroupTracker
+
+READY_POLL_S: Final = 0.1
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What a target serves."""
+
+    bindings: Sequence[ServiceBinding]
+    authenticator: Authenticator
+    ready: Callable[[], bool]
+    """Whether calls can be served; asked often, so it only looks at what is in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How a process listens and leaves. Addresses are `host:port`; port 0 takes any free one."""
+
+    api_addr: str
+    ops_addr: str
+    ops_grpc_addr: str
+    reflection: bool = False
+    max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
+    lame_duck_s: float = 5.0
+    """How long calls are still served after health said NOT_SERVING."""
+    drain_s: float = 25.0
+    """How long calls in flight, and then writes whose caller gave up, may take to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The addresses in use, with real ports."""
+
+    api_addr: str
+    ops_addr: str
+    ops_grpc_addr: str
+
+
+class _Lifecycle:
+    """What the process was told: to leave, and to hurry."""
+
+    def __init__(self, stop: asyncio.Event | None) -> None:
+        self.stop = stop or asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def on_signal(self) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+    @property
+    def leaving(self) -> bool:
+        return self.stop.is_set()
+
+
+async def serve(
+    app: App,
+    settings: ServeSettings,
+    clock: Clock,
+    *,
+    on_ready: Callable[[Bound], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serves until SIGTERM, SIGINT or `stop`, then leaves in order and returns.
+
+    Leaving: health says NOT_SERVING; calls are still served for the lame duck; connections are sent away and calls in
+    flight finish; writes whose caller gave up finish; the ops listeners close. A second signal skips the lame duck.
+
+    Args:
+        app: The services.
+        settings: Addresses and times.
+        clock: For the start time in the metrics.
+        on_ready: Told the addresses once every listener is up and the app is ready.
+        stop: Ends the serving, as a signal does.
+
+    Raises:
+        RuntimeError, OSError: An address cannot be bound.
+    """
+    life = _Lifecycle(stop)
+    metrics, tasks, gate = Metrics(), TaskGroupTracker(), AdmissionGate(settings.max_in_flight)
+    metrics.watch_in_flight(lambda: gate.in_flight)
+    metrics.describe_process(clock.now().timestamp(), transport="grpcio")
+
+    names = [binding.descriptor.full_name for binding in app.bindings]
+    board = HealthBoard(names)
+    await board.set_serving(False)
+    bindings = [*app.bindings, board.binding]
+    if settings.reflection:
+        bindings.append(reflection_binding([*names, HEALTH.full_name]))
+    chain = standard_chain(gate, metrics, tasks, app.authenticator)
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_signals(life))
+        api, ops, ops_grpc = GrpcioTransport(metrics), OpsListener(metrics), GrpcioTransport(metrics)
+        stack.push_async_callback(ops_grpc.drain, 0.0)
+        stack.push_async_callback(ops.close)
+        stack.push_async_callback(tasks.drain, settings.drain_s)
+        stack.push_async_callback(api.drain, settings.drain_s)
+        bound = Bound(
+            api_addr=_at(settings.api_addr, await api.start(settings.api_addr, build_routes(bindings, chain))),
+            ops_addr=_at(
+                settings.ops_addr, await ops.start(settings.ops_addr, lambda: app.ready() and not life.leaving)
+            ),
+            ops_grpc_addr=_at(
+                settings.ops_grpc_addr,
+                await ops_grpc.start(settings.ops_grpc_addr, build_routes([board.binding], chain)),
+            ),
+        )
+        gc.freeze()  # what exists by now lives as long as the process: collections need not look at it again
+        _log.info("listening", api=bound.api_addr, ops=bound.ops_addr, ops_grpc=bound.ops_grpc_addr)
+
+        await _serve_until_stopped(app, board, life, lambda: on_ready(bound) if on_ready else None)
+
+        _log.info("leaving", lame_duck_s=settings.lame_duck_s, in_flight=gate.in_flight)
+        await board.leave()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(life.hurry.wait(), settings.lame_duck_s)
+        gate.drain()
+    _log.info("left")
+
+
+async def _serve_until_stopped(app: App, board: HealthBoard, life: _Lifecycle, announce: Callable[[], None]) -> None:
+    """Keeps health equal to `app.ready()` until the process is told to leave."""
+    serving = announced = False
+    while not life.leaving:
+        if app.ready() is not serving:
+            serving = not serving
+            await board.set_serving(serving)
+        if serving and not announced:
+            announced = True
+            announce()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(life.stop.wait(), READY_POLL_S)
+
+
+def _at(address: str, port: int) -> str:
+    host, _ = split_address(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@asynccontextmanager
+async def _signals(life: _Lifecycle) -> AsyncGenerator[None]:
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, life.on_signal)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,92 @@
+"""How a mutation runs: claim its request id, do the work, stamp the answer, store it, commit. All in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Protocol, TypeVar, cast
+from uuid import UUID
+
+import asyncpg
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from lictor.common.v1.common_pb2 import RevisionToken
+
+from shared.db import idempotency
+from shared.db.pool import Database, Transaction
+from shared.errors import DomainError
+from shared.freshness.token import Revision, RevisionTokens
+from shared.rpc.context import CallContext
+
+_NO_EPOCH = UUID(int=0)
+
+
+class WriteResponse(Protocol):
+    """What the answer of every mutation carries."""
+
+    @property
+    def revision_token(self) -> RevisionToken: ...
+    @property
+    def effective_time(self) -> Timestamp: ...
+
+
+R = TypeVar("R", bound=WriteResponse)
+Work = Callable[[Transaction], Awaitable[R]]
+Taken = Callable[[str], DomainError | None]
+
+
+@cache
+def _holds_secret(descriptor: Descriptor) -> bool:
+    return any(field.GetOptions().debug_redact for field in descriptor.fields)
+
+
+class Writer:
+    """Runs mutations of one service. `taken` says what a violated unique or foreign key means to the caller."""
+
+    def __init__(self, db: Database, tokens: RevisionTokens, taken: Taken) -> None:
+        self._db = db
+        self._tokens = tokens
+        self._taken = taken
+
+    async def run(self, context: CallContext, request: Message, response_type: type[R], work: Work[R]) -> R:
+        """The answer of `work`, or the stored one of an earlier call with the same `request_id`."""
+        try:
+            async with self._db.transaction(context.principal.tenant) as tx:
+                claim = self._claim(context, request, cast("type[Message]", response_type))
+                if claim is not None:
+                    stored = await idempotency.claim(tx, claim)
+                    if stored is not None:
+                        return cast("R", cast("type[Message]", response_type).FromString(stored))
+                response = await work(tx)
+                await self._stamp(tx, response)
+                if claim is not None:
+                    home = await tx.enter(context.principal.tenant)
+                    await idempotency.store(home, claim, cast("Message", response).SerializeToString())
+            return response
+        except asyncpg.IntegrityConstraintViolationError as error:
+            known = self._taken(error.constraint_name or "")
+            if known is None:
+                raise
+            raise known from error
+
+    def _claim(self, context: CallContext, request: Message, response_type: type[Message]) -> idempotency.Claim | None:
+        request_id: str = getattr(request, "request_id")  # noqa: B009 - every mutation's request has the field
+        if not request_id:
+            return None
+        body = type(request)()
+        body.CopyFrom(request)
+        body.ClearField("request_id")
+        secret = _holds_secret(response_type.DESCRIPTOR)
+        canonical_id = UUID(request_id).hex
+        return idempotency.Claim(context.method, canonical_id, body.SerializeToString(deterministic=True), secret)
+
+    async def _stamp(self, tx: Transaction, response: WriteResponse) -> None:
+        row = await tx.conn.fetchrow(
+            "SELECT pg_current_xact_id()::text AS xid, clock_timestamp() AS at, "
+            "(SELECT epoch FROM record.epoch) AS epoch, (SELECT system_identifier FROM pg_control_system()) AS system_id"
+        )
+        assert row is not None
+        revision = Revision(row["system_id"], row["epoch"] or _NO_EPOCH, int(row["xid"]))
+        response.revision_token.token = self._tokens.make(revision)
+        response.effective_time.FromDatetime(row["at"])

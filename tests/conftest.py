@@ -1,0 +1,35 @@
+"""Fixtures of every test: a Postgres and a running suite for the session, a fresh account for each test that asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from shared.embedded.postgres import EmbeddedPostgres
+from tests.helpers.embedded import state_directory
+from tests.helpers.suite import Suite, World, running_suite
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[EmbeddedPostgres]:
+    """A private Postgres for the whole session."""
+    with state_directory() as state, EmbeddedPostgres(state, durable=False) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def suite(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Suite]:
+    """target=all in this process."""
+    folder: Path = tmp_path_factory.mktemp("suite")
+    async with running_suite(postgres, folder) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(suite: Suite) -> AsyncGenerator[World]:
+    """A fresh account with its clients."""
+    async with suite.world() as fresh:
+        yield fresh
