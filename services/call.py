@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from google.protobuf import descriptor_pb2, json_format
@@ -25,6 +27,7 @@ from lictor._core.prepared import Prepared
 from lictor._core.sync_client import SyncRunner
 from lictor.common.v1 import options_pb2
 
+DEFAULT_STATE: Final = Path(".lictor")
 DEMO_BODY: Final = '{"license": {"licenseKey": "DEMO-0000-0000-0000-0000"}}'
 GRPCURL_TIMEOUT_S: Final = 10
 
@@ -169,12 +172,14 @@ def call(method: str, body: str, *, endpoint: str, api_key: str | None) -> int:
     return 0
 
 
-def self_check(endpoint: str, api_key: str) -> list[str]:
+def self_check(endpoint: str, api_key: str, *, state_dir: Path = DEFAULT_STATE) -> list[str]:
     """Runs the lines that a newcomer can copy, and returns those that worked. Blocks: not for a loop's thread."""
+    program = _program()
+    options = "" if state_dir.absolute() == DEFAULT_STATE.absolute() else f"--state-dir {shlex.quote(str(state_dir))} "
     worked: list[str] = []
     for line, method, body in (
-        ("lictor call WhoAmI", "WhoAmI", "{}"),
-        (f"lictor call ValidateLicense '{DEMO_BODY}'", "ValidateLicense", DEMO_BODY),
+        (f"{program} call {options}WhoAmI", "WhoAmI", "{}"),
+        (f"{program} call {options}ValidateLicense '{DEMO_BODY}'", "ValidateLicense", DEMO_BODY),
     ):
         try:
             invoke(method, body, endpoint=endpoint, api_key=api_key)
@@ -188,6 +193,15 @@ def self_check(endpoint: str, api_key: str) -> list[str]:
         if _runs([grpcurl, *arguments, target], api_key):
             worked.append("grpcurl " + " ".join(f"'{part}'" if " " in part else part for part in [*arguments, target]))
     return worked
+
+
+def _program() -> str:
+    """How this program is called from here: by name where the shell would find it, else by its path."""
+    own = Path(sys.argv[0]).absolute()
+    found = shutil.which("lictor")
+    if found is not None and Path(found).absolute() == own:
+        return "lictor"
+    return shlex.quote(os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own))
 
 
 def _runs(command: list[str], api_key: str) -> bool:

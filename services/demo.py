@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -16,6 +12,7 @@ from lictor import Lictor, LictorError
 from services.flows import licentric
 from services.flows.walk import StepFailedError, Walk
 from services.up import EXPECTED, Running, start, start_split
+from shared.embedded.places import temporary_state
 
 Flow = Callable[[Walk, Lictor, Lictor], None]
 
@@ -29,7 +26,7 @@ def demo(flow: str, *, split: bool) -> int:
         _say(f"lictor demo: no flow {flow!r} yet; there is {', '.join(FLOWS)}")
         return 2
     try:
-        with _state_directory() as state_dir, (start_split if split else start)(state_dir, durable=False) as running:
+        with temporary_state() as state_dir, (start_split if split else start)(state_dir, durable=False) as running:
             walk = Walk(_say)
             _processes(walk, running)
             for name, run in FLOWS.items():
@@ -44,17 +41,6 @@ def demo(flow: str, *, split: bool) -> int:
         _say(f"lictor demo: {error}")
         return 1
     return 0
-
-
-@contextmanager
-def _state_directory() -> Generator[Path]:
-    """A throw-away state directory, which the user that Postgres runs as can reach."""
-    base = Path(tempfile.mkdtemp(prefix="lictor-demo-"))
-    base.chmod(0o711)
-    try:
-        yield base / "state"
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def _processes(walk: Walk, running: Running) -> None:

@@ -146,7 +146,7 @@ def _run(state_dir: Path, port: int | None, host: str) -> int:
                 key = demo_keys(servers).test_api_key
             child = held.enter_context(children(servers, {"all": listen}, say=_say))["all"]
             with step(_say, "trying the call lines"):
-                lines = _self_check(listen.api, key)
+                lines = _self_check(listen.api, key, state_dir)
             if not lines:
                 raise EmbeddedError(f"the server is up but no call got through, see {child.process.log}")
             key_file = servers.state.path / _key_name(servers, API_KEY)
@@ -162,10 +162,10 @@ def _run(state_dir: Path, port: int | None, host: str) -> int:
     return 0 if up_at_all else 130
 
 
-def _self_check(endpoint: str, key: str) -> list[str]:
+def _self_check(endpoint: str, key: str, state_dir: Path) -> list[str]:
     from services.call import self_check  # noqa: PLC0415 - loads the client; `--help` need not
 
-    return self_check(endpoint, key)
+    return self_check(endpoint, key, state_dir=state_dir)
 
 
 def _watch(processes: list[GuardedProcess]) -> None:

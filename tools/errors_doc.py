@@ -1,7 +1,7 @@
 """Makes docs/errors.md from the comments of the error vocabulary, as the descriptor set carries them.
 
-    python tools/errors_doc.py make    write docs/errors.md
-    python tools/errors_doc.py check   fail when docs/errors.md is stale
+python tools/errors_doc.py make    write docs/errors.md
+python tools/errors_doc.py check   fail when docs/errors.md is stale
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ VIOLATIONS: Final = {
     "NOT_EXPIRED": "only an expired license takes a new expiry when it is reinstated",
     "LABEL_INVALID": "a label's key or value does not have its form",
     "TOO_MANY": "too many entries",
+    "NUMBER_INVALID": "a number in `metadata` is not finite",
     "TOO_DEEP": "`metadata` nests too deep",
     "TOO_LARGE": "`metadata` has too many bytes",
     "METADATA_TOO_LARGE": "the call's gRPC metadata is over 16 KiB",

@@ -25,6 +25,7 @@ from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import Role
 from shared.facts.credentials import FactsAuthenticator
 from shared.facts.license import LicenseFactsReader
+from shared.freshness.epoch import ensure_epoch
 from shared.freshness.token import RevisionTokens
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App
@@ -43,6 +44,7 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
         Database.opened(target, Role.FACTS, size=settings.pool_size) as facts,
         Database.opened(target, Role.LICENSE_WORKER, size=1) as worker,
     ):
+        await ensure_epoch(facts)
         writer = Writer(db, RevisionTokens(root), taken)
         resources = Resources(db, LicenseFactsReader(facts), writer, hasher, PageTokens(root))
         sweeper = asyncio.create_task(sweep_forever(worker, settings.request_sweep_interval_s), name="sweeper")

@@ -22,7 +22,7 @@ from shared.ids import Prefix, new_id
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked, to_timedelta
 
-_DURATIONS: Final = frozenset({"duration", "heartbeat_interval", "offline_max_ttl"})
+_FLAGS: Final = frozenset({"is_trial", "floating", "require_fingerprint", "require_heartbeat", "offline_allowed"})
 _GENERAL: Final = TEMPLATES[Template.CUSTOM]
 
 
@@ -143,8 +143,6 @@ class CatalogServicer:
     async def UpdatePolicy(self, request: pb.UpdatePolicyRequest, context: CallContext) -> pb.UpdatePolicyResponse:
         fields.check(request)
         changes = _changes(request, fields.POLICY_FIELDS)
-        if request.allow_unlimited:
-            changes.setdefault("max_machines", None)
 
         async def work(tx: Transaction) -> pb.UpdatePolicyResponse:
             changed = await update_policy(
@@ -181,18 +179,24 @@ def _changes(request: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _value(request: Any, field: str) -> Any:
-    if field in _DURATIONS:
-        given = to_timedelta(request, field)
-        return given if given is not None or field == "duration" else getattr(_GENERAL, field)
-    if field == "external_id":
-        return request.external_id or None
-    if field == "metadata":
-        return MessageToDict(request.metadata)
-    if field == "labels":
-        return dict(request.labels)
-    if field == "max_machines":
-        return request.max_machines if request.HasField("max_machines") else None
-    return getattr(request, field)
+    match field:
+        case "duration":
+            value = to_timedelta(request, field)
+        case "heartbeat_interval" | "offline_max_ttl":
+            value = to_timedelta(request, field) or getattr(_GENERAL, field)
+        case "external_id":
+            value = request.external_id or None
+        case "metadata":
+            value = MessageToDict(request.metadata)
+        case "labels":
+            value = dict(request.labels)
+        case "max_machines":
+            value = request.max_machines if request.HasField(field) else None
+        case _ if field in _FLAGS:
+            value = getattr(request if request.HasField(field) else _GENERAL, field)
+        case _:
+            value = getattr(request, field)
+    return value
 
 
 def _template(request: pb.CreatePolicyRequest) -> Template:

@@ -37,7 +37,7 @@ _ETAG: Final = f.text("etag", max_chars=_ID_CHARS)
 _DATA: Final = (f.labels(), f.metadata())
 _PAGE: Final = (f.page_size(), f.text("page_token", max_chars=512))
 _URL: Final = f.text(
-    "url", max_chars=2048, pattern=r"https?://[^\s]{1,2040}", reason="URL_INVALID", words="must be an http or https URL"
+    "url", max_chars=2048, pattern=r"https?://[^\s]+", reason="URL_INVALID", words="must be an http or https URL"
 )
 _SLUG: Final = f.text(
     "slug",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, TypeVar, cast
 
 from google.protobuf.json_format import MessageToDict
@@ -88,8 +87,7 @@ class LicenseServicer:
     async def ReinstateLicense(
         self, request: pb.ReinstateLicenseRequest, context: CallContext
     ) -> pb.ReinstateLicenseResponse:
-        expires_at = to_datetime(request, "expire_time")
-        return await self._change(context, request, Action.REINSTATE, pb.ReinstateLicenseResponse, expires_at)
+        return await self._change(context, request, Action.REINSTATE, pb.ReinstateLicenseResponse)
 
     async def RenewLicense(self, request: pb.RenewLicenseRequest, context: CallContext) -> pb.RenewLicenseResponse:
         return await self._change(context, request, Action.RENEW, pb.RenewLicenseResponse)
@@ -115,15 +113,9 @@ class LicenseServicer:
 
         return await self._r.writer.run(context, request, pb.DeleteLicenseResponse, work)
 
-    async def _change(
-        self,
-        context: CallContext,
-        request: Any,
-        action: Action,
-        response: type[R],
-        expires_at: datetime | None = None,
-    ) -> R:
+    async def _change(self, context: CallContext, request: Any, action: Action, response: type[R]) -> R:
         fields.check(request)
+        expires_at = to_datetime(request, "expire_time") if action is Action.REINSTATE else None
         wanted = StatusChange(action, request.license_id, request.etag, request.reason, expires_at)
 
         async def work(tx: Transaction) -> R:

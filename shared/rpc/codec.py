@@ -14,8 +14,8 @@ from shared.rpc.wire import BadString, Fault, MalformedError, bad_strings
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 """The largest request, after decompression."""
 
-WALK_IN_THREAD_BYTES: Final = 16 * 1024
-"""Messages larger than this are walked in a thread: a megabyte of tiny fields takes the walk about a second."""
+WALK_IN_THREAD_BYTES: Final = 4 * 1024
+"""Messages larger than this are walked in a thread: tiny fields take the walk 0.8 us a byte, so 3 ms of the loop."""
 
 _SENTENCES: Final = {
     Fault.UTF8_INVALID: "the string is not valid UTF-8",

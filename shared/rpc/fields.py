@@ -6,6 +6,7 @@ proto's comment and in the check's description.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -167,6 +168,8 @@ def metadata() -> Check:
             yield FieldViolation("metadata", "TOO_DEEP", f"at most {MAX_METADATA_DEPTH} levels")
         elif _keys(value) > MAX_METADATA_KEYS:
             yield FieldViolation("metadata", "TOO_MANY", f"at most {MAX_METADATA_KEYS} keys in all")
+        elif not _finite(value):
+            yield FieldViolation("metadata", "NUMBER_INVALID", "numbers must be finite: JSON has no others")
 
     return run
 
@@ -189,6 +192,11 @@ def _depth(value: Struct | Value) -> int:
 def _keys(value: Struct | Value) -> int:
     own = len(value.fields) if isinstance(value, Struct) else len(value.struct_value.fields)
     return own + sum(_keys(child) for child in _children(value))
+
+
+def _finite(value: Struct | Value) -> bool:
+    own = isinstance(value, Struct) or value.WhichOneof("kind") != "number_value" or math.isfinite(value.number_value)
+    return own and all(_finite(child) for child in _children(value))
 
 
 def nested(field: str, *checks: Check) -> Check:

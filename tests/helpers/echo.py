@@ -22,7 +22,7 @@ from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import Metrics
 from shared.rpc.admission import AdmissionGate
-from shared.rpc.context import CallContext
+from shared.rpc.context import CallContext, Metadata
 from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HealthBoard
 from shared.rpc.middleware import standard_chain
@@ -122,6 +122,19 @@ class EchoAuthenticator:
         if scopes is None:
             raise DomainError(Reason.CREDENTIALS_INVALID, "the credential is absent or unknown")
         return Principal(PrincipalKind.SECRET_KEY, "acc_1", Mode.TEST, "key_1", frozenset(scopes), None)
+
+
+class NoWire:
+    """The transport's side of a call that never reaches one."""
+
+    def peer(self) -> str:
+        return "test"
+
+    async def send(self, message: bytes) -> None:
+        raise AssertionError("nothing is streamed here")
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        raise AssertionError("nothing is sent here")
 
 
 @dataclass(frozen=True, slots=True)

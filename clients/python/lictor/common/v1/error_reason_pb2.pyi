@@ -39,7 +39,7 @@ class ErrorReason(_message.Message):
         """
         REQUEST_ID_REUSED: ErrorReason._Reason.ValueType  # 2
         """INVALID_ARGUMENT. The `request_id` was used before with another request. Metadata: `method`.
-        Example: `{"reason": "REQUEST_ID_REUSED", "metadata": {"method": "CreateLicense"}}`.
+        Example: `{"reason": "REQUEST_ID_REUSED", "metadata": {"method": "/lictor.license.v1.LicenseService/CreateLicense"}}`.
         """
         PAGE_TOKEN_INVALID: ErrorReason._Reason.ValueType  # 3
         """INVALID_ARGUMENT. The `page_token` is damaged, or belongs to a list with other filters.
@@ -107,7 +107,7 @@ class ErrorReason(_message.Message):
         """ABORTED. The transaction lost against another one (deadlock or serialization). Example: `{"reason": "TRANSACTION_CONFLICT"}`."""
         DUPLICATE_IN_FLIGHT: ErrorReason._Reason.ValueType  # 102
         """ABORTED. A call with the same `request_id` is still running. Metadata: `method`.
-        Example: `{"reason": "DUPLICATE_IN_FLIGHT", "metadata": {"method": "CreateLicense"}}`.
+        Example: `{"reason": "DUPLICATE_IN_FLIGHT", "metadata": {"method": "/lictor.license.v1.LicenseService/CreateLicense"}}`.
         """
         RECORD_UNREACHABLE: ErrorReason._Reason.ValueType  # 120
         """UNAVAILABLE. Postgres does not answer; `RetryInfo` says when to try again. Example: `{"reason": "RECORD_UNREACHABLE"}`."""
@@ -141,7 +141,7 @@ class ErrorReason(_message.Message):
     """
     REQUEST_ID_REUSED: ErrorReason.Reason.ValueType  # 2
     """INVALID_ARGUMENT. The `request_id` was used before with another request. Metadata: `method`.
-    Example: `{"reason": "REQUEST_ID_REUSED", "metadata": {"method": "CreateLicense"}}`.
+    Example: `{"reason": "REQUEST_ID_REUSED", "metadata": {"method": "/lictor.license.v1.LicenseService/CreateLicense"}}`.
     """
     PAGE_TOKEN_INVALID: ErrorReason.Reason.ValueType  # 3
     """INVALID_ARGUMENT. The `page_token` is damaged, or belongs to a list with other filters.
@@ -209,7 +209,7 @@ class ErrorReason(_message.Message):
     """ABORTED. The transaction lost against another one (deadlock or serialization). Example: `{"reason": "TRANSACTION_CONFLICT"}`."""
     DUPLICATE_IN_FLIGHT: ErrorReason.Reason.ValueType  # 102
     """ABORTED. A call with the same `request_id` is still running. Metadata: `method`.
-    Example: `{"reason": "DUPLICATE_IN_FLIGHT", "metadata": {"method": "CreateLicense"}}`.
+    Example: `{"reason": "DUPLICATE_IN_FLIGHT", "metadata": {"method": "/lictor.license.v1.LicenseService/CreateLicense"}}`.
     """
     RECORD_UNREACHABLE: ErrorReason.Reason.ValueType  # 120
     """UNAVAILABLE. Postgres does not answer; `RetryInfo` says when to try again. Example: `{"reason": "RECORD_UNREACHABLE"}`."""

@@ -1,0 +1,136 @@
+"""A stack and its serving processes: started whole, stopped in order, and never twice in one directory."""
+
+from __future__ import annotations
+
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.up import known_api_key, known_endpoint, up
+from shared.embedded.errors import EmbeddedError
+from shared.embedded.ports import free_listen
+from shared.embedded.process import wait_for
+from shared.embedded.serving import children
+from shared.embedded.stack import stack
+from shared.embedded.state import RunRecord, StateDirectory
+from tests.helpers.embedded import TREE, alive, ask, gone, state_directory
+
+SERVING = (
+    sys.executable, "-c",
+    """
+import http.server, os, signal, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(os.environ["LICTOR_TARGET"].encode())
+host, _, port = os.environ["LICTOR_OPS_ADDR"].rpartition(":")
+server = http.server.HTTPServer((host, int(port)), Handler)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever()
+print("drained", flush=True)
+""",
+)  # fmt: skip
+OWNER = """
+import sys, time
+from pathlib import Path
+from shared.embedded.ports import free_listen
+from shared.embedded.serving import children
+from shared.embedded.stack import stack
+with stack(Path(sys.argv[1]), durable=False) as servers:
+    with children(servers, {"all": free_listen("127.0.0.1")}, command=tuple(sys.argv[2:])) as started:
+        print(servers.postgres.pid, servers.valkey.pid, started["all"].process.pid, flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("LICTOR_POSTGRES_DSN", "LICTOR_REDIS_URL", "LICTOR_ROOT_SECRET_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with state_directory() as path:
+        yield path
+
+
+def test_each_target_is_served_with_its_own_settings_and_drained(state: Path) -> None:
+    listens = {target: free_listen("127.0.0.1") for target in ("license", "machine")}
+    with stack(state, durable=False) as servers:
+        with children(servers, listens, command=SERVING) as started:
+            pids = [child.process.pid for child in started.values()]
+            assert all(alive(pid) for pid in pids)
+            assert started["machine"].listen == listens["machine"]
+        assert gone(*pids)()
+        assert "drained" in (state / "logs" / "serve-machine.log").read_text()
+        assert servers.postgres is not None
+        assert ask(servers.environment["LICTOR_POSTGRES_DSN"] + "&user=postgres", "SELECT 1") == 1
+
+
+def test_the_root_secret_is_made_once_and_its_loss_is_named(state: Path) -> None:
+    secret = state / "root-secret"
+    with stack(state, durable=False):
+        first = secret.read_text()
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        version, value = first.split()
+        assert (version, len(value)) == ("1", 64)
+    with stack(state, durable=False):
+        assert secret.read_text() == first
+    secret.unlink()
+    with pytest.raises(EmbeddedError, match="root-secret is gone"), stack(state, durable=False):
+        pass
+
+
+def test_a_serving_process_that_fails_is_shown_with_its_last_words(state: Path) -> None:
+    failing = (sys.executable, "-c", "raise SystemExit('no such setting')")
+    with (
+        stack(state, durable=False) as servers,
+        pytest.raises(EmbeddedError, match="no such setting"),
+        children(servers, {"all": free_listen("127.0.0.1")}, command=failing),
+    ):
+        pass
+
+
+def test_a_killed_run_blocks_nothing(state: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(state), *SERVING],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE,
+    )  # fmt: skip
+    assert owner.stdout is not None
+    assert owner.stdin is not None
+    pids = [int(word) for word in owner.stdout.readline().split()]
+    assert len(pids) == 3
+    owner.send_signal(signal.SIGKILL)
+    owner.wait(5)
+    owner.stdin.close()
+    owner.stdout.close()
+    assert wait_for(gone(*pids), 5)
+    with stack(state, durable=False) as servers:
+        assert servers.postgres is not None
+
+
+def test_a_second_run_shows_the_first(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = StateDirectory(state)
+    first.lock()
+    key = first.write("api-key", "the-test-key\n")
+    first.write_run(RunRecord(7, "127.0.0.1:7420", str(key), ("lictor call one",)))
+    assert up(state, None, "127.0.0.1") == 0
+    shown = capsys.readouterr().out
+    assert "already running" in shown
+    for part in ("127.0.0.1:7420", "the-test-key", "lictor call one"):
+        assert part in shown
+    assert (known_endpoint(state), known_api_key(state)) == ("127.0.0.1:7420", "the-test-key")
+    first.unlock()
+    assert known_api_key(state) == "the-test-key"
+
+
+def test_asking_about_a_state_directory_does_not_make_it(state: Path) -> None:
+    assert (known_endpoint(state), known_api_key(state)) == ("127.0.0.1:7420", "")
+    assert not state.exists()
+
+
+def test_an_address_beyond_this_machine_is_refused(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert up(state, None, "0.0.0.0") == 1
+    assert "not a loopback address" in capsys.readouterr().err
+    assert not state.exists()

@@ -1,0 +1,348 @@
+"""What tests of the record need: databases of their own, connections as each role, a row of every table, every mutation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast
+from uuid import uuid4
+
+import asyncpg
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
+from lictor.account.v1 import account_service_pb2 as account
+from lictor.license.v1 import catalog_service_pb2 as catalog
+from lictor.license.v1 import license_service_pb2 as licenses
+
+from shared.db.migrate import migrate
+from shared.db.roles import SCHEMAS, Role
+from shared.embedded.postgres import EmbeddedPostgres
+from shared.tenancy import Mode, Tenant
+from tests.helpers.suite import Suite, World, bearer
+
+Row = Mapping[str, Any]
+
+# Tables
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A database of one test module. Its roles are those of the whole server."""
+
+    postgres: EmbeddedPostgres
+    name: str
+
+    def dsn(self, user: str = "") -> str:
+        return self.postgres.dsn(user).replace("/lictor?", f"/{self.name}?")
+
+    @property
+    def admin_dsn(self) -> str:
+        return self.dsn("postgres")
+
+    @asynccontextmanager
+    async def connect(self, user: str = "postgres") -> AsyncGenerator[asyncpg.Connection]:
+        """A connection as a role; as the superuser when none is named."""
+        conn = await asyncpg.connect(self.dsn(user))
+        try:
+            yield conn
+        finally:
+            await conn.close()
+
+
+@asynccontextmanager
+async def scratch(postgres: EmbeddedPostgres, *, migrated: bool = True) -> AsyncGenerator[Scratch]:
+    """A new database, dropped in the end."""
+    made = Scratch(postgres, f"scratch_{uuid4().hex}")
+    admin = await asyncpg.connect(postgres.admin_dsn())
+    try:
+        await admin.execute(f"CREATE DATABASE {made.name}")
+        if migrated:
+            await migrate(made.admin_dsn)
+        yield made
+        await admin.execute(f"DROP DATABASE {made.name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+async def tables(conn: asyncpg.Connection) -> list[str]:
+    """Every table of our schemas, by the catalog."""
+    rows = await conn.fetch(
+        "SELECT n.nspname || '.' || c.relname AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p') ORDER BY 1",
+        list(SCHEMAS),
+    )
+    return [row["name"] for row in rows]
+
+
+async def columns(conn: asyncpg.Connection, table: str) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped",
+        table,
+    )
+    return [row["attname"] for row in rows]
+
+
+async def tenant_tables(conn: asyncpg.Connection) -> list[str]:
+    """Every table of our schemas with a column account_id."""
+    return [table for table in await tables(conn) if "account_id" in await columns(conn, table)]
+
+
+async def insert(conn: asyncpg.Connection, table: str, row: Row, *, more: str = "") -> None:
+    """Inserts a row given as JSON values."""
+    names = ", ".join(row)
+    await conn.execute(
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM jsonb_populate_record(NULL::{table}, $1) {more}",
+        json.dumps(dict(row)),
+    )
+
+
+async def enter(conn: asyncpg.Connection, tenant: Tenant) -> None:
+    """What a service does at the beginning of each transaction."""
+    await conn.execute(
+        "SELECT set_config('lictor.account_id', $1, true), set_config('lictor.mode', $2, true)",
+        tenant.account_id,
+        tenant.mode.value,
+    )
+
+
+async def digests(conn: asyncpg.Connection, skip: Iterable[str] = ()) -> dict[str, str]:
+    """For every table something that changes with any change of any row."""
+    found: dict[str, str] = {}
+    for table in sorted(set(await tables(conn)) - set(skip)):
+        found[table] = await conn.fetchval(
+            f"SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, '' ORDER BY t::text)), '') FROM {table} AS t"
+        )
+    return found
+
+
+async def where_found(conn: asyncpg.Connection, secret: str) -> list[str]:
+    """The tables that have `secret` in some column of some row: as text in any case, or as bytes."""
+    hexed = secret.encode().hex()
+    found: list[str] = []
+    for table in await tables(conn):
+        hits = await conn.fetchval(
+            f"SELECT count(*) FROM {table} AS t WHERE strpos(lower(t::text), lower($1)) > 0 OR strpos(t::text, $2) > 0",
+            secret,
+            hexed,
+        )
+        found += [table] if hits else []
+    return found
+
+
+def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
+    """A row of every table, parents first, valid together.
+
+    Two samples differ in every column when their tenants differ in account and mode, and their numbers by an odd number.
+    """
+    tag = hashlib.sha256(f"{tenant.account_id}|{tenant.mode}|{n}".encode()).hexdigest()
+    short, even = tag[:32], n % 2 == 0
+    time = datetime(2031, 1, 1, tzinfo=UTC) + timedelta(days=n)
+    at = {"created_at": time.isoformat(), "updated_at": (time + timedelta(hours=1)).isoformat()}
+    own = {"account_id": tenant.account_id, "mode": tenant.mode.value}
+    status, name, data = "active" if even else "suspended", f"name {n}", {"n": str(n)}
+    product_id, policy_id, license_id, customer_id = (f"{p}_{short}" for p in ("prod", "pol", "lic", "cus"))
+    event_id, key_id = f"evt_{short}", f"key_{short}"
+    return {
+        "license.account": {
+            "account_id": tenant.account_id, "external_id": f"acc {tag}", "display_name": name, "status": status,
+            "revision": n, **at,
+        },
+        "license.operator_key": {
+            "operator_key_id": f"opk_{short}", "key_hash": f"\\x01{tag}", "display_name": name, "hint": f"h{n}",
+            "created_at": at["created_at"], "revoked_at": at["updated_at"],
+        },
+        "license.api_key": {
+            **own, "api_key_id": key_id, "key_hash": f"\\x02{tag}", "external_id": f"key {n}", "display_name": name,
+            "scopes": ["keys:read"] if even else ["keys:write"], "hint": f"h{n}", "expires_at": at["updated_at"],
+            "revoked_at": at["updated_at"], "replaced_by_id": f"key {n}", "revision": n, **at,
+        },
+        "license.product": {
+            **own, "product_id": product_id, "external_id": f"prod {n}", "code": tag[:16].upper(), "slug": short,
+            "display_name": name, "url": f"https://{n}.test", "labels": data, "metadata": data, "revision": n, **at,
+        },
+        "license.policy": {
+            **own, "policy_id": policy_id, "external_id": f"pol {n}", "product_id": product_id, "display_name": name,
+            "template": f"t{n}", "duration": f"{n + 1} days", "is_trial": even, "max_machines": n + 1, "floating": even,
+            "require_fingerprint": even, "require_heartbeat": even, "heartbeat_interval": f"{n + 1} min",
+            "offline_allowed": even, "offline_max_ttl": f"{n + 1} days", "labels": data, "metadata": data, "revision": n,
+            **at,
+        },
+        "license.customer": {
+            **own, "customer_id": customer_id, "email": f"{n}@example.com", "subject_ref": f"s{n}", "display_name": name,
+            "revision": n, **at,
+        },
+        "license.license": {
+            **own, "license_id": license_id, "external_id": f"lic {n}", "product_id": product_id, "policy_id": policy_id,
+            "customer_id": customer_id, "display_name": name, "status": status, "status_reason": f"r{n}",
+            "key_hint": f"h{n}", "starts_at": at["created_at"], "expires_at": at["updated_at"], "labels": data,
+            "metadata": data, "revision": n, **at,
+        },
+        "license.license_key": {**own, "key_hash": f"\\x03{tag}", "license_id": license_id},
+        "record.event": {
+            **own, "event_id": event_id, "type": "license.created", "subject": license_id, "subject_seq": n,
+            "occurred_at": at["created_at"], "schema_version": n, "actor": key_id, "source": "api", "reason": f"r{n}",
+            "data": data,
+        },
+        "record.subject": {**own, "subject": license_id, "seq": n},
+        "record.outbox": {**own, "event_id": event_id, "created_at": at["created_at"]},
+        "record.request": {
+            **own, "method": f"/m/{n}", "request_id_hash": f"\\x{tag}", "body_hash": f"\\x{tag}", "result": f"\\x{tag}",
+            "sealed": even, "created_at": at["created_at"],
+        },
+    }  # fmt: skip
+
+
+# Mutations
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of a mutation that succeeds, without a request id: what is sent, and the events that it makes."""
+
+    request: Message
+    events: tuple[str, ...]
+    operator: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An account in which to prepare what a mutation works on."""
+
+    suite: Suite
+    world: World
+
+    async def product_id(self) -> str:
+        made = await self.world.test.products.create(code=uuid4().hex[:12].upper(), display_name="Product")
+        return made.product.product_id
+
+    async def policy_id(self) -> str:
+        return (
+            await self.world.test.policies.create(
+                product_id=await self.product_id(), display_name="Policy", template="trial"
+            )
+        ).policy.policy_id
+
+    async def license_id(self) -> str:
+        return (await self.world.test.licenses.create(policy_id=await self.policy_id())).license.license_id
+
+    async def suspended_license_id(self) -> str:
+        license_id = await self.license_id()
+        await self.world.test.licenses.suspend(license_id)
+        return license_id
+
+    async def api_key_id(self) -> str:
+        return (await self.world.test.api_keys.create(scopes=["keys:read"])).api_key.api_key_id
+
+    async def account_id(self, *, suspended: bool = False) -> str:
+        async with self.suite.client(self.suite.operator_key) as operator:
+            made = (await operator.accounts.create(display_name="Other", request_id=str(uuid4()))).account
+            if suspended:
+                await operator.accounts.suspend(made.account_id)
+        return made.account_id
+
+    async def send(self, method: str, case: Case, request_id: str = "", *, mode: Mode = Mode.TEST) -> Any:
+        """Calls a mutation as it is on the wire, once; the answer."""
+        key = self.world.test_key if mode is Mode.TEST else self.world.live_key
+        return await send(
+            self.suite, method, case.request, self.suite.operator_key if case.operator else key, request_id
+        )
+
+
+async def send(suite: Suite, method: str, request: Message, key: str, request_id: str = "") -> Any:
+    """One call of a mutation with a request id; an empty one stays out."""
+    sent = type(request)()
+    sent.CopyFrom(request)
+    cast("Any", sent).request_id = request_id
+    answer = GetMessageClass(MUTATIONS[method].output_type)
+    call = suite.channel.unary_unary(
+        method, request_serializer=type(sent).SerializeToString, response_deserializer=answer.FromString
+    )
+    return await call(sent, metadata=bearer(key), timeout=10)
+
+
+def _mutations() -> dict[str, MethodDescriptor]:
+    found: dict[str, MethodDescriptor] = {}
+    for module in (account, catalog, licenses):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                if "revision_token" in method.output_type.fields_by_name:
+                    found[f"/{service.full_name}/{method.name}"] = method
+    return found
+
+
+MUTATIONS: Final[Mapping[str, MethodDescriptor]] = _mutations()
+"""Every method that changes something, by its path: their answers carry a revision token."""
+
+_KEYS: Final = ("api_key.created", "api_key.created")
+
+
+async def case_of(stage: Stage, method: str) -> Case:  # noqa: PLR0911 - one return per method
+    """A call of `method` that will succeed, with all that it needs in place. KeyError for a method that is not known."""
+    match method.rpartition("/")[2]:
+        case "CreateAccount":
+            return Case(account.CreateAccountRequest(display_name="A"), (*_KEYS, "account.created"), operator=True)
+        case "CreateApiKey":
+            return Case(account.CreateApiKeyRequest(display_name="K", scopes=["keys:read"]), ("api_key.created",))
+        case "CreateProduct":
+            code = uuid4().hex[:12].upper()
+            return Case(catalog.CreateProductRequest(code=code, display_name="P"), ("product.created",))
+        case "CreatePolicy":
+            request = catalog.CreatePolicyRequest(product_id=await stage.product_id(), display_name="P", max_machines=1)
+            return Case(request, ("policy.created",))
+        case "CreateLicense":
+            holder = licenses.CustomerRef(email=f"{uuid4().hex}@example.com")
+            request = licenses.CreateLicenseRequest(policy_id=await stage.policy_id(), customer=holder)
+            return Case(request, ("customer.created", "license.created"))
+        case name:
+            build, event = _CHANGES[name]
+            return Case(await build(stage), event, operator=name.endswith("Account"))
+
+
+async def _reinstate_account(s: Stage) -> Message:
+    return account.ReinstateAccountRequest(account_id=await s.account_id(suspended=True))
+
+
+async def _update_license(s: Stage) -> Message:
+    return licenses.UpdateLicenseRequest(license_id=await s.license_id(), expire_time=Timestamp(seconds=4_000_000_000))
+
+
+def _of(kind: Callable[..., Message], field: str, make: Callable[[Stage], Awaitable[str]], **more: str) -> Any:
+    async def build(stage: Stage) -> Message:
+        return kind(**{field: await make(stage)}, **more)
+
+    return build
+
+
+_CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[str, ...]]]] = {
+    "SuspendAccount": (
+        _of(account.SuspendAccountRequest, "account_id", Stage.account_id, reason="why"), ("account.suspended",),
+    ),
+    "ReinstateAccount": (_reinstate_account, ("account.reinstated",)),
+    "RotateApiKey": (
+        _of(account.RotateApiKeyRequest, "api_key_id", Stage.api_key_id), ("api_key.created", "api_key.rotated"),
+    ),
+    "RevokeApiKey": (_of(account.RevokeApiKeyRequest, "api_key_id", Stage.api_key_id), ("api_key.revoked",)),
+    "UpdateProduct": (
+        _of(catalog.UpdateProductRequest, "product_id", Stage.product_id, display_name="new"), ("product.updated",),
+    ),
+    "DeleteProduct": (_of(catalog.DeleteProductRequest, "product_id", Stage.product_id), ("product.deleted",)),
+    "UpdatePolicy": (
+        _of(catalog.UpdatePolicyRequest, "policy_id", Stage.policy_id, display_name="new"), ("policy.updated",),
+    ),
+    "DeletePolicy": (_of(catalog.DeletePolicyRequest, "policy_id", Stage.policy_id), ("policy.deleted",)),
+    "UpdateLicense": (_update_license, ("license.updated",)),
+    "SuspendLicense": (_of(licenses.SuspendLicenseRequest, "license_id", Stage.license_id), ("license.suspended",)),
+    "ReinstateLicense": (
+        _of(licenses.ReinstateLicenseRequest, "license_id", Stage.suspended_license_id), ("license.reinstated",),
+    ),
+    "RenewLicense": (_of(licenses.RenewLicenseRequest, "license_id", Stage.license_id), ("license.renewed",)),
+    "RevokeLicense": (_of(licenses.RevokeLicenseRequest, "license_id", Stage.license_id), ("license.revoked",)),
+    "BanLicense": (_of(licenses.BanLicenseRequest, "license_id", Stage.license_id), ("license.banned",)),
+    "DeleteLicense": (_of(licenses.DeleteLicenseRequest, "license_id", Stage.license_id), ("license.deleted",)),
+}  # fmt: skip
