@@ -169,7 +169,7 @@ def metadata() -> Check:
         elif _keys(value) > MAX_METADATA_KEYS:
             yield FieldViolation("metadata", "TOO_MANY", f"at most {MAX_METADATA_KEYS} keys in all")
         elif not _finite(value):
-            yield FieldViolation("metadata", "NUMBER_INVALID", "numbers must be finite: JSON has no others")
+            yield FieldViolation("metadata", "OUT_OF_RANGE", "numbers must be finite: JSON has no others")
 
     return run
 
