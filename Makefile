@@ -54,7 +54,7 @@ check-imports:
 	@PYTHONPATH=. $(BIN)/lint-imports
 
 check-protos:
-	@$(BIN)/python tools/protos.py check
+	@$(BIN)/python tools/protos.py check && $(BIN)/python tools/errors_doc.py check
 
 check-sizes:
 	@$(BIN)/python tools/sizes.py
@@ -62,8 +62,8 @@ check-sizes:
 check-locks:
 	@$(BIN)/python tools/lockfiles.py
 
-protos: setup ## make the Python stubs from protos/
-	@$(BIN)/python tools/protos.py make
+protos: setup ## make the Python stubs and docs/errors.md from protos/
+	@$(BIN)/python tools/protos.py make && $(BIN)/python tools/errors_doc.py make
 
 format: setup ## format the code and fix what can be fixed by itself
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

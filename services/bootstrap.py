@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -43,15 +45,11 @@ async def bootstrap_operator_key(admin_dsn: str, secret_file: Path, out: Path) -
     operator_key_id = new_id(Prefix.OPERATOR_KEY)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # before the key exists in the database
     try:
-        conn = await asyncpg.connect(admin_dsn)
-        try:
-            await conn.execute(f"SET ROLE {Role.MIGRATE.value}")
+        async with _as_owner(admin_dsn) as conn:
             await conn.execute(
                 "INSERT INTO license.operator_key (operator_key_id, key_hash, display_name, hint) VALUES ($1, $2, $3, $4)",
                 operator_key_id, hasher.hash(secret), _ACTOR, secret[-api_keys.HINT_CHARS :],
             )  # fmt: skip
-        finally:
-            await conn.close()
         os.write(descriptor, f"{secret}\n".encode())
     except BaseException:
         out.unlink()  # noqa: ASYNC240 - one call, in a command that does nothing else
@@ -59,6 +57,45 @@ async def bootstrap_operator_key(admin_dsn: str, secret_file: Path, out: Path) -
     finally:
         os.close(descriptor)
     return operator_key_id
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorKey:
+    """What is known of an operator key; the key itself is nowhere."""
+
+    operator_key_id: str
+    hint: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+async def list_operator_keys(admin_dsn: str) -> list[OperatorKey]:
+    """All operator keys, oldest first."""
+    async with _as_owner(admin_dsn) as conn:
+        rows = await conn.fetch(
+            "SELECT operator_key_id, hint, created_at, revoked_at FROM license.operator_key ORDER BY operator_key_id"
+        )
+    return [OperatorKey(**row) for row in rows]
+
+
+async def revoke_operator_key(admin_dsn: str, operator_key_id: str) -> bool:
+    """Ends an operator key, from the next call on; False when there is none with this id that still works."""
+    async with _as_owner(admin_dsn) as conn:
+        done = await conn.execute(
+            "UPDATE license.operator_key SET revoked_at = now() WHERE operator_key_id = $1 AND revoked_at IS NULL",
+            operator_key_id,
+        )
+    return done == "UPDATE 1"
+
+
+@asynccontextmanager
+async def _as_owner(admin_dsn: str) -> AsyncGenerator[asyncpg.Connection]:
+    conn = await asyncpg.connect(admin_dsn)
+    try:
+        await conn.execute(f"SET ROLE {Role.MIGRATE.value}")
+        yield conn
+    finally:
+        await conn.close()
 
 
 async def ensure_demo_account(env: Mapping[str, str]) -> DemoKeys:

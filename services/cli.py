@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import asyncpg
 import typer
 
 from shared.crypto.root_secret import RootSecretError
@@ -19,7 +20,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 keys = typer.Typer(no_args_is_help=True, help="Keys of operators.")
 app.add_typer(keys, name="keys")
 
-_REFUSALS = (SettingsError, RootSecretError, MigrationError, RoleRefusedError, OSError, ValueError)
+_REFUSALS = (
+    SettingsError, RootSecretError, MigrationError, RoleRefusedError, OSError, ValueError, asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)  # fmt: skip
 StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]
 Endpoint = Annotated[str, typer.Option(envvar="LICTOR_ENDPOINT", help="host:port of the services.")]
 ApiKey = Annotated[
@@ -79,6 +83,34 @@ def bootstrap(out: Annotated[Path, typer.Option(help="A file that does not exist
     except _REFUSALS as error:
         _refuse(error)
     typer.echo(f"operator key {made} is in {out}; keep it safe, it is nowhere else")
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show the operator keys of the database of LICTOR_POSTGRES_ADMIN_DSN."""
+    from services.bootstrap import list_operator_keys  # noqa: PLC0415
+
+    try:
+        found = asyncio.run(list_operator_keys(_required("LICTOR_POSTGRES_ADMIN_DSN")))
+    except _REFUSALS as error:
+        _refuse(error)
+    for key in found:
+        ended = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "works"
+        typer.echo(f"{key.operator_key_id}  ...{key.hint}  made {key.created_at:%Y-%m-%d %H:%M}  {ended}")
+
+
+@keys.command("revoke")
+def revoke(operator_key_id: Annotated[str, typer.Argument(help="opk_...")]) -> None:
+    """End an operator key in the database of LICTOR_POSTGRES_ADMIN_DSN."""
+    from services.bootstrap import revoke_operator_key  # noqa: PLC0415
+
+    try:
+        done = asyncio.run(revoke_operator_key(_required("LICTOR_POSTGRES_ADMIN_DSN"), operator_key_id))
+    except _REFUSALS as error:
+        _refuse(error)
+    if not done:
+        _refuse(ValueError(f"no operator key {operator_key_id} that still works"))
+    typer.echo(f"{operator_key_id} is refused from the next call on")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from shared.db.roles import LOGIN_ROLES, SCHEMAS, Connection, Role
 FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x11C7_0001
 _HEADER: Final = re.compile(r"^-- min_compatible: (\d+)\n")
+_NAME: Final = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
 class MigrationError(Exception):
@@ -38,14 +39,17 @@ class Migration:
 
 
 def load_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
-    """The files in order. MigrationError when one has no `-- min_compatible:` line or a number is missing."""
+    """The files in order. MigrationError when one is misnamed, has no `-- min_compatible:` line, or a number is missing."""
     found: list[Migration] = []
     for path in sorted(folder.glob("*.sql")):
-        sql = path.read_text()
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql")
+        sql = path.read_text(encoding="utf-8")
         header = _HEADER.match(sql)
         if header is None:
             raise MigrationError(f"{path.name} does not begin with `-- min_compatible: N`")
-        found.append(Migration(int(path.name[:4]), path.stem, sql, int(header[1])))
+        found.append(Migration(int(name[1]), path.stem, sql, int(header[1])))
     if [m.version for m in found] != list(range(1, len(found) + 1)):
         raise MigrationError(f"migrations in {folder.name} are not numbered 0001, 0002, ... without a gap")
     return tuple(found)
@@ -76,8 +80,8 @@ async def _ensure_database(admin_dsn: str) -> None:
         try:
             name = _database_name(admin_dsn)
             await conn.execute(f'CREATE DATABASE "{name}"')
-        except asyncpg.DuplicateDatabaseError:
-            pass
+        except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+            pass  # another process made it meanwhile; the second error is of two that began at the same time
         finally:
             await conn.close()
         return
@@ -125,6 +129,11 @@ async def _apply(conn: asyncpg.Connection, migrations: tuple[Migration, ...]) ->
             )  # fmt: skip
         applied.append(migration.name)
     return applied
+
+
+def no_database() -> MigrationError:
+    """What to do where the database itself is not there."""
+    return MigrationError("there is no such database: check its name, and run `lictor migrate`")
 
 
 async def refuse_incompatible(conn: Connection) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Self
 import asyncpg
 
 from shared.db.faults import translated
-from shared.db.migrate import refuse_incompatible
-from shared.db.roles import Role, refuse_powerful
+from shared.db.migrate import no_database, refuse_incompatible
+from shared.db.roles import Role, not_let_in, refuse_powerful
 from shared.tenancy import Tenant
 
 POOL_SIZE = 8
@@ -76,10 +76,16 @@ class Database:
     @classmethod
     async def open(cls, target: PostgresTarget, role: Role, *, size: int = POOL_SIZE) -> Self:
         """Connects. RoleRefusedError, MigrationError or an OSError says why a process must not start."""
-        pool = await asyncpg.create_pool(
-            target.dsn, user=role.value, password=target.passwords.get(role.value), min_size=1, max_size=size,
-            command_timeout=STATEMENT_TIMEOUT_S, init=_prepare, server_settings={"jit": "off", "application_name": role.value},
-        )  # fmt: skip
+        try:
+            pool = await asyncpg.create_pool(
+                target.dsn, user=role.value, password=target.passwords.get(role.value), min_size=1, max_size=size,
+                command_timeout=STATEMENT_TIMEOUT_S, init=_prepare,
+                server_settings={"jit": "off", "application_name": role.value},
+            )  # fmt: skip
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise not_let_in(role) from error
+        except asyncpg.InvalidCatalogNameError as error:
+            raise no_database() from error
         try:
             async with pool.acquire() as conn:
                 await refuse_powerful(conn)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Protocol, TypeVar, cast
 from uuid import UUID
@@ -53,22 +55,33 @@ class Writer:
         """The answer of `work`, or the stored one of an earlier call with the same `request_id`."""
         try:
             async with self._db.transaction(context.principal.tenant) as tx:
-                claim = self._claim(context, request, cast("type[Message]", response_type))
-                if claim is not None:
-                    stored = await idempotency.claim(tx, claim)
-                    if stored is not None:
-                        return cast("R", cast("type[Message]", response_type).FromString(stored))
-                response = await work(tx)
-                await self._stamp(tx, response)
-                if claim is not None:
-                    home = await tx.enter(context.principal.tenant)
-                    await idempotency.store(home, claim, cast("Message", response).SerializeToString())
-            return response
+                response = await self._in_transaction(tx, context, request, response_type, work)
+                at, known = await _record_time(tx), asyncio.get_running_loop().time()
         except asyncpg.IntegrityConstraintViolationError as error:
-            known = self._taken(error.constraint_name or "")
-            if known is None:
+            meant = self._taken(error.constraint_name or "")
+            if meant is None:
                 raise
-            raise known from error
+            raise meant from error
+        # The record's time at which the reply to COMMIT was in: a retry's is its own, and so never too early.
+        elapsed = timedelta(seconds=asyncio.get_running_loop().time() - known)
+        response.effective_time.FromDatetime(at + elapsed)
+        return response
+
+    async def _in_transaction(
+        self, tx: Transaction, context: CallContext, request: Message, response_type: type[R], work: Work[R]
+    ) -> R:
+        message_type = cast("type[Message]", response_type)
+        claim = self._claim(context, request, message_type)
+        if claim is not None:
+            stored = await idempotency.claim(tx, claim)
+            if stored is not None:
+                return cast("R", message_type.FromString(stored))
+        response = await work(tx)
+        response.revision_token.token = self._tokens.make(await _revision(tx))
+        if claim is not None:
+            home = await tx.enter(context.principal.tenant)
+            await idempotency.store(home, claim, cast("Message", response).SerializeToString())
+        return response
 
     def _claim(self, context: CallContext, request: Message, response_type: type[Message]) -> idempotency.Claim | None:
         request_id: str = getattr(request, "request_id")  # noqa: B009 - every mutation's request has the field
@@ -81,12 +94,15 @@ class Writer:
         canonical_id = UUID(request_id).hex
         return idempotency.Claim(context.method, canonical_id, body.SerializeToString(deterministic=True), secret)
 
-    async def _stamp(self, tx: Transaction, response: WriteResponse) -> None:
-        row = await tx.conn.fetchrow(
-            "SELECT pg_current_xact_id()::text AS xid, clock_timestamp() AS at, "
-            "(SELECT epoch FROM record.epoch) AS epoch, (SELECT system_identifier FROM pg_control_system()) AS system_id"
-        )
-        assert row is not None
-        revision = Revision(row["system_id"], row["epoch"] or _NO_EPOCH, int(row["xid"]))
-        response.revision_token.token = self._tokens.make(revision)
-        response.effective_time.FromDatetime(row["at"])
+
+async def _revision(tx: Transaction) -> Revision:
+    row = await tx.conn.fetchrow(
+        "SELECT pg_current_xact_id()::text AS xid, (SELECT epoch FROM record.epoch) AS epoch, "
+        "(SELECT system_identifier FROM pg_control_system()) AS system_id"
+    )
+    assert row is not None
+    return Revision(row["system_id"], row["epoch"] or _NO_EPOCH, int(row["xid"]))
+
+
+async def _record_time(tx: Transaction) -> datetime:
+    return await tx.conn.fetchval("SELECT clock_timestamp()")

@@ -19,8 +19,8 @@ CREATE TABLE record.change_log (
 CREATE INDEX change_log_xid ON record.change_log (xid);
 
 -- Logs one row per row changed: TG_ARGV is the kind, then the columns that make the key. An update that moves a row
--- from one key to another logs both.
-CREATE FUNCTION record.log_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+-- from one key to another logs both. Hashes in keys are hex, whatever the session or the database is set to.
+CREATE FUNCTION record.log_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog SET bytea_output = hex AS $$
 DECLARE
     old_key text;
     new_key text;
@@ -62,7 +62,8 @@ END $$;
 CREATE PROCEDURE record.isolate(target regclass, VARIADIC roles text[]) LANGUAGE plpgsql AS $$
 DECLARE
     who text := (SELECT string_agg(quote_ident(r), ', ') FROM unnest(roles) AS r);
-    mine constant text := $q$account_id = current_setting('lictor.account_id', true) AND mode = current_setting('lictor.mode', true)$q$;
+    -- A setting that was local to a transaction is empty after it, not unset: empty is nobody.
+    mine constant text := $q$account_id = nullif(current_setting('lictor.account_id', true), '') AND mode = current_setting('lictor.mode', true)$q$;
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', target);
     EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', target);

@@ -1,0 +1,125 @@
+"""Every RPC says what it needs, what it does and how it fails, and has a place in HTTP of its own."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from lictor.common.v1.options_pb2 import Effect
+
+from services.license.fields import TABLES
+from shared.errors import Reason
+from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES
+from tests.contract.reading import Rpc, rpcs
+
+ALL = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
+MUTATIONS = pytest.mark.parametrize("rpc", [rpc for rpc in rpcs() if rpc.mutates], ids=lambda rpc: rpc.name)
+REASONS = frozenset(reason.value for reason in Reason)
+NO_SCOPE = frozenset({"lictor.account.v1.AccountService.WhoAmI"})
+ID_COMMENT = re.compile(r"^The id \(`[a-z]{2,8}_\.\.\.`\)")
+
+
+def listed_reasons(rpc: Rpc) -> list[str]:
+    found = re.search(r"Errors: ([A-Z_]+(?:, [A-Z_]+)*)\.", rpc.comment)
+    return found[1].split(", ") if found else []
+
+
+def test_there_are_rpcs() -> None:
+    assert len(rpcs()) > 30
+
+
+@ALL
+def test_an_rpc_has_rules_and_a_scope(rpc: Rpc) -> None:
+    assert rpc.ruled
+    assert bool(rpc.scope) != (rpc.name in NO_SCOPE)
+
+
+def test_scopes_of_rpcs_and_of_keys_are_the_same() -> None:
+    assert {rpc.scope for rpc in rpcs()} - {""} == ACCOUNT_SCOPES | OPERATOR_SCOPES
+
+
+@ALL
+def test_only_mutations_have_an_effect_and_all_have_one(rpc: Rpc) -> None:
+    assert (rpc.effect != Effect.KIND_UNSPECIFIED) == rpc.mutates
+    assert rpc.idempotent == rpc.mutates
+
+
+@ALL
+def test_a_scope_to_read_is_enough_to_read_and_not_to_write(rpc: Rpc) -> None:
+    assert rpc.scope.endswith(":write") == rpc.mutates
+
+
+@ALL
+def test_a_comment_lists_reasons_that_exist_each_once(rpc: Rpc) -> None:
+    listed = listed_reasons(rpc)
+    assert listed, "the comment needs `Errors: A, B.`"
+    assert set(listed) <= REASONS
+    assert len(listed) == len(set(listed))
+
+
+@ALL
+def test_a_comment_lists_field_invalid_where_fields_are_checked(rpc: Rpc) -> None:
+    checked = any(checks for kind, checks in TABLES.items() if kind.DESCRIPTOR.full_name == rpc.request.name)
+    assert ("FIELD_INVALID" in listed_reasons(rpc)) == checked
+
+
+@ALL
+def test_a_comment_says_how_a_read_is_fresh_and_that_a_write_is_idempotent(rpc: Rpc) -> None:
+    assert ("Idempotent by `request_id`" if rpc.mutates else "Consistency: ") in rpc.comment
+
+
+@ALL
+def test_the_reasons_of_a_request_id_and_of_an_etag_are_listed(rpc: Rpc) -> None:
+    listed = listed_reasons(rpc)
+    assert ("REQUEST_ID_REUSED" in listed) == rpc.mutates
+    assert ("ETAG_MISMATCH" in listed) == ("etag" in rpc.request.fields)
+    assert ("PAGE_TOKEN_INVALID" in listed) == ("page_token" in rpc.request.fields)
+    if "external_id" in rpc.request.fields and rpc.mutates:
+        assert "EXTERNAL_ID_TAKEN" in listed
+
+
+@MUTATIONS
+def test_a_mutation_takes_a_request_id_first_and_answers_with_a_token_and_a_time(rpc: Rpc) -> None:
+    assert rpc.request.fields["request_id"].number == 1
+    assert {"revision_token", "effective_time"} <= rpc.response.fields.keys()
+
+
+@ALL
+def test_request_and_response_are_named_after_the_rpc(rpc: Rpc) -> None:
+    package = rpc.name.rpartition(".")[0].rpartition(".")[0]
+    assert (rpc.request.name, rpc.response.name) == (f"{package}.{rpc.short}Request", f"{package}.{rpc.short}Response")
+
+
+@ALL
+def test_a_unary_rpc_has_an_http_mapping(rpc: Rpc) -> None:
+    if rpc.unary:
+        assert rpc.verb
+        assert rpc.pattern.startswith("/v1/")
+        assert rpc.body == ("*" if rpc.verb in {"post", "put", "patch"} else "")
+
+
+def test_no_two_http_mappings_conflict() -> None:
+    seen = Counter((rpc.verb, re.sub(r"\{[^}]*\}", "*", rpc.pattern)) for rpc in rpcs() if rpc.verb)
+    assert [mapping for mapping, times in seen.items() if times > 1] == []
+
+
+@ALL
+def test_path_variables_are_our_own_ids(rpc: Rpc) -> None:
+    for variable in rpc.variables:
+        field = rpc.request.fields[variable]
+        assert field.name.endswith("_id")
+        assert field.name not in {"external_id", "request_id"}
+        assert field.textual
+        assert not field.redacted
+        assert ID_COMMENT.match(field.comment), f"the comment of {variable} must begin with `The id` and its prefix"
+
+
+@ALL
+def test_nothing_secret_travels_in_a_query(rpc: Rpc) -> None:
+    if rpc.verb and not rpc.body:
+        assert [field.name for field in rpc.request.fields.values() if field.redacted] == []
+
+
+def test_every_request_message_has_a_table_of_checks() -> None:
+    assert {kind.DESCRIPTOR.full_name for kind in TABLES} == {rpc.request.name for rpc in rpcs()}
