@@ -121,13 +121,20 @@ def test_a_key_does_not_leave_the_machine_in_plaintext(capsys: pytest.CaptureFix
 
 async def test_self_check_returns_the_lines_that_worked(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", [str(Path.cwd() / "bin" / "lictor"), "up"])
     lines = await asyncio.to_thread(self_check, outside.endpoint, "sk_test_x")
-    assert lines[0] == "lictor call WhoAmI"
-    assert lines[1].startswith("lictor call ValidateLicense '{")
+    assert lines[0] == "bin/lictor call WhoAmI"
+    assert lines[1].startswith("bin/lictor call ValidateLicense '{")
     assert len(lines) == 2
     outside.script("WhoAmI", Refusal(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID"))
     outside.answers["WhoAmI"] = lambda request: WhoAmIResponse()
     assert await asyncio.to_thread(self_check, outside.endpoint, "sk_test_x") == lines[1:]
+
+
+async def test_call_lines_name_a_state_directory_that_is_not_the_default(outside: Outside, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "its state"
+    lines = await asyncio.to_thread(self_check, outside.endpoint, "sk_test_x", state_dir=elsewhere)
+    assert all(f" --state-dir '{elsewhere}' " in line for line in lines if "lictor call" in line)
 
 
 @pytest.mark.parametrize("status", [0, 1])
