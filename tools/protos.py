@@ -1,7 +1,7 @@
 """The contract's tool: makes the Python stubs and the descriptor set, and checks that they are fresh, clean and compatible.
 
-    python tools/protos.py make    write clients/python/lictor/<area>/v1/*_pb2* and descriptors.binpb
-    python tools/protos.py check   buf lint, format and breaking; fail when the committed stubs are stale
+python tools/protos.py make    write clients/python/lictor/<area>/v1/*_pb2* and descriptors.binpb
+python tools/protos.py check   buf lint, format and breaking; fail when the committed stubs are stale
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -54,6 +54,10 @@ TRANSITIONS: Final[Mapping[tuple[Status, Action], Status]] = MappingProxyType(
     }
 )
 """The whole table, from effective status to stored status; a pair that is not here is refused. DELETE is always allowed."""
+
+
+_END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The last second of the calendar is left out: the driver takes a datetime's last instant for infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +179,9 @@ def _touched(license_: License, now: datetime) -> License:
 
 
 def _add(start: datetime, duration: timedelta) -> datetime:
-    try:
-        return start + duration
-    except OverflowError:
-        raise _bad("expire_time", "OUT_OF_RANGE", "the expiry would be after the year 9999") from None
+    if start >= _END - duration:
+        raise _bad("expire_time", "OUT_OF_RANGE", "the expiry would be after the year 9999")
+    return start + duration
 
 
 def _bad(field: str, reason: str, description: str) -> DomainError:

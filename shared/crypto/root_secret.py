@@ -63,6 +63,9 @@ def load(path: Path) -> RootSecret:
         text = path.read_text()
     except OSError as error:
         raise RootSecretError(f"root secret file {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # Without its cause, which carries the file's bytes.
+        raise RootSecretError(f"root secret file {path} is not text: expected lines of `<version> <hex>`") from None
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise RootSecretError(f"root secret file {path} is open to others: chmod 600 it")
     versions: dict[int, bytes] = {}

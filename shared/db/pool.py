@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ POOL_SIZE = 8
 ACQUIRE_TIMEOUT_S = 2.0
 STATEMENT_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 2000
+INTERRUPT_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._ending: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, target: PostgresTarget, role: Role, *, size: int = POOL_SIZE) -> Self:
@@ -116,13 +118,14 @@ class Database:
     async def load(self, statement: str, *arguments: object) -> Sequence[asyncpg.Record]:
         """Runs one SELECT over fact functions, in a transaction of its own without an id."""
         with translated():
-            return await self._pool.fetch(statement, *arguments, timeout=STATEMENT_TIMEOUT_S)
+            async with self._lent() as conn:
+                return await conn.fetch(statement, *arguments, timeout=STATEMENT_TIMEOUT_S)
 
     @asynccontextmanager
     async def transaction(self, tenant: Tenant, *, read_only: bool = False) -> AsyncGenerator[Transaction]:
         """A transaction inside `tenant`; row-level security shows and takes nothing else."""
         with translated():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as conn, conn.transaction(readonly=read_only):
+            async with self._begun(read_only=read_only) as conn:
                 row = await conn.fetchrow(
                     "SELECT now() AS now, set_config('lictor.account_id', $1, true), set_config('lictor.mode', $2, true), "
                     "set_config('lock_timeout', $3, true)",
@@ -135,5 +138,43 @@ class Database:
     async def across_tenants(self) -> AsyncGenerator[Any]:
         """A plain transaction for a worker's sweep over all tenants; only a worker role has policies for it."""
         with translated():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as conn, conn.transaction():
+            async with self._begun(read_only=False) as conn:
                 yield conn
+
+    @asynccontextmanager
+    async def _begun(self, *, read_only: bool) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+        async with self._lent() as conn:
+            transaction = conn.transaction(readonly=read_only)
+            await transaction.start()
+            try:
+                yield conn
+            except (asyncio.CancelledError, TimeoutError):
+                raise  # it ends with its connection: a ROLLBACK would wait for the statement that took too long
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+        """A connection. Whoever is cancelled, or out of time, does not wait until Postgres has noticed: it may hang."""
+        conn = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        try:
+            yield conn
+        except (asyncio.CancelledError, TimeoutError):
+            task = asyncio.create_task(self._end(conn), name="end of an interrupted connection")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            raise
+        except BaseException:
+            await self._pool.release(conn)
+            raise
+        await self._pool.release(conn)
+
+    async def _end(self, conn: asyncpg.pool.PoolConnectionProxy) -> None:
+        with suppress(Exception):
+            async with asyncio.timeout(INTERRUPT_WITHIN_S):
+                await conn.execute("ROLLBACK")  # runs when the interrupted statement has ended
+        conn.terminate()
+        with suppress(Exception):
+            await self._pool.release(conn)

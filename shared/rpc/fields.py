@@ -30,8 +30,10 @@ MAX_PAGE_SIZE: Final = 1000
 DEFAULT_PAGE_SIZE: Final = 50
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _LABEL_KEY: Final = re.compile(r"[a-z0-9_.-]{1,63}")
-_MIN_SECONDS: Final = -62135596800  # 0001-01-01
-_MAX_SECONDS: Final = 253402300799  # 9999-12-31
+# From 0001-01-01 to 9999-12-31, without the first and the last second: the driver takes the first and the last instant
+# that a datetime can hold for infinity.
+_MIN_SECONDS: Final = -62135596799
+_MAX_SECONDS: Final = 253402300798
 
 
 def check(message: Message, checks: Iterable[Check]) -> None:

@@ -134,6 +134,7 @@ CREATE TABLE license.license (
 );
 CREATE INDEX license_by_product ON license.license (account_id, mode, product_id, license_id);
 CREATE INDEX license_by_policy ON license.license (account_id, mode, policy_id, license_id);
+CREATE INDEX license_by_status ON license.license (account_id, mode, status, license_id);
 CREATE INDEX license_by_customer ON license.license (account_id, mode, customer_id, license_id);
 
 -- Every key that a license has, or had: a row whose license is gone keeps the key from being given out again.
