@@ -1,34 +1,24 @@
-"""What tests of the record need: databases of their own, connections as each role, a row of every table, every mutation."""
+"""What tests of the record need: databases of their own, connections as each role, a row of every table."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.timestamp_pb2 import Timestamp
-from lictor.account.v1 import account_service_pb2 as account
-from lictor.license.v1 import catalog_service_pb2 as catalog
-from lictor.license.v1 import license_service_pb2 as licenses
 
 from shared.db.migrate import migrate
-from shared.db.roles import SCHEMAS, Role
+from shared.db.roles import SCHEMAS
 from shared.embedded.postgres import EmbeddedPostgres
-from shared.tenancy import Mode, Tenant
-from tests.helpers.suite import Suite, World, bearer
+from shared.tenancy import Tenant
 
 Row = Mapping[str, Any]
-
-# Tables
 
 
 @dataclass(frozen=True)
@@ -145,6 +135,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
     time = datetime(2031, 1, 1, tzinfo=UTC) + timedelta(days=n)
     at = {"created_at": time.isoformat(), "updated_at": (time + timedelta(hours=1)).isoformat()}
     own = {"account_id": tenant.account_id, "mode": tenant.mode.value}
+    end = (time + timedelta(days=500)).isoformat()
     status, name, data = "active" if even else "suspended", f"name {n}", {"n": str(n)}
     product_id, policy_id, license_id, customer_id = (f"{p}_{short}" for p in ("prod", "pol", "lic", "cus"))
     event_id, key_id = f"evt_{short}", f"key_{short}"
@@ -180,7 +171,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         "license.license": {
             **own, "license_id": license_id, "external_id": f"lic {n}", "product_id": product_id, "policy_id": policy_id,
             "customer_id": customer_id, "display_name": name, "status": status, "status_reason": f"r{n}",
-            "key_hint": f"h{n}", "starts_at": at["created_at"], "expires_at": at["updated_at"], "labels": data,
+            "key_hint": f"h{n}", "starts_at": at["created_at"], "expires_at": end, "labels": data,
             "metadata": data, "revision": n, **at,
         },
         "license.license_key": {**own, "key_hash": f"\\x03{tag}", "license_id": license_id},
@@ -196,153 +187,3 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "sealed": even, "created_at": at["created_at"],
         },
     }  # fmt: skip
-
-
-# Mutations
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call of a mutation that succeeds, without a request id: what is sent, and the events that it makes."""
-
-    request: Message
-    events: tuple[str, ...]
-    operator: bool = False
-
-
-@dataclass(frozen=True)
-class Stage:
-    """An account in which to prepare what a mutation works on."""
-
-    suite: Suite
-    world: World
-
-    async def product_id(self) -> str:
-        made = await self.world.test.products.create(code=uuid4().hex[:12].upper(), display_name="Product")
-        return made.product.product_id
-
-    async def policy_id(self) -> str:
-        return (
-            await self.world.test.policies.create(
-                product_id=await self.product_id(), display_name="Policy", template="trial"
-            )
-        ).policy.policy_id
-
-    async def license_id(self) -> str:
-        return (await self.world.test.licenses.create(policy_id=await self.policy_id())).license.license_id
-
-    async def suspended_license_id(self) -> str:
-        license_id = await self.license_id()
-        await self.world.test.licenses.suspend(license_id)
-        return license_id
-
-    async def api_key_id(self) -> str:
-        return (await self.world.test.api_keys.create(scopes=["keys:read"])).api_key.api_key_id
-
-    async def account_id(self, *, suspended: bool = False) -> str:
-        async with self.suite.client(self.suite.operator_key) as operator:
-            made = (await operator.accounts.create(display_name="Other", request_id=str(uuid4()))).account
-            if suspended:
-                await operator.accounts.suspend(made.account_id)
-        return made.account_id
-
-    async def send(self, method: str, case: Case, request_id: str = "", *, mode: Mode = Mode.TEST) -> Any:
-        """Calls a mutation as it is on the wire, once; the answer."""
-        key = self.world.test_key if mode is Mode.TEST else self.world.live_key
-        return await send(
-            self.suite, method, case.request, self.suite.operator_key if case.operator else key, request_id
-        )
-
-
-async def send(suite: Suite, method: str, request: Message, key: str, request_id: str = "") -> Any:
-    """One call of a mutation with a request id; an empty one stays out."""
-    sent = type(request)()
-    sent.CopyFrom(request)
-    cast("Any", sent).request_id = request_id
-    answer = GetMessageClass(MUTATIONS[method].output_type)
-    call = suite.channel.unary_unary(
-        method, request_serializer=type(sent).SerializeToString, response_deserializer=answer.FromString
-    )
-    return await call(sent, metadata=bearer(key), timeout=10)
-
-
-def _mutations() -> dict[str, MethodDescriptor]:
-    found: dict[str, MethodDescriptor] = {}
-    for module in (account, catalog, licenses):
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                if "revision_token" in method.output_type.fields_by_name:
-                    found[f"/{service.full_name}/{method.name}"] = method
-    return found
-
-
-MUTATIONS: Final[Mapping[str, MethodDescriptor]] = _mutations()
-"""Every method that changes something, by its path: their answers carry a revision token."""
-
-_KEYS: Final = ("api_key.created", "api_key.created")
-
-
-async def case_of(stage: Stage, method: str) -> Case:  # noqa: PLR0911 - one return per method
-    """A call of `method` that will succeed, with all that it needs in place. KeyError for a method that is not known."""
-    match method.rpartition("/")[2]:
-        case "CreateAccount":
-            return Case(account.CreateAccountRequest(display_name="A"), (*_KEYS, "account.created"), operator=True)
-        case "CreateApiKey":
-            return Case(account.CreateApiKeyRequest(display_name="K", scopes=["keys:read"]), ("api_key.created",))
-        case "CreateProduct":
-            code = uuid4().hex[:12].upper()
-            return Case(catalog.CreateProductRequest(code=code, display_name="P"), ("product.created",))
-        case "CreatePolicy":
-            request = catalog.CreatePolicyRequest(product_id=await stage.product_id(), display_name="P", max_machines=1)
-            return Case(request, ("policy.created",))
-        case "CreateLicense":
-            holder = licenses.CustomerRef(email=f"{uuid4().hex}@example.com")
-            request = licenses.CreateLicenseRequest(policy_id=await stage.policy_id(), customer=holder)
-            return Case(request, ("customer.created", "license.created"))
-        case name:
-            build, event = _CHANGES[name]
-            return Case(await build(stage), event, operator=name.endswith("Account"))
-
-
-async def _reinstate_account(s: Stage) -> Message:
-    return account.ReinstateAccountRequest(account_id=await s.account_id(suspended=True))
-
-
-async def _update_license(s: Stage) -> Message:
-    return licenses.UpdateLicenseRequest(license_id=await s.license_id(), expire_time=Timestamp(seconds=4_000_000_000))
-
-
-def _of(kind: Callable[..., Message], field: str, make: Callable[[Stage], Awaitable[str]], **more: str) -> Any:
-    async def build(stage: Stage) -> Message:
-        return kind(**{field: await make(stage)}, **more)
-
-    return build
-
-
-_CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[str, ...]]]] = {
-    "SuspendAccount": (
-        _of(account.SuspendAccountRequest, "account_id", Stage.account_id, reason="why"), ("account.suspended",),
-    ),
-    "ReinstateAccount": (_reinstate_account, ("account.reinstated",)),
-    "RotateApiKey": (
-        _of(account.RotateApiKeyRequest, "api_key_id", Stage.api_key_id), ("api_key.created", "api_key.rotated"),
-    ),
-    "RevokeApiKey": (_of(account.RevokeApiKeyRequest, "api_key_id", Stage.api_key_id), ("api_key.revoked",)),
-    "UpdateProduct": (
-        _of(catalog.UpdateProductRequest, "product_id", Stage.product_id, display_name="new"), ("product.updated",),
-    ),
-    "DeleteProduct": (_of(catalog.DeleteProductRequest, "product_id", Stage.product_id), ("product.deleted",)),
-    "UpdatePolicy": (
-        _of(catalog.UpdatePolicyRequest, "policy_id", Stage.policy_id, display_name="new"), ("policy.updated",),
-    ),
-    "DeletePolicy": (_of(catalog.DeletePolicyRequest, "policy_id", Stage.policy_id), ("policy.deleted",)),
-    "UpdateLicense": (_update_license, ("license.updated",)),
-    "SuspendLicense": (_of(licenses.SuspendLicenseRequest, "license_id", Stage.license_id), ("license.suspended",)),
-    "ReinstateLicense": (
-        _of(licenses.ReinstateLicenseRequest, "license_id", Stage.suspended_license_id), ("license.reinstated",),
-    ),
-    "RenewLicense": (_of(licenses.RenewLicenseRequest, "license_id", Stage.license_id), ("license.renewed",)),
-    "RevokeLicense": (_of(licenses.RevokeLicenseRequest, "license_id", Stage.license_id), ("license.revoked",)),
-    "BanLicense": (_of(licenses.BanLicenseRequest, "license_id", Stage.license_id), ("license.banned",)),
-    "DeleteLicense": (_of(licenses.DeleteLicenseRequest, "license_id", Stage.license_id), ("license.deleted",)),
-}  # fmt: skip

@@ -1,0 +1,180 @@
+"""The statements that must stay fast with many rows never read a table from end to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any, cast
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from services.license import account_store, catalog_store, store
+from services.license.model import Status
+from shared.db.roles import Role
+from shared.embedded.postgres import EmbeddedPostgres
+from shared.facts.credentials import API_KEY_LOAD, OPERATOR_KEY_LOAD
+from shared.facts.license import LOAD_BY_ID, LOAD_BY_KEY
+from shared.tenancy import Mode, Tenant
+from tests.helpers.record import Scratch, enter, insert, sample, scratch
+
+ROWS = 20_000
+LARGE = Tenant("acc_large", Mode.LIVE)
+INDEX_SCANS = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Bitmap Index Scan"}
+HARMLESS = {"Nested Loop", "Result", "Limit", "Subquery Scan", "LockRows", "BitmapOr", "Incremental Sort"}
+"""Plan nodes that read nothing by themselves."""
+
+ALONE = ("license.account", "license.operator_key", "license.product", "license.policy")
+"""Tables that are given rows of many accounts, as an operator has them; the others hold those of one large account."""
+
+NUMBERED = {
+    "license.account": {"account_id": "'acc_' || n", "external_id": "'x' || n"},
+    "license.operator_key": {"operator_key_id": "'opk_' || n", "key_hash": "'\\x01'::bytea || sha256(n::text::bytea)"},
+    "license.api_key": {
+        "api_key_id": "'key_' || n", "external_id": "NULL", "key_hash": "'\\x02'::bytea || sha256(n::text::bytea)",
+    },
+    "license.product": {"product_id": "'prod_' || n", "external_id": "'x' || n", "code": "'P' || n", "slug": "'p' || n"},
+    "license.policy": {"policy_id": "'pol_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000"},
+    "license.customer": {"customer_id": "'cus_' || n", "email": "n || '@x.test'", "subject_ref": "'s' || n"},
+    "license.license": {
+        "license_id": "'lic_' || n", "external_id": "'x' || n", "policy_id": "'pol_' || n % 5000",
+        "product_id": "'prod_' || n % 5000", "customer_id": "'cus_' || n % 5000",
+    },
+    "license.license_key": {"license_id": "'lic_' || n", "key_hash": "'\\x03'::bytea || sha256(n::text::bytea)"},
+    "record.event": {"event_id": "'evt_' || n", "subject_seq": "n"},
+    "record.subject": {"subject": "'s' || n"},
+    "record.outbox": {"event_id": "'evt_' || n"},
+    "record.request": {
+        "request_id_hash": "sha256(n::text::bytea)", "created_at": "now() - n * interval '1 s'",
+    },
+}  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", name="db")
+async def _db(postgres: EmbeddedPostgres) -> AsyncGenerator[Scratch]:
+    """Every table with 20,000 rows."""
+    async with scratch(postgres) as made:
+        async with made.connect() as admin:
+            # No triggers: the log of the changes is not what is looked at here.
+            await admin.execute("SET session_replication_role = replica")
+            for table, row in sample(LARGE, 0).items():
+                if table.startswith("license."):
+                    await admin.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+                await insert(admin, table, row)
+                columns = {name: NUMBERED[table].get(name, name) for name in row}
+                await admin.execute(
+                    f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns.values())} "
+                    f"FROM {table}, generate_series(1, {ROWS - 1}) AS n"
+                )
+            await admin.execute("ANALYZE")
+        yield made
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in cast("list[dict[str, Any]]", plan.get("Plans", [])):
+        yield from nodes(part)
+
+
+def literal(value: object) -> str:
+    if isinstance(value, list):
+        inner = ",".join(f'"\\\\x{cast("bytes", item).hex()}"' for item in cast("list[object]", value))
+        return f"'{{{inner}}}'"
+    return f"'{value}'"
+
+
+async def plan_of(
+    conn: asyncpg.Connection, statement: str, arguments: Sequence[object], mode: str
+) -> list[dict[str, Any]]:
+    """The nodes of the plan for these arguments (custom), or for whatever arguments (generic), as a driver may take either."""
+    await conn.execute("DEALLOCATE ALL")
+    await conn.execute(f"SET LOCAL plan_cache_mode = force_{mode}_plan")
+    await conn.execute(f"PREPARE hot AS {statement}")
+    execute = f"EXECUTE hot({', '.join(literal(value) for value in arguments)})"
+    explained = await conn.fetchval(f"EXPLAIN (FORMAT JSON, VERBOSE) {execute}")
+    return list(nodes(json.loads(explained)[0]["Plan"]))
+
+
+def refuse_full_reads(found: Sequence[dict[str, Any]], *tables: str) -> None:
+    """Fails unless exactly `tables` are read, each through an index whose condition begins with what the caller names."""
+    kinds = {node["Node Type"] for node in found}
+    assert kinds <= INDEX_SCANS | HARMLESS, kinds
+    assert {f"{node['Schema']}.{node['Relation Name']}" for node in found if "Relation Name" in node} == set(tables)
+    for node in found:
+        if node["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Index Scan"}:
+            assert "Index Cond" in node, node
+
+
+KEY_HASHES = [b"\x03" + hashlib.sha256(b"7").digest(), b"\x03" + hashlib.sha256(b"none").digest()]
+HOT = {
+    "LOAD_BY_KEY": (
+        LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES), ("license.license_key", "license.license", "license.policy"),
+    ),
+    "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7"), ("license.license", "license.policy")),
+    "API_KEY_LOAD": (API_KEY_LOAD, (KEY_HASHES,), ("license.api_key", "license.account")),
+    "OPERATOR_KEY_LOAD": (OPERATOR_KEY_LOAD, (KEY_HASHES,), ("license.operator_key",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", HOT)
+async def test_facts_are_loaded_through_indexes(db: Scratch, name: str, mode: str) -> None:
+    statement, arguments, tables = HOT[name]
+    async with db.connect(Role.FACTS) as conn, conn.transaction():
+        found = await plan_of(conn, statement, arguments, mode)
+    refuse_full_reads(found, *tables)
+
+
+FILTERS = {
+    "all": store.LicenseFilter(),
+    "product": store.LicenseFilter(product_id="prod_7"),
+    "policy": store.LicenseFilter(policy_id="pol_7"),
+    "customer": store.LicenseFilter(customer_id="cus_7"),
+    "email": store.LicenseFilter(customer_email="7@x.test"),
+    "everything": store.LicenseFilter("prod_7", "pol_7", "cus_7", "7@x.test", Status.ACTIVE),
+    **{f"status {status}": store.LicenseFilter(status=status) for status in Status if status is not Status.EXPIRED},
+}
+"""Not the expired ones: which they are is a matter of the time, so they are looked for among all active ones."""
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", FILTERS)
+async def test_pages_of_licenses_are_read_through_indexes(db: Scratch, name: str, mode: str) -> None:
+    statement, values = store.page_of_licenses_statement(FILTERS[name])
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", "lic_5", 51, *values), mode)
+    refuse_full_reads(found, "license.license", *(["license.customer"] if FILTERS[name].customer_email else []))
+
+
+OTHERS = {
+    "products": (catalog_store.PAGE_OF_PRODUCTS, ("prod_5", 51), "license.product"),
+    "policies": (catalog_store.PAGE_OF_POLICIES, ("pol_5", 51), "license.policy"),
+    "a product's policies": (catalog_store.PAGE_OF_PRODUCTS_POLICIES, ("pol_5", 51, "prod_7"), "license.policy"),
+    "API keys": (account_store.PAGE_OF_KEYS, ("key_5", 51), "license.api_key"),
+    "a license": (store.GET_LICENSE, ("lic_7",), "license.license"),
+    "a license by external id": (store.GET_LICENSE_BY_EXTERNAL_ID, ("x7",), "license.license"),
+    "a locked license": (store.LOCK_LICENSE, ("lic_7",), "license.license"),
+    "a key": (store.FIND_KEY, (KEY_HASHES,), "license.license_key"),
+    "a customer by email": (store.HOLD_CUSTOMER_BY_EMAIL, ("7@x.test",), "license.customer"),
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", OTHERS)
+async def test_other_reads_of_a_tenant_go_through_indexes(db: Scratch, name: str, mode: str) -> None:
+    statement, values, table = OTHERS[name]
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", *values), mode)
+    refuse_full_reads(found, table)
+
+
+async def test_the_sweep_goes_by_age(db: Scratch) -> None:
+    old = "SELECT ctid FROM record.request WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1"
+    async with db.connect(Role.LICENSE_WORKER) as conn, conn.transaction():
+        found = await plan_of(conn, old + " FOR UPDATE SKIP LOCKED", (1000,), "generic")
+    refuse_full_reads(found, "record.request")
+    assert "request_created_at" in {node.get("Index Name") for node in found}

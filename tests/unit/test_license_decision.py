@@ -1,0 +1,131 @@
+"""decide(): the first failing check is the code, and `valid_until` is the moment at which time alone changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lictor.license.v1.validation_service_pb2 import ValidationCode
+
+from services.license.decision import CHECKS, DETAILS, RECHECK_AFTER, Code, decide
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+DAY = timedelta(days=1)
+ORDER = ["NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "VALID"]
+
+
+@dataclass(frozen=True)
+class License:
+    """The facts of a license."""
+
+    status: str = "active"
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+near = st.integers(-3, 3).map(lambda ticks: NOW + ticks * TICK)
+far = st.integers(-400_000_000, 400_000_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
+moments = st.none() | near | far
+facts = st.builds(License, st.sampled_from(["active", "suspended", "revoked", "banned"]), moments, moments)
+
+
+def possible(license_: License) -> bool:
+    """No license ends before it starts."""
+    return license_.starts_at is None or license_.expires_at is None or license_.starts_at < license_.expires_at
+
+
+def failing(license_: License, now: datetime) -> list[str]:
+    """What the design says is wrong with a license, worst first."""
+    wrong: list[str] = []
+    if license_.status != "active":
+        wrong.append(license_.status.upper())
+    if license_.starts_at is not None and license_.starts_at > now:
+        wrong.append("NOT_YET_VALID")
+    if license_.expires_at is not None and not license_.expires_at > now:
+        wrong.append("EXPIRED")
+    return wrong
+
+
+@settings(deadline=None)
+@given(facts)
+def test_the_code_is_the_first_of_all_codes(license_: License) -> None:
+    verdict = decide(license_, NOW)
+    names = [code.name for code in verdict.all_codes]
+    assert names == (failing(license_, NOW) or ["VALID"])
+    assert verdict.code is verdict.all_codes[0]
+    assert verdict.valid is (verdict.code is Code.VALID)
+    assert names == sorted(set(names), key=ORDER.index)
+
+
+@settings(deadline=None)
+@given(facts.filter(possible))
+def test_until_valid_until_the_answer_stands_and_then_it_does_not(license_: License) -> None:
+    verdict = decide(license_, NOW)
+    if verdict.valid_until is None:
+        changes = [moment for moment in (license_.starts_at, license_.expires_at) if moment is not None]
+        for later in (NOW + TICK, NOW + 40_000 * DAY, *changes, *(moment + TICK for moment in changes)):
+            assert later < NOW or decide(license_, later).code is verdict.code
+    else:
+        assert verdict.valid_until > NOW
+        assert decide(license_, verdict.valid_until - TICK).code is verdict.code
+        assert decide(license_, verdict.valid_until).code is not verdict.code
+
+
+@settings(deadline=None)
+@given(facts)
+def test_a_caller_is_never_told_to_wait_past_the_change(license_: License) -> None:
+    verdict = decide(license_, NOW)
+    assert timedelta(0) < verdict.recheck_after <= RECHECK_AFTER
+    if verdict.valid_until is None:
+        assert verdict.recheck_after == RECHECK_AFTER
+    else:
+        assert verdict.recheck_after == min(RECHECK_AFTER, verdict.valid_until - NOW)
+
+
+@pytest.mark.parametrize(
+    ("now", "code"),
+    [
+        (NOW - TICK, Code.NOT_YET_VALID),
+        (NOW, Code.VALID),
+        (NOW + DAY - TICK, Code.VALID),
+        (NOW + DAY, Code.EXPIRED),
+        (NOW + DAY + TICK, Code.EXPIRED),
+    ],
+)
+def test_a_license_is_valid_from_its_first_instant_until_before_its_last(now: datetime, code: Code) -> None:
+    assert decide(License(starts_at=NOW, expires_at=NOW + DAY), now).code is code
+
+
+def test_valid_until_is_the_start_and_then_the_expiry() -> None:
+    license_ = License(starts_at=NOW, expires_at=NOW + DAY)
+    assert decide(license_, NOW - TICK).valid_until == NOW
+    assert decide(license_, NOW).valid_until == NOW + DAY
+    assert decide(license_, NOW + DAY).valid_until is None
+    assert decide(License(), NOW).valid_until is None
+    assert decide(License("suspended", NOW, NOW + DAY), NOW - TICK).valid_until is None
+
+
+def test_recheck_after_ends_with_the_answer() -> None:
+    assert decide(License(expires_at=NOW + TICK), NOW).recheck_after == TICK
+    assert decide(License(expires_at=NOW + RECHECK_AFTER), NOW).recheck_after == RECHECK_AFTER
+    assert decide(License(expires_at=NOW + RECHECK_AFTER + TICK), NOW).recheck_after == RECHECK_AFTER
+
+
+def test_no_license_is_not_found_and_nothing_else() -> None:
+    verdict = decide(None, NOW)
+    assert (verdict.valid, verdict.code, verdict.all_codes) == (False, Code.NOT_FOUND, (Code.NOT_FOUND,))
+    assert (verdict.valid_until, verdict.recheck_after) == (None, RECHECK_AFTER)
+
+
+def test_codes_are_numbered_by_their_place_and_are_those_of_the_contract() -> None:
+    assert [code.name for code in sorted(Code)] == ORDER
+    assert {code.name: int(code) for code in Code} == {
+        name: number for name, number in ValidationCode.Code.items() if number
+    }
+    assert [code for code, _ in CHECKS] == sorted(code for code, _ in CHECKS)
+    assert {code for code, _ in CHECKS} == set(Code) - {Code.NOT_FOUND, Code.VALID}
+    assert set(DETAILS) == set(Code)

@@ -1,0 +1,247 @@
+"""Every (state, action) pair of licenses, accounts and API keys, against tables that are written out here in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.license import model
+from services.license.account_model import (
+    AccountAction,
+    AccountStatus,
+    ApiKey,
+    KeyAction,
+    KeyStatus,
+    next_account_status,
+    refuse_key_action,
+)
+from services.license.model import Action, License, Status
+from shared.errors import DomainError, Reason
+from tests.helpers.builders import LIFE, table
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+MONTH = timedelta(days=30)
+
+ACCOUNT_LIFE = table(
+    """
+               suspend    reinstate
+    active     suspended  -
+    suspended  -          active
+    """
+)
+KEY_LIFE = table(
+    """
+              rotate  revoke
+    active    yes     yes
+    rotating  -       yes
+    expired   -       yes
+    revoked   -       -
+    """
+)
+
+
+def license_in(status: str) -> License:
+    """A license whose effective status at NOW is `status`."""
+    expires_at = NOW - timedelta(hours=1) if status == "expired" else NOW + timedelta(days=1)
+    stored = Status.ACTIVE if status == "expired" else Status(status)
+    long_ago = NOW - timedelta(days=9)
+    return License(
+        "lic_1", None, "prod_1", "pol_1", None, "", stored, "why", "XYZW", None, expires_at, {}, {}, 7, long_ago, long_ago
+    )  # fmt: skip
+
+
+def act(license_: License, action: Action) -> License:
+    match action:
+        case Action.SUSPEND | Action.REVOKE | Action.BAN:
+            return model.change_status(license_, action, "because", NOW)
+        case Action.REINSTATE:
+            expired = model.effective(license_.status, license_.expires_at, NOW) is Status.EXPIRED
+            return model.reinstate(license_, NOW + MONTH if expired else None, NOW)
+        case Action.RENEW:
+            return model.renew(license_, MONTH, NOW)
+        case Action.UPDATE:
+            return model.update(license_, {"display_name": "other"}, NOW)
+        case Action.DELETE:
+            raise AssertionError("a license that is deleted has no state to compute")
+
+
+def reason_of(error: DomainError) -> tuple[Reason, dict[str, str]]:
+    return error.reason, dict(error.metadata)
+
+
+def test_the_table_names_every_pair() -> None:
+    assert set(LIFE) == {(status.value, action.value) for status in Status for action in Action}
+
+
+@pytest.mark.parametrize("action", [action for action in Action if action is not Action.DELETE])
+@pytest.mark.parametrize("status", list(Status))
+def test_licenses(status: Status, action: Action) -> None:
+    before = license_in(status.value)
+    expected = LIFE[status.value, action.value]
+    if expected == "-":
+        with pytest.raises(DomainError) as caught:
+            act(before, action)
+        assert reason_of(caught.value) == (
+            Reason.STATE_TRANSITION_INVALID,
+            {"from": status.value, "action": action.value},
+        )
+        return
+    after = act(before, action)
+    assert model.effective(after.status, after.expires_at, NOW).value == expected
+    assert (after.revision, after.updated_at) == (8, NOW)
+    assert after.status is not Status.EXPIRED, "expiry is computed, never stored"
+
+
+def test_a_license_expires_in_the_very_instant() -> None:
+    for offset, expected in ((-TICK, Status.EXPIRED), (timedelta(0), Status.EXPIRED), (TICK, Status.ACTIVE)):
+        assert model.effective(Status.ACTIVE, NOW + offset, NOW) is expected
+    assert model.effective(Status.ACTIVE, None, NOW) is Status.ACTIVE
+    for status in (Status.SUSPENDED, Status.REVOKED, Status.BANNED):
+        assert model.effective(status, NOW - TICK, NOW) is status
+
+
+def test_renewing_extends_from_the_expiry_not_from_now() -> None:
+    for status in ("active", "suspended", "expired"):
+        before = license_in(status)
+        assert before.expires_at is not None
+        assert model.renew(before, MONTH, NOW).expires_at == before.expires_at + MONTH
+
+
+def test_renewing_what_is_long_over_may_leave_it_expired() -> None:
+    before = replace(license_in("expired"), expires_at=NOW - 2 * MONTH)
+    after = model.renew(before, MONTH, NOW)
+    assert after.expires_at == NOW - MONTH
+    assert model.effective(after.status, after.expires_at, NOW) is Status.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "duration"),
+    [
+        pytest.param(None, MONTH, id="a license that never expires"),
+        pytest.param(NOW + MONTH, None, id="a policy without a duration"),
+        pytest.param(None, None, id="neither"),
+    ],
+)
+def test_what_has_no_end_cannot_be_renewed(expires_at: datetime | None, duration: timedelta | None) -> None:
+    with pytest.raises(DomainError) as caught:
+        model.renew(replace(license_in("active"), expires_at=expires_at), duration, NOW)
+    assert reason_of(caught.value) == (Reason.POLICY_INCOMPATIBLE, {"policyId": "pol_1"})
+
+
+def test_no_expiry_is_beyond_the_year_9999() -> None:
+    late = datetime(9999, 12, 31, tzinfo=UTC)
+    with pytest.raises(DomainError) as caught:
+        model.renew(replace(license_in("active"), expires_at=late), MONTH, NOW)
+    assert [(v.field, v.reason) for v in caught.value.violations] == [("expire_time", "OUT_OF_RANGE")]
+    with pytest.raises(DomainError):
+        model.first_expiry(NOW, late, MONTH)
+    last = datetime(9999, 12, 31, 23, 59, 58, 999_999, UTC)
+    assert model.first_expiry(NOW, last - MONTH, MONTH) == last
+    with pytest.raises(DomainError):
+        model.first_expiry(NOW, last - MONTH + TICK, MONTH)
+
+
+@pytest.mark.parametrize("expires_at", [None, NOW - TICK, NOW])
+def test_an_expired_license_comes_back_only_until_a_future_moment(expires_at: datetime | None) -> None:
+    with pytest.raises(DomainError) as caught:
+        model.reinstate(license_in("expired"), expires_at, NOW)
+    assert [(v.field, v.reason) for v in caught.value.violations] == [("expire_time", "MUST_BE_FUTURE")]
+    after = model.reinstate(license_in("expired"), NOW + TICK, NOW)
+    assert (after.status, after.expires_at, after.status_reason) == (Status.ACTIVE, NOW + TICK, "")
+
+
+def test_a_suspended_license_keeps_its_own_expiry_when_it_comes_back() -> None:
+    with pytest.raises(DomainError) as caught:
+        model.reinstate(license_in("suspended"), NOW + MONTH, NOW)
+    assert [(v.field, v.reason) for v in caught.value.violations] == [("expire_time", "NOT_EXPIRED")]
+    past = replace(license_in("suspended"), expires_at=NOW - TICK)
+    after = model.reinstate(past, None, NOW)
+    assert after.expires_at == NOW - TICK
+    assert model.effective(after.status, after.expires_at, NOW) is Status.EXPIRED
+
+
+def test_a_license_never_ends_before_it_starts() -> None:
+    for starts_at, expires_at, good in (
+        (NOW, NOW, False), (NOW, NOW - TICK, False), (NOW, NOW + TICK, True), (None, NOW, True), (NOW, None, True),
+    ):  # fmt: skip
+        changes = {"starts_at": starts_at, "expires_at": expires_at}
+        if good:
+            model.update(license_in("active"), changes, NOW)
+        else:
+            with pytest.raises(DomainError) as caught:
+                model.update(license_in("active"), changes, NOW)
+            assert [(v.field, v.reason) for v in caught.value.violations] == [("expire_time", "BEFORE_START")]
+
+
+def test_the_first_expiry_counts_from_the_start() -> None:
+    start = NOW + timedelta(days=3)
+    assert model.first_expiry(NOW, None, MONTH) == NOW + MONTH
+    assert model.first_expiry(NOW, start, MONTH) == start + MONTH
+    assert model.first_expiry(NOW, start, None) is None
+
+
+def test_a_stale_etag_is_refused_and_none_is_not() -> None:
+    model.refuse_stale("", 7, "lic_1")
+    model.refuse_stale(model.etag_of(7), 7, "lic_1")
+    for stale in (model.etag_of(6), "7", "R7", "*"):
+        with pytest.raises(DomainError) as caught:
+            model.refuse_stale(stale, 7, "lic_1")
+        assert reason_of(caught.value) == (Reason.ETAG_MISMATCH, {"id": "lic_1"})
+
+
+def test_the_account_table_names_every_pair() -> None:
+    assert set(ACCOUNT_LIFE) == {(s.value, a.value) for s in AccountStatus for a in AccountAction}
+    assert set(KEY_LIFE) == {(s.value, a.value) for s in KeyStatus for a in KeyAction}
+
+
+@pytest.mark.parametrize("action", list(AccountAction))
+@pytest.mark.parametrize("status", list(AccountStatus))
+def test_accounts(status: AccountStatus, action: AccountAction) -> None:
+    expected = ACCOUNT_LIFE[status.value, action.value]
+    if expected != "-":
+        assert next_account_status(status, action).value == expected
+        return
+    with pytest.raises(DomainError) as caught:
+        next_account_status(status, action)
+    assert reason_of(caught.value) == (
+        Reason.STATE_TRANSITION_INVALID,
+        {"from": status.value, "action": action.value},
+    )
+
+
+@pytest.mark.parametrize("action", list(KeyAction))
+@pytest.mark.parametrize("status", list(KeyStatus))
+def test_api_keys(status: KeyStatus, action: KeyAction) -> None:
+    if KEY_LIFE[status.value, action.value] == "yes":
+        refuse_key_action(status, action)
+        return
+    with pytest.raises(DomainError) as caught:
+        refuse_key_action(status, action)
+    assert reason_of(caught.value) == (
+        Reason.STATE_TRANSITION_INVALID,
+        {"from": status.value, "action": action.value},
+    )
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "revoked_at", "replaced", "expected"),
+    [
+        (None, None, False, KeyStatus.ACTIVE),
+        (NOW + TICK, None, False, KeyStatus.ACTIVE),
+        (NOW, None, False, KeyStatus.EXPIRED),
+        (NOW - TICK, None, False, KeyStatus.EXPIRED),
+        (NOW + TICK, None, True, KeyStatus.ROTATING),
+        (NOW, None, True, KeyStatus.EXPIRED),
+        (NOW + TICK, NOW, True, KeyStatus.REVOKED),
+        (NOW - TICK, NOW, False, KeyStatus.REVOKED),
+    ],
+)
+def test_a_keys_status_is_computed(
+    expires_at: datetime | None, revoked_at: datetime | None, replaced: bool, expected: KeyStatus
+) -> None:
+    replaced_by = "key_2" if replaced else None
+    key = ApiKey("key_1", None, "", ("keys:read",), "abcd", expires_at, revoked_at, replaced_by, 1, NOW, NOW)
+    assert key.status(NOW) is expected

@@ -1,0 +1,47 @@
+"""The five templates against the design's table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from lictor.license.v1.catalog_service_pb2 import PolicyTemplate
+
+from services.license.catalog_model import TEMPLATES, Template, refuse_unconfirmed
+from shared.errors import DomainError, Reason
+
+GENERAL: dict[str, Any] = {
+    "duration": None, "is_trial": False, "max_machines": None, "unlimited": False, "floating": False,
+    "require_fingerprint": True, "require_heartbeat": False, "heartbeat_interval": timedelta(seconds=600),
+    "offline_allowed": True, "offline_max_ttl": timedelta(days=14),
+}  # fmt: skip
+DESIGN: dict[str, dict[str, Any]] = {
+    "custom": {},
+    "desktop_app": {"max_machines": 2},
+    "cli_tool": {"max_machines": 3, "offline_max_ttl": timedelta(days=7)},
+    "saas": {
+        "duration": timedelta(days=30), "unlimited": True, "floating": True, "require_fingerprint": False,
+        "require_heartbeat": True, "heartbeat_interval": timedelta(minutes=1440), "offline_allowed": False,
+    },
+    "trial": {"duration": timedelta(days=14), "is_trial": True, "max_machines": 1, "offline_allowed": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DESIGN)
+def test_a_template_fills_what_the_design_says(name: str) -> None:
+    assert asdict(TEMPLATES[Template(name)]) == GENERAL | DESIGN[name]
+
+
+def test_the_five_templates_are_those_of_the_contract() -> None:
+    contract = {name for name, number in PolicyTemplate.Kind.items() if number}
+    assert {template.value for template in Template} == set(DESIGN) == contract == {t.value for t in TEMPLATES}
+
+
+def test_unlimited_machines_take_somebody_who_says_so() -> None:
+    refuse_unconfirmed(1, confirmed=False)
+    refuse_unconfirmed(None, confirmed=True)
+    with pytest.raises(DomainError) as caught:
+        refuse_unconfirmed(None, confirmed=False)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.UNLIMITED_NOT_CONFIRMED, {"field": "max_machines"})
