@@ -39,8 +39,10 @@ def _lay_workspace() -> None:
         shutil.copy(_google_api_dir() / name, target / name)
 
 
-def _run(*command: str | Path, cwd: Path = WORKSPACE) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], cwd=cwd, check=False, text=True, capture_output=True)
+def _run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd or WORKSPACE, check=False, text=True, capture_output=True
+    )
 
 
 def _generate(out: Path) -> None:

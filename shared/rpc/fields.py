@@ -6,6 +6,7 @@ proto's comment and in the check's description.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -154,7 +155,9 @@ def labels() -> Check:
         for key, value in message.labels.items():
             if not _LABEL_KEY.fullmatch(key) or len(value) > MAX_TEXT_CHARS:
                 shown = key[:63]
-                yield FieldViolation(f"labels[{shown!r}]", "LABEL_INVALID", "key [a-z0-9_.-]{1,63}, value up to 255")
+                yield FieldViolation(
+                    f"labels[{json.dumps(shown)}]", "LABEL_INVALID", "key [a-z0-9_.-]{1,63}, value up to 255"
+                )
 
     return run
 

@@ -372,7 +372,7 @@ MANY: list[tuple[Message, Violations]] = [
             ("slug", "SLUG_INVALID"),
             ("display_name", "REQUIRED"),
             ("url", "URL_INVALID"),
-            ("labels['A']", "LABEL_INVALID"),
+            ('labels["A"]', "LABEL_INVALID"),
         ],
     ),
     (

@@ -246,7 +246,7 @@ async def test_labels_have_bounds(suite: Suite, world: World) -> None:
         error = await refused(suite, request, world.test_key)
     assert error.violations[0] == ("labels", "TOO_MANY")
     assert {(field, reason) for field, reason in error.violations[1:]} == {
-        ("labels['K']", "LABEL_INVALID"),
-        ("labels['a b']", "LABEL_INVALID"),
-        ("labels['k1']", "LABEL_INVALID"),
+        ('labels["K"]', "LABEL_INVALID"),
+        ('labels["a b"]', "LABEL_INVALID"),
+        ('labels["k1"]', "LABEL_INVALID"),
     }

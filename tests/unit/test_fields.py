@@ -279,7 +279,7 @@ def test_all_bad_fields_are_named_at_once() -> None:
     assert caught.value.reason is Reason.FIELD_INVALID
     assert caught.value.metadata == {"violations": "6"}
     assert [v.field for v in caught.value.violations] == [
-        "request_id", "code", "slug", "display_name", "url", "labels['A']",
+        "request_id", "code", "slug", "display_name", "url", 'labels["A"]',
     ]  # fmt: skip
 
 

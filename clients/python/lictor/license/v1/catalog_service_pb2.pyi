@@ -1050,7 +1050,7 @@ class UpdatePolicyRequest(_message.Message):
     max_machines: _builtins.int
     """How many machines may be active per license, at least 1."""
     allow_unlimited: _builtins.bool
-    """Confirms that `max_machines` is to be unlimited; only without `max_machines`."""
+    """Confirms that `max_machines`, named by the mask and absent, is to be unlimited."""
     floating: _builtins.bool
     """Whether seats are released and reused freely."""
     require_fingerprint: _builtins.bool
