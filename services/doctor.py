@@ -97,8 +97,6 @@ def _tried(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, look())
     except (RootSecretError, MigrationError, RoleRefusedError) as error:
         return Finding(subject, "refused", str(error))
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        return Finding(subject, "not let in", "check LICTOR_POSTGRES_PASSWORD_FILE and run `lictor migrate`")
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         return Finding(subject, type(error).__name__, "check LICTOR_POSTGRES_DSN and that Postgres answers there")
 
