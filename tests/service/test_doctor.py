@@ -1,0 +1,54 @@
+"""`lictor doctor` finds what is wrong with a deployment and names the fix."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from services.doctor import doctor
+from tests.helpers.suite import Suite
+
+
+@pytest.fixture(name="deployment", autouse=True)
+def _deployment(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_TARGET", "all")
+    monkeypatch.setenv("LICTOR_TRANSPORT", "grpcio")
+    monkeypatch.setenv("LICTOR_POSTGRES_DSN", suite.settings.postgres_dsn.get_secret_value())
+    monkeypatch.setenv("LICTOR_ROOT_SECRET_FILE", str(suite.settings.root_secret_file))
+
+
+async def test_a_good_deployment_needs_no_fix(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status = await asyncio.to_thread(doctor, tmp_path)
+    shown = capsys.readouterr().out
+    assert (status, "0 to fix" in shown) == (0, True), shown
+    for role in ("lictor_license", "lictor_entitlement", "lictor_machine", "lictor_webhook", "lictor_facts"):
+        assert f"ok  role {role}: connects" in shown
+
+
+async def test_an_open_root_secret_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    open_file = tmp_path / "root"
+    open_file.write_text("1 " + "ab" * 32 + "\n")
+    open_file.chmod(0o644)
+    monkeypatch.setenv("LICTOR_ROOT_SECRET_FILE", str(open_file))
+    status = await asyncio.to_thread(doctor, tmp_path)
+    shown = capsys.readouterr().out
+    assert (status, "chmod 600 it" in shown, "abab" in shown) == (1, True, False), shown
+
+
+async def test_a_superuser_in_the_dsn_cannot_hide_the_roles(
+    suite: Suite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LICTOR_POSTGRES_DSN", suite.admin_dsn)
+    assert await asyncio.to_thread(doctor, tmp_path) == 0, capsys.readouterr().out
+
+
+async def test_a_postgres_that_is_away_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LICTOR_POSTGRES_DSN", f"postgresql:///lictor?host={tmp_path}")
+    assert await asyncio.to_thread(doctor, tmp_path) == 1
+    assert "check LICTOR_POSTGRES_DSN and that Postgres answers there" in capsys.readouterr().out

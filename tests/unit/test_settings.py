@@ -1,0 +1,56 @@
+"""A process with wrong settings does not start, and says which variables are wrong without their values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.main import read_settings, read_target
+from shared.settings import SettingsError, Target
+
+
+@pytest.fixture(autouse=True)
+def _good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LICTOR_TARGET", "license")
+    monkeypatch.setenv("LICTOR_TRANSPORT", "grpcio")
+    monkeypatch.setenv("LICTOR_POSTGRES_DSN", "postgresql:///lictor")
+    monkeypatch.setenv("LICTOR_ROOT_SECRET_FILE", str(tmp_path / "root"))
+
+
+@pytest.mark.parametrize("target", Target)
+def test_good_settings_are_read_for_every_target(target: Target) -> None:
+    assert read_settings(target).postgres_dsn.get_secret_value() == "postgresql:///lictor"
+
+
+def test_every_bad_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_POOL_SIZE", "many")
+    monkeypatch.setenv("LICTOR_TRANSPORT", "carrier-pigeon")
+    monkeypatch.delenv("LICTOR_ROOT_SECRET_FILE")
+    with pytest.raises(SettingsError) as refused:
+        read_settings(Target.LICENSE)
+    for name in ("LICTOR_POOL_SIZE", "LICTOR_TRANSPORT", "LICTOR_ROOT_SECRET_FILE"):
+        assert name in str(refused.value)
+
+
+def test_the_transport_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LICTOR_TRANSPORT")
+    with pytest.raises(SettingsError, match="LICTOR_TRANSPORT"):
+        read_settings(Target.LICENSE)
+
+
+def test_a_misspelled_variable_does_not_pass_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_POOL_SISE", "3")
+    with pytest.raises(SettingsError, match="unknown settings: LICTOR_POOL_SISE"):
+        read_settings(Target.LICENSE)
+
+
+def test_an_unknown_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_TARGET", "licence")
+    with pytest.raises(SettingsError, match=r"'licence'.*license, entitlement, machine, webhook, all"):
+        read_target()
+
+
+def test_a_bad_dsn_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_POSTGRES_DSN", "postgresql://user:hunter2@db/lictor")
+    assert "hunter2" not in repr(read_settings(Target.LICENSE))
