@@ -21,7 +21,7 @@ from shared.crypto.root_secret import RootSecretError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
 from shared.embedded.errors import EmbeddedError
-from shared.embedded.ports import Listen, address, busy, free_listen, loopback
+from shared.embedded.ports import Listen, address, busy, free_listen, free_listens, loopback
 from shared.embedded.process import GuardedProcess, wait_for
 from shared.embedded.progress import Say, silent, step
 from shared.embedded.serving import Child, children
@@ -99,7 +99,7 @@ def start(
 @contextmanager
 def start_split(state_dir: Path, *, durable: bool = True, say: Say = silent) -> Generator[Running]:
     """The same with a process of its own for each service, each as its own database role, on free ports."""
-    listens = {target: free_listen("127.0.0.1") for target in SERVICES}
+    listens: dict[str, Listen] = dict(zip(SERVICES, free_listens("127.0.0.1", len(SERVICES)), strict=True))
     with start(state_dir, listens, durable=durable, say=say) as running:
         yield running
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from shared.embedded.errors import EmbeddedError
+
+FREE_RANGE: Final = range(20_000, 32_000)
+"""Below the ports that systems give to outgoing connections, which could take one before its process listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,15 @@ def busy(host: str, ports: Sequence[int]) -> list[int]:
 
 def free_listen(host: str) -> Listen:
     """Three ports that are free now."""
-    with ExitStack() as held:  # all held at once, so that they differ
-        probes = [held.enter_context(_bound(host, 0)) for _ in range(3)]
-        api, ops, ops_grpc = (int(probe.getsockname()[1]) for probe in probes)
-    return Listen(host, api, ops, ops_grpc)
+    return free_listens(host, 1)[0]
+
+
+def free_listens(host: str, count: int) -> list[Listen]:
+    """Three free ports for each of `count` processes; no two are the same."""
+    wanted, ports = 3 * count, list[int]()
+    for port in random.sample(FREE_RANGE, len(FREE_RANGE)):
+        if not busy(host, [port]):
+            ports.append(port)
+        if len(ports) == wanted:
+            return [Listen(host, *ports[at : at + 3]) for at in range(0, wanted, 3)]
+    raise EmbeddedError(f"no {wanted} free ports on {host} from {FREE_RANGE.start} to {FREE_RANGE.stop}")

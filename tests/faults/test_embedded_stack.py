@@ -13,7 +13,7 @@ import pytest
 
 from services.up import known_api_key, known_endpoint, up
 from shared.embedded.errors import EmbeddedError
-from shared.embedded.ports import free_listen
+from shared.embedded.ports import Listen, free_listen, free_listens
 from shared.embedded.process import wait_for
 from shared.embedded.serving import children
 from shared.embedded.stack import stack
@@ -56,7 +56,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_each_target_is_served_with_its_own_settings_and_drained(state: Path) -> None:
-    listens = {target: free_listen("127.0.0.1") for target in ("license", "machine")}
+    listens: dict[str, Listen] = dict(zip(("license", "machine"), free_listens("127.0.0.1", 2), strict=True))
     with stack(state, durable=False) as servers:
         with children(servers, listens, command=SERVING) as started:
             pids = [child.process.pid for child in started.values()]

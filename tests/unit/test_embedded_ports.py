@@ -1,0 +1,20 @@
+"""Ports for a private stack's processes are free, and no two processes get the same."""
+
+from __future__ import annotations
+
+import socket
+
+from shared.embedded.ports import FREE_RANGE, busy, free_listens
+
+
+def test_many_processes_share_no_port() -> None:
+    listens = free_listens("127.0.0.1", 200)
+    ports = [port for one in listens for port in (one.api_port, one.ops_port, one.ops_grpc_port)]
+    assert len(set(ports)) == len(ports) == 600
+    assert set(ports) <= set(FREE_RANGE)
+
+
+def test_a_port_that_something_listens_on_is_busy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert busy("127.0.0.1", [port]) == [port]
