@@ -1,4 +1,7 @@
-"""The only place that reads time. Domain code takes a `Clock`; decisions take the record's time as an argument."""
+"""The only place that reads time, but for the order that ids are in.
+
+Domain code takes a `Clock`; decisions take the record's time as an argument.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from lictor.account.v1 import account_service_pb2_grpc as account_grpc
 from lictor.license.v1 import catalog_service_pb2_grpc as catalog_grpc
 from lictor.license.v1 import license_service_pb2_grpc as license_grpc
 from lictor.license.v1 import validation_service_pb2_grpc as validation_grpc
+from pydantic import SecretStr
 
 from services import suite as services_suite
 from services.bootstrap import bootstrap_operator_key
@@ -28,6 +29,7 @@ from shared.crypto import root_secret
 from shared.db.migrate import migrate
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.rpc.runtime import Bound, ServeSettings, serve
+from shared.settings import Transport
 from shared.tenancy import Mode, Tenant
 
 
@@ -106,8 +108,8 @@ def new_settings(postgres: EmbeddedPostgres, folder: Path, **more: Any) -> Setti
         secret_file.touch(0o600)
         secret_file.write_text(root_secret.generate_line())
     return Settings(
-        transport="grpcio",  # type: ignore[arg-type]
-        postgres_dsn=postgres.dsn(),  # type: ignore[arg-type]
+        transport=Transport.GRPCIO,
+        postgres_dsn=SecretStr(postgres.dsn()),
         root_secret_file=secret_file,
         api_addr="127.0.0.1:0",
         ops_addr="127.0.0.1:0",

@@ -268,6 +268,6 @@ async def test_any_other_text_is_only_unknown(world: World, key: str) -> None:
 
 async def test_an_unknown_view_is_refused(suite: Suite, world: World) -> None:
     request = by_key(UNKNOWN_KEY)
-    request.view = 9  # type: ignore[assignment]
+    request.MergeFromString(b"\x10\x09")  # view 9, as a newer client might send it
     error = await refused(suite, request, world.test_key)
     assert (error.reason, error.violations) == ("FIELD_INVALID", [("view", "ENUM_UNKNOWN")])

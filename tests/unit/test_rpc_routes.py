@@ -101,6 +101,7 @@ def test_a_method_of_ours_without_rules_is_refused() -> None:
 
 def test_a_missing_or_synchronous_handler_is_refused() -> None:
     class Synchronous(EchoServicer):
+        # Wrong on purpose, in types too.
         def Read(self, request: object, context: object) -> StringValue:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
             return StringValue()
 

@@ -51,7 +51,7 @@ class SyncRunner:
                 return prepared.answer(send(body, timeout=tries.left_s(), metadata=self._metadata))
             except grpc.RpcError as fault:
                 wait_s = tries.wait_s(_error(fault))
-            time.sleep(wait_s)
+            time.sleep(wait_s)  # between two tries; a blocking client blocks the thread that called it, and no other
 
     def iterate(self, listing: Listing[PageT, T]) -> Iterator[T]:
         token = listing.start
