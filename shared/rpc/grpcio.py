@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, Never, TypeAlias, assert_never, cast
 
 import grpc
@@ -12,9 +11,9 @@ import grpc.aio
 
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import UNKNOWN, Metrics
-from shared.rpc.admission import draining
 from shared.rpc.context import CallAbortedError, CallContext, Metadata
-from shared.rpc.routes import Body, Endpoint, Kind, Route
+from shared.rpc.live import LiveCalls
+from shared.rpc.routes import Body, Kind, Route
 from shared.rpc.status import DETAILS_KEY, status_of
 
 ServicerContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -69,10 +68,7 @@ class GrpcioTransport(grpc.GenericRpcHandler):
         self._unknown = metrics.recorder(UNKNOWN, UNKNOWN)
         self._handlers: dict[str, Handler] = {}
         self._server: grpc.aio.Server | None = None
-        self._live = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._leaving = asyncio.Event()
+        self._live = LiveCalls()
 
     async def start(self, address: str, routes: Mapping[str, Route]) -> int:
         """Listens on `host:port` (port 0: any free one) and returns the port.
@@ -96,11 +92,10 @@ class GrpcioTransport(grpc.GenericRpcHandler):
         server, self._server = self._server, None
         if server is None:
             return
-        self._leaving.set()
+        self._live.leave()
         await server.stop(grace_s)
         # stop() does not wait for handlers whose call it cancelled.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), UNWIND_S)
+        await self._live.idle(UNWIND_S)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """The handler of a path. grpc calls this for each call."""
@@ -109,7 +104,7 @@ class GrpcioTransport(grpc.GenericRpcHandler):
 
     def _route_handler(self, route: Route) -> Handler:
         spec = route.spec
-        call = self._cut_short(route.call) if spec.anonymous and spec.kind.streams_responses else route.call
+        call = self._live.endpoint(route)
 
         async def handle(body: Body, grpc_context: ServicerContext) -> bytes | None:
             context = self._open(spec.path, spec.service, grpc_context)
@@ -136,23 +131,6 @@ class GrpcioTransport(grpc.GenericRpcHandler):
             case _ as never:
                 assert_never(never)
 
-    def _cut_short(self, call: Endpoint) -> Endpoint:
-        async def until_leaving(context: CallContext, body: Body) -> bytes | None:
-            serving = asyncio.ensure_future(call(context, body))
-            leaving = asyncio.create_task(self._leaving.wait())
-            try:
-                await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                leaving.cancel()
-                if not serving.done():
-                    serving.cancel()
-                    await asyncio.wait({serving})
-            if serving.cancelled():
-                raise draining()
-            return serving.result()
-
-        return until_leaving
-
     def _unknown_handler(self, path: str) -> Handler:
         """Streams both ways on paper, so that it may answer before it has read anything, whatever the caller sends."""
 
@@ -172,13 +150,10 @@ class GrpcioTransport(grpc.GenericRpcHandler):
             metadata=cast("Metadata", grpc_context.invocation_metadata() or ()),
             time_left_s=grpc_context.time_remaining(),
         )
-        self._live += 1
-        self._idle.clear()
+        self._live.begin()
 
         def over(ctx: ServicerContext) -> None:
-            self._live -= 1
-            if self._live == 0:
-                self._idle.set()
+            self._live.end()
             context.finish()
 
         cast("Any", grpc_context).add_done_callback(over)  # the stub takes no function
