@@ -30,7 +30,7 @@ async def decode(request_class: type[Message], raw: bytes) -> Message:
         DomainError: FIELD_INVALID; violations MESSAGE_TOO_LARGE, MESSAGE_MALFORMED, UTF8_INVALID or NUL_IN_STRING.
     """
     if len(raw) > MAX_MESSAGE_BYTES:
-        raise _whole("MESSAGE_TOO_LARGE", f"the message has {len(raw)} bytes; at most {MAX_MESSAGE_BYTES} are taken")
+        raise too_large(len(raw))
     descriptor = cast("Descriptor", request_class.DESCRIPTOR)
     try:
         message = request_class.FromString(raw)
@@ -41,6 +41,11 @@ async def decode(request_class: type[Message], raw: bytes) -> Message:
     if b"\0" in raw and (found := await _walk(descriptor, raw)):
         raise _refusal(found)
     return message
+
+
+def too_large(size: int) -> DomainError:
+    """FIELD_INVALID with MESSAGE_TOO_LARGE, for whoever notices first."""
+    return _whole("MESSAGE_TOO_LARGE", f"the message has {size} bytes; at most {MAX_MESSAGE_BYTES} are taken")
 
 
 async def _walk(descriptor: Descriptor, raw: bytes) -> list[BadString]:

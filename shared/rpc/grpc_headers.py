@@ -1,0 +1,113 @@
+"""gRPC's headers and trailers on HTTP/2: what a request says of itself, what a response ends with."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from urllib.parse import quote
+
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
+
+from shared.errors import Code
+from shared.rpc.context import CallAbortedError, Metadata
+from shared.rpc.grpc_frames import IDENTITY
+from shared.rpc.status import DETAILS_KEY
+
+RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+HeaderList: TypeAlias = list[tuple[bytes, bytes]]
+
+CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+STATUS_OK: Final = (b"grpc-status", b"0")
+
+_CONTENT_TYPE: Final = re.compile(rb"application/grpc(\+proto)?\s*(;.*)?", re.IGNORECASE)
+_TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_READ_HERE: Final = frozenset({b"content-type", b"grpc-timeout", b"grpc-encoding", b"te"})
+_OF_HTTP: Final = frozenset(
+    {b"host", b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"upgrade"}
+)
+_NOT_METADATA: Final = (b"grpc-", b"x-envoy-", b"x-forwarded-")
+"""gRPC's own, and what Envoy adds to a request: no handler sees them, and they do not count as the caller's."""
+_PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """What the headers of a request say."""
+
+    is_grpc: bool
+    takes_trailers: bool
+    time_left_s: float | None
+    encoding: str
+    metadata: Metadata
+
+    @classmethod
+    def read(cls, raw: RawHeaders) -> RequestHeaders:
+        """Takes headers apart; their names are in lower case.
+
+        Raises:
+            CallAbortedError: INTERNAL; a timeout or binary metadata that gRPC does not know.
+        """
+        own: dict[bytes, bytes] = {}
+        metadata: list[tuple[str, str | bytes]] = []
+        for name, value in raw:
+            if name in _READ_HERE:
+                own[name] = value
+            elif name in _OF_HTTP or name.startswith(_NOT_METADATA):
+                continue
+            elif name.endswith(b"-bin"):
+                key = name.decode("latin-1")
+                metadata.extend((key, _decoded(part)) for part in value.split(b","))
+            else:
+                metadata.append((name.decode("latin-1"), value.decode("latin-1")))
+        return cls(
+            is_grpc=_CONTENT_TYPE.fullmatch(own.get(b"content-type", b"")) is not None,
+            takes_trailers=own.get(b"te") == b"trailers",
+            time_left_s=_seconds(own[b"grpc-timeout"]) if b"grpc-timeout" in own else None,
+            encoding=own[b"grpc-encoding"].decode("latin-1") if b"grpc-encoding" in own else IDENTITY,
+            metadata=tuple(metadata),
+        )
+
+
+NO_HEADERS: Final = RequestHeaders(True, True, None, IDENTITY, ())
+"""In place of headers that cannot be read."""
+
+
+def metadata_headers(metadata: Metadata) -> HeaderList:
+    """Metadata as headers or trailers; values of `-bin` keys in base64 without padding."""
+    return [
+        (key.encode("ascii"), _encoded(value) if isinstance(value, bytes) else value.encode("latin-1", "replace"))
+        for key, value in metadata
+    ]
+
+
+def status_headers(status: status_pb2.Status) -> HeaderList:
+    """An error as trailers."""
+    return [
+        (b"grpc-status", str(status.code).encode()),
+        (b"grpc-message", quote(status.message, safe=_PRINTABLE, errors="replace").encode()),
+        (DETAILS_KEY.encode(), _encoded(status.SerializeToString())),
+    ]
+
+
+def _seconds(value: bytes) -> float:
+    found = _TIMEOUT.fullmatch(value)
+    if found is None:
+        raise CallAbortedError(Code.INTERNAL, "grpc-timeout is not a number of at most eight digits and a unit")
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def _decoded(value: bytes) -> bytes:
+    """base64, with its padding or without: both are sent."""
+    bare = value.strip()
+    try:
+        return binascii.a2b_base64(bare + b"=" * (-len(bare) % 4), strict_mode=True)
+    except binascii.Error:
+        raise CallAbortedError(Code.INTERNAL, "the value of a -bin key is not base64") from None
+
+
+def _encoded(value: bytes) -> bytes:
+    return binascii.b2a_base64(value, newline=False).rstrip(b"=")
