@@ -1,0 +1,134 @@
+"""gRPC as an ASGI application over a route table: what runs inside Envoy for each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TypeAlias
+
+from shared.errors import Code, DomainError, Reason
+from shared.observe.metrics import UNKNOWN, Metrics
+from shared.rpc.admission import draining
+from shared.rpc.context import CallAbortedError, CallContext
+from shared.rpc.deadlines import too_short
+from shared.rpc.envoy_request import Receive, Request
+from shared.rpc.envoy_wire import AsgiWire, Send
+from shared.rpc.grpc_headers import NO_HEADERS, RequestHeaders
+from shared.rpc.live import LiveCalls
+from shared.rpc.routes import Endpoint, MethodSpec, Route
+from shared.rpc.status import status_of
+
+Scope: TypeAlias = MutableMapping[str, Any]
+
+
+class EnvoyCalls:
+    """Serves the calls of a route table; an ASGI application for the scope `http`.
+
+    Args:
+        live: Counts the calls.
+        metrics: Where calls to unknown methods are counted; routes count themselves.
+    """
+
+    def __init__(self, live: LiveCalls, metrics: Metrics) -> None:
+        self._live = live
+        self._unknown = metrics.recorder(UNKNOWN, UNKNOWN)
+        self._routes: dict[str, tuple[MethodSpec, Endpoint]] = {}
+        self._handling: set[asyncio.Task[Any]] = set()
+        self._meanwhile: set[asyncio.Task[None]] = set()
+        self._cutting = False
+
+    def serve(self, routes: Mapping[str, Route]) -> None:
+        """Sets the table."""
+        self._routes = {path: (route.spec, self._live.endpoint(route)) for path, route in routes.items()}
+
+    def cut(self) -> None:
+        """Cancels the handlers that still run; their callers read DRAINING."""
+        self._cutting = True
+        for task in tuple(self._handling):
+            task.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = AsgiWire(scope.get("client"), send)
+        fault: CallAbortedError | None = None
+        try:
+            headers = RequestHeaders.read(scope["headers"])
+        except CallAbortedError as error:
+            headers, fault = NO_HEADERS, error
+        if scope["method"] != "POST" or not headers.is_grpc:
+            await wire.refuse_http(405 if scope["method"] != "POST" else 415)
+            return
+        path: str = scope["raw_path"].decode("latin-1")
+        spec, endpoint = self._routes.get(path, (None, None))
+        context = CallContext(
+            method=path,
+            service=UNKNOWN if spec is None else spec.service,
+            wire=wire,
+            metadata=headers.metadata,
+            time_left_s=headers.time_left_s,
+        )
+        self._live.begin()
+        try:
+            if fault is not None:
+                raise fault
+            if not headers.takes_trailers:
+                raise CallAbortedError(
+                    Code.INTERNAL, "the request lacks `te: trailers`: no status could follow an answer"
+                )
+            if spec is None or endpoint is None:
+                raise self._no_such_method(path)
+            answer = await self._answer(spec, endpoint, Request(receive, wire, headers.encoding), context, wire)
+            await wire.finish(answer, context.trailing)
+        except (DomainError, CallAbortedError) as error:
+            await wire.refuse(status_of(error, context.call_id, path), context.trailing)
+        except asyncio.CancelledError:
+            context.mark_cancelled()
+            if not await self._ends_here(wire, context):
+                raise
+        finally:
+            self._live.end()
+            context.finish()
+
+    async def _answer(
+        self, spec: MethodSpec, endpoint: Endpoint, request: Request, context: CallContext, wire: AsgiWire
+    ) -> bytes | None:
+        task = asyncio.current_task()
+        assert task is not None
+        if spec.kind.streams_requests:
+            request.guard(task)
+            body = request.messages()
+        else:
+            body = await request.message(context.time_left_s, lambda: self._refuse_late(wire, context))
+            if wire.started:
+                raise wire.left()  # it came too late, and was answered
+            request.guard(task)
+            request.look_now_and_then()
+        self._handling.add(task)
+        try:
+            return await endpoint(context, body)
+        finally:
+            self._handling.discard(task)
+            request.release()
+
+    def _refuse_late(self, wire: AsgiWire, context: CallContext) -> None:
+        """Answers in the place of a call whose request does not come; the call then reads that it is over."""
+        had_ms = round((asyncio.get_running_loop().time() - context.arrived) * 1000)
+        error = too_short(had_ms, f"the request did not arrive within the {had_ms} ms that the call had")
+        task = asyncio.create_task(wire.refuse(status_of(error, context.call_id, context.method), ()))
+        self._meanwhile.add(task)
+        task.add_done_callback(self._meanwhile.discard)
+
+    async def _ends_here(self, wire: AsgiWire, context: CallContext) -> bool:
+        """Whether a cancellation ends this call only, and not the process; if so, the call is over."""
+        if not wire.gone and not self._cutting:
+            return False
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        if not wire.gone:
+            await wire.refuse(status_of(draining(), context.call_id, context.method), context.trailing)
+        return True
+
+    def _no_such_method(self, path: str) -> DomainError:
+        error = DomainError(Reason.METHOD_UNKNOWN, "this process serves no such method", metadata={"method": path})
+        self._unknown.refused(error.code.name, error.reason.value)
+        return error

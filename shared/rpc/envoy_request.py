@@ -1,0 +1,181 @@
+"""One call's way in through ASGI: its messages, and word of a caller that gave up.
+
+Two rules come from the server underneath (pyvoy). A future that its `receive()` returned is never cancelled: the server
+sets its result all the same, and complains. And once a request is complete, `receive()` answers at once instead of
+waiting for the caller to leave: so a call that runs long is asked after now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+from shared.errors import Code, DomainError
+from shared.rpc.context import CallAbortedError
+from shared.rpc.deadlines import DEFAULT_S
+from shared.rpc.envoy_wire import AsgiWire, Event
+from shared.rpc.grpc_frames import ACCEPTED_ENCODINGS, IDENTITY, FrameReader, whole_message
+
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+
+FIRST_LOOK_S: Final = 0.02
+LOOK_S: Final = 1.0
+"""A call is asked after for the first time after `FIRST_LOOK_S`, then after twice as long, up to `LOOK_S`."""
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
+"""Messages of one request stream that wait for its handler."""
+
+
+class Request:
+    """Made for each call.
+
+    Args:
+        receive: The server's side.
+        wire: The way out, which is told that the caller has left.
+        encoding: The request's `grpc-encoding`.
+    """
+
+    __slots__ = ("_delay_s", "_encoding", "_receive", "_task", "_timer", "_wire")
+
+    def __init__(self, receive: Receive, wire: AsgiWire, encoding: str) -> None:
+        self._receive = receive
+        self._wire = wire
+        self._encoding = encoding
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._delay_s = FIRST_LOOK_S
+
+    async def message(self, within_s: float | None, too_late: Callable[[], None]) -> bytes:
+        """The one message of a request that is no stream, once the whole request is here.
+
+        Args:
+            within_s: The time that the call has; management's default when it named none.
+            too_late: Called when the request is not here by then. It answers, and this then reads that the call is over.
+
+        Raises:
+            DomainError, CallAbortedError: The request is not one message.
+            asyncio.CancelledError: The caller has left.
+        """
+        timer = asyncio.get_running_loop().call_later(DEFAULT_S if within_s is None else within_s, too_late)
+        try:
+            event = await self._receive()
+            if self._encoding == IDENTITY and not event.get("more_body", False):
+                message = whole_message(event.get("body", b""))
+                if message is not None:
+                    return message
+            return await self._message_in_parts(event)
+        finally:
+            timer.cancel()
+
+    async def _message_in_parts(self, event: Event) -> bytes:
+        reader, found = self._reader(), list[bytes]()
+        while True:
+            if event["type"] == "http.disconnect":
+                raise self._wire.left()
+            found += reader.feed(event.get("body", b""))
+            if len(found) > 1:
+                raise CallAbortedError(Code.INTERNAL, "more than one message in a call that takes one")
+            if not event.get("more_body", False):
+                break
+            event = await self._receive()
+        reader.finish()
+        if not found:
+            raise CallAbortedError(Code.INTERNAL, "no message in a call that takes one")
+        return found[0]
+
+    def messages(self) -> AsyncIterator[bytes]:
+        """The messages of a request stream; to be called once, by the task that serves it."""
+        return _Inbox(self, self._reader())
+
+    def _reader(self) -> FrameReader:
+        try:
+            return FrameReader(self._encoding)
+        except CallAbortedError:
+            self._wire.add_header(b"grpc-accept-encoding", ACCEPTED_ENCODINGS.encode())
+            raise
+
+    def guard(self, task: asyncio.Task[Any]) -> None:
+        """Cancels the task when the caller leaves, until `release`."""
+        self._task = task
+
+    def release(self) -> None:
+        """The handler is done: whether the caller leaves is nothing to it any more."""
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look_now_and_then(self) -> None:
+        """To be called once the request is complete."""
+        self._timer = asyncio.get_running_loop().call_later(self._delay_s, self.ask, self._looked)
+
+    def ask(self, answered: Callable[[asyncio.Future[Event]], None]) -> None:
+        """Asks the server for what comes next, and leaves its future alone."""
+        asyncio.ensure_future(self._receive()).add_done_callback(answered)
+
+    def event(self, future: asyncio.Future[Event]) -> Event | None:
+        """What the server said; None when the caller has left, which ends the handler."""
+        if not future.cancelled() and future.exception() is None:
+            event = future.result()
+            if event["type"] != "http.disconnect":
+                return event
+        if self._task is not None:
+            self._wire.left()
+            self._task.cancel()
+        return None
+
+    def _looked(self, future: asyncio.Future[Event]) -> None:
+        if self._task is not None and self.event(future) is not None:
+            self._delay_s = min(self._delay_s * 2, LOOK_S)
+            self.look_now_and_then()
+
+
+class _Inbox(AsyncIterator[bytes]):
+    """The messages of a request stream, read ahead: Envoy refuses a request when nobody takes what has arrived of it."""
+
+    def __init__(self, request: Request, reader: FrameReader) -> None:
+        self._request = request
+        self._reader = reader
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._fault: DomainError | CallAbortedError | None = None
+        self._ended = False
+        self._news = asyncio.Event()
+        request.ask(self._got)
+
+    async def __anext__(self) -> bytes:
+        while not self._waiting:
+            if self._fault is not None:
+                raise self._fault
+            if self._ended:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        message = self._waiting.popleft()
+        self._waiting_bytes -= len(message)
+        return message
+
+    def _got(self, future: asyncio.Future[Event]) -> None:
+        event = self._request.event(future)
+        if event is None:
+            return
+        try:
+            self._take(event)
+        except (DomainError, CallAbortedError) as fault:
+            self._fault = fault
+        self._news.set()
+        if self._ended or self._fault is not None:
+            self._request.look_now_and_then()
+        else:
+            self._request.ask(self._got)
+
+    def _take(self, event: Event) -> None:
+        messages = self._reader.feed(event.get("body", b""))
+        self._waiting.extend(messages)
+        self._waiting_bytes += sum(map(len, messages))
+        if not event.get("more_body", False):
+            self._reader.finish()
+            self._ended = True
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            self._waiting.clear()
+            raise CallAbortedError(Code.RESOURCE_EXHAUSTED, f"over {MAX_WAITING_BYTES} bytes wait to be read")
