@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from shared.clock import Clock
 from shared.observe.logging import get_logger
@@ -19,7 +19,7 @@ from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
 from shared.rpc.middleware import standard_chain
 from shared.rpc.ops import OpsListener, split_address
-from shared.rpc.routes import ServiceBinding, build_routes
+from shared.rpc.routes import Route, ServiceBinding, build_routes
 from shared.tasks import TaskGroupTracker
 
 READY_POLL_S: Final = 0.1
@@ -61,19 +61,67 @@ class Bound:
     ops_grpc_addr: str
 
 
-class _Lifecycle:
+class Lifecycle:
     """What the process was told: to leave, and to hurry."""
 
-    def __init__(self, stop: asyncio.Event | None) -> None:
+    def __init__(self, stop: asyncio.Event | None = None) -> None:
         self.stop = stop or asyncio.Event()
         self.hurry = asyncio.Event()
 
-    def on_signal(self) -> None:
+    def ask(self) -> None:
+        """Tells it to leave; when it was told already, to hurry."""
         (self.hurry if self.stop.is_set() else self.stop).set()
 
     @property
     def leaving(self) -> bool:
         return self.stop.is_set()
+
+
+class Transport(Protocol):
+    """What takes the services' calls."""
+
+    async def start(self, address: str, routes: Mapping[str, Route]) -> int:
+        """Listens on `host:port` and returns the port."""
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left."""
+        ...
+
+
+class Host(Protocol):
+    """The process around the services."""
+
+    name: str
+    """The transport's name."""
+
+    def transport(self, metrics: Metrics) -> Transport:
+        """Makes the transport of the services' own listener."""
+        ...
+
+    def told(self, life: Lifecycle) -> AbstractAsyncContextManager[None]:
+        """Tells `life` what the process is told, while the block runs."""
+        ...
+
+
+class GrpcioHost:
+    """A process of our own: `grpc.aio` listens, signals tell."""
+
+    name = "grpcio"
+
+    def transport(self, metrics: Metrics) -> Transport:
+        return GrpcioTransport(metrics)
+
+    @asynccontextmanager
+    async def told(self, life: Lifecycle) -> AsyncGenerator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, life.ask)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
 
 
 async def serve(
@@ -83,6 +131,7 @@ async def serve(
     *,
     on_ready: Callable[[Bound], None] | None = None,
     stop: asyncio.Event | None = None,
+    host: Host | None = None,
 ) -> None:
     """Serves until SIGTERM, SIGINT or `stop`, then leaves in order and returns.
 
@@ -95,14 +144,15 @@ async def serve(
         clock: For the start time in the metrics.
         on_ready: Told the addresses once every listener is up and the app is ready.
         stop: Ends the serving, as a signal does.
+        host: What listens for calls and for signals; `grpc.aio` in this process unless named.
 
     Raises:
         RuntimeError, OSError: An address cannot be bound.
     """
-    life = _Lifecycle(stop)
+    life, host = Lifecycle(stop), host or GrpcioHost()
     metrics, tasks, gate = Metrics(), TaskGroupTracker(), AdmissionGate(settings.max_in_flight)
     metrics.watch_in_flight(lambda: gate.in_flight)
-    metrics.describe_process(clock.now().timestamp(), transport="grpcio")
+    metrics.describe_process(clock.now().timestamp(), transport=host.name)
 
     names = [binding.descriptor.full_name for binding in app.bindings]
     board = HealthBoard(names)
@@ -113,8 +163,8 @@ async def serve(
     chain = standard_chain(gate, metrics, tasks, app.authenticator)
 
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(_signals(life))
-        api, ops, ops_grpc = GrpcioTransport(metrics), OpsListener(metrics), GrpcioTransport(metrics)
+        await stack.enter_async_context(host.told(life))
+        api, ops, ops_grpc = host.transport(metrics), OpsListener(metrics), GrpcioTransport(metrics)
         stack.push_async_callback(ops_grpc.drain, 0.0)
         stack.push_async_callback(ops.close)
         stack.push_async_callback(tasks.drain, settings.drain_s)
@@ -142,7 +192,7 @@ async def serve(
     _log.info("left")
 
 
-async def _serve_until_stopped(app: App, board: HealthBoard, life: _Lifecycle, announce: Callable[[], None]) -> None:
+async def _serve_until_stopped(app: App, board: HealthBoard, life: Lifecycle, announce: Callable[[], None]) -> None:
     """Keeps health equal to `app.ready()` until the process is told to leave."""
     serving = announced = False
     while not life.leaving:
@@ -159,15 +209,3 @@ async def _serve_until_stopped(app: App, board: HealthBoard, life: _Lifecycle, a
 def _at(address: str, port: int) -> str:
     host, _ = split_address(address)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@asynccontextmanager
-async def _signals(life: _Lifecycle) -> AsyncGenerator[None]:
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, life.on_signal)
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)

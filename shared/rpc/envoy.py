@@ -1,0 +1,154 @@
+"""The transport inside Envoy: Envoy listens and speaks HTTP/2, this Python serves the calls.
+
+Life there: Envoy loads this module and waits in the ASGI lifespan until the services are built and their routes set;
+then it listens, and the process that started it (`envoy_parent`) says on which port. From that process comes the word
+to leave, too: Envoy itself knows no other answer to a signal than to end at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from shared.observe.logging import get_logger
+from shared.observe.metrics import Metrics
+from shared.rpc.envoy_app import EnvoyCalls, Scope
+from shared.rpc.envoy_control import CONTROL_FD, CONTROL_FOLDER, Control, Word
+from shared.rpc.envoy_request import Receive
+from shared.rpc.envoy_wire import Send
+from shared.rpc.live import LiveCalls
+from shared.rpc.routes import Route
+from shared.rpc.runtime import Lifecycle
+
+UNWIND_S = 1.0
+"""How long cancelled handlers get to clean up."""
+
+_log = get_logger(__name__)
+
+
+class EnvoyHost:
+    """The process around the services is an Envoy. Told by `Control`."""
+
+    name = "envoy"
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self.calls: EnvoyCalls | None = None
+        self.set = asyncio.Event()
+        """Routes are set, so that Envoy may begin to listen."""
+        self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """Where Envoy listens."""
+        self.ending = False
+        """The process ends whatever is in flight: there is nothing to wait for."""
+
+    def transport(self, metrics: Metrics) -> EnvoyTransport:
+        return EnvoyTransport(self, metrics)
+
+    @asynccontextmanager
+    async def told(self, life: Lifecycle) -> AsyncGenerator[None]:
+        listening = asyncio.create_task(self._listen(life), name="control")
+        try:
+            yield
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _listen(self, life: Lifecycle) -> None:
+        while (heard := await self._control.hear()) is not None:
+            word, more = heard
+            if word is Word.LISTENING and not self.port.done():
+                self.port.set_result(int(more))
+            elif word is Word.STOP:
+                life.ask()
+        _log.error("the process that started Envoy is gone; leaving")
+        shutil.rmtree(os.environ[CONTROL_FOLDER], ignore_errors=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def close_listener(self) -> None:
+        """Asks for no more connections, and for those that are there to be sent away."""
+        self._control.say(Word.DRAIN)
+
+
+class EnvoyTransport:
+    """Serves a route table on the listener that Envoy opens."""
+
+    def __init__(self, host: EnvoyHost, metrics: Metrics) -> None:
+        self._host = host
+        self._live = LiveCalls()
+        self._calls = EnvoyCalls(self._live, metrics)
+
+    async def start(self, address: str, routes: Mapping[str, Route]) -> int:
+        """Sets the routes, waits until Envoy listens and returns the port. The address is in Envoy's configuration."""
+        del address
+        self._calls.serve(routes)
+        self._host.calls = self._calls
+        self._host.set.set()
+        return await self._host.port
+
+    async def drain(self, grace_s: float) -> None:
+        """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left.
+
+        Streams of standard services, which would last for ever (a health watch), end with DRAINING at once.
+        """
+        self._live.leave()
+        self._host.close_listener()
+        if not await self._live.idle(0 if self._host.ending else grace_s):
+            self._calls.cut()
+            await self._live.idle(UNWIND_S)
+
+
+class EnvoyApplication:
+    """What Envoy loads: builds and serves the services within the ASGI lifespan, and hands them their calls.
+
+    Args:
+        serve: Builds the services and serves them under a host until they are told to leave.
+        expected: Errors whose message is enough.
+    """
+
+    def __init__(self, serve: Callable[[EnvoyHost], Awaitable[None]], expected: tuple[type[Exception], ...]) -> None:
+        self._serve = serve
+        self._expected = expected
+        self._calls: EnvoyCalls | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._calls is not None and scope["type"] == "http":
+            await self._calls(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        control = await Control.over(socket.socket(fileno=int(os.environ.pop(CONTROL_FD))))
+        host = EnvoyHost(control)
+        serving = asyncio.create_task(self._report(self._serve(host), control), name="serving")
+        begun = asyncio.create_task(host.set.wait())
+        await asyncio.wait({serving, begun}, return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+        if host.calls is None:
+            await send({"type": "lifespan.startup.failed", "message": "the services did not start"})
+            return
+        self._calls = host.calls
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        host.ending = True
+        serving.cancel()
+        await asyncio.wait({serving})
+        control.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _report(self, serving: Awaitable[None], control: Control) -> None:
+        """Serves, and says how that ended."""
+        try:
+            await serving
+        except self._expected as error:
+            control.say(Word.FAILED, str(error))
+        except Exception as error:  # noqa: BLE001 - the end of the line: whatever it is goes to the log and ends the process
+            _log.error("serving failed", exc_info=error)
+            control.say(Word.FAILED, f"{type(error).__name__}, see the log")
+        else:
+            control.say(Word.LEFT)

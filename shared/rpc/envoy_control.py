@@ -1,0 +1,65 @@
+"""What the process that started Envoy and the Python inside Envoy say to each other, over a socket pair.
+
+Its end is as telling as its words: neither side outlives the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from enum import StrEnum
+from typing import Final
+
+CONTROL_FD: Final = "_LICTOR_CONTROL_FD"
+"""The environment variable that tells the Python inside Envoy which descriptor its end is. No setting."""
+
+CONTROL_FOLDER: Final = "_LICTOR_CONTROL_FOLDER"
+"""Likewise, where Envoy's files are: the inside removes them when whoever made them is gone."""
+
+
+class Word(StrEnum):
+    """What can be said."""
+
+    LISTENING = "listening"
+    """To the inside: Envoy takes calls, on the port that follows."""
+    STOP = "stop"
+    """To the inside: leave in order; said again: hurry."""
+    DRAIN = "drain"
+    """To the outside: close the listener and send connections away."""
+    FAILED = "failed"
+    """To the outside: serving ended for the reason that follows."""
+    LEFT = "left"
+    """To the outside: the last call is answered and everything is closed."""
+
+
+class Control:
+    """One end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> Control:
+        """Takes an end of the pair."""
+        return cls(*await asyncio.open_unix_connection(sock=end))
+
+    def say(self, word: Word, more: str | int = "") -> None:
+        """Says a word; to nobody, when the other side is gone."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps([word.value, str(more)]).encode() + b"\n")
+
+    async def hear(self) -> tuple[Word, str] | None:
+        """The next word with what follows it; None when the other side is gone."""
+        try:
+            line = await self._reader.readline()
+        except OSError:
+            return None
+        if not line.endswith(b"\n"):
+            return None
+        word, more = json.loads(line)
+        return Word(word), more
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,59 @@
+"""The echo service of `tests.helpers.echo` inside Envoy: as a program it starts Envoy, as a module Envoy loads it.
+
+A request says what its handler does: `sleep:0.5`, `fail`, `big:1000`; anything else is echoed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
+
+from shared.clock import SystemClock
+from shared.errors import DomainError, Reason
+from shared.observe.logging import configure
+from shared.rpc.context import CallContext
+from shared.rpc.envoy import EnvoyApplication, EnvoyHost
+from shared.rpc.envoy_bootstrap import EnvoySettings
+from shared.rpc.envoy_parent import run_envoy
+from shared.rpc.routes import ServiceBinding
+from shared.rpc.runtime import App, ServeSettings, serve
+from tests.helpers.echo import ECHO, EchoAuthenticator, EchoServicer
+
+
+async def behave(request: CreateLicenseRequest, context: CallContext) -> str:
+    verb, _, value = request.display_name.partition(":")
+    match verb:
+        case "sleep":
+            await asyncio.sleep(float(value))
+            return "slept"
+        case "fail":
+            raise DomainError(Reason.LICENSE_NOT_FOUND, "no 100% näive license", metadata={"id": "lic_1"})
+        case "big":
+            return "x" * int(value)
+        case "metadata":
+            return "\n".join(f"{key}={value!r}" for key, value in context.invocation_metadata())
+        case "trail":
+            await context.send_initial_metadata((("first", "1"), ("first-bin", b"\0\1")))
+            context.set_trailing_metadata((("last", "2"), ("last-bin", b"\xff")))
+            return context.peer()
+        case _:
+            return request.display_name
+
+
+async def _serve(host: EnvoyHost) -> None:
+    configure(json=False, level="info")
+    servicer = EchoServicer()
+    servicer.behaviour = behave
+    api, ops, ops_grpc = (os.environ[f"LICTOR_{name}_ADDR"] for name in ("API", "OPS", "OPS_GRPC"))
+    app = App([ServiceBinding(ECHO, servicer)], EchoAuthenticator(), lambda: True)
+    await serve(app, ServeSettings(api, ops, ops_grpc, lame_duck_s=0, drain_s=1), SystemClock(), host=host)
+
+
+app: Final = EnvoyApplication(_serve, (OSError,))
+
+if __name__ == "__main__":
+    configure(json=False, level="info")
+    asyncio.run(run_envoy(EnvoySettings(os.environ["LICTOR_API_ADDR"], "tests.helpers.envoy_echo:app", False), 20))
