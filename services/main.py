@@ -19,11 +19,15 @@ from services.machine.settings import Settings as MachineSettings
 from services.webhook import app as webhook
 from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
-from shared.observe.logging import configure
-from shared.rpc.runtime import App, ServeSettings, serve
-from shared.settings import LogFormat, ProcessSettings, SettingsError, Target, refuse_unknown
+from shared.observe.logging import configure, get_logger
+from shared.rpc.envoy_bootstrap import EnvoySettings, obstacle
+from shared.rpc.envoy_parent import QUIT_WITHIN_S, run_envoy
+from shared.rpc.runtime import App, Host, ServeSettings, serve
+from shared.settings import LogFormat, ProcessSettings, SettingsError, Target, Transport, refuse_unknown
 
 Build = Callable[[Any, Clock], AbstractAsyncContextManager[App]]
+
+ENVOY_APPLICATION: Final = "services.envoy_entry:app"
 
 TARGETS: Final[dict[Target, tuple[type[ProcessSettings], Build]]] = {
     Target.LICENSE: (LicenseSettings, license_.build),
@@ -59,9 +63,40 @@ async def run() -> None:
     target = read_target()
     settings = read_settings(target)
     configure(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+    match chosen_transport(settings.transport):
+        case Transport.GRPCIO:
+            await serve_target(target, settings)
+        case Transport.ENVOY:
+            envoy = EnvoySettings(settings.api_addr, ENVOY_APPLICATION, settings.log_format is LogFormat.JSON)
+            await run_envoy(envoy, settings.lame_duck_s + 2 * settings.drain_s + QUIT_WITHIN_S)
+        case Transport.AUTO:
+            raise AssertionError("auto was resolved")
+
+
+async def serve_target(target: Target, settings: ProcessSettings, host: Host | None = None) -> None:
+    """Builds a target and serves it: in this process, or within what `host` says is around."""
     clock = SystemClock()
     async with TARGETS[target][1](settings, clock) as app:
-        await serve(app, _serve_settings(settings), clock)
+        await serve(app, _serve_settings(settings), clock, host=host)
+
+
+def chosen_transport(wanted: Transport) -> Transport:
+    """The transport that a process runs on: never `auto`. One line of the log says what was chosen for it, and why.
+
+    Raises:
+        SettingsError: Envoy was named and cannot be.
+    """
+    if wanted is Transport.GRPCIO:
+        return wanted
+    why_not = obstacle()
+    if wanted is Transport.ENVOY:
+        if why_not is not None:
+            raise SettingsError(f"LICTOR_TRANSPORT is envoy, but {why_not}")
+        return wanted
+    chosen = Transport.ENVOY if why_not is None else Transport.GRPCIO
+    why = why_not or "pyvoy and a shared libpython are here"
+    get_logger(__name__).info("transport chosen", transport=chosen.value, why=why)
+    return chosen
 
 
 def _serve_settings(settings: ProcessSettings) -> ServeSettings:

@@ -35,9 +35,12 @@ class Target(StrEnum):
 
 
 class Transport(StrEnum):
-    """How a process is called. More come with their own bindings."""
+    """How a process is called; see docs/transports.md."""
 
     GRPCIO = "grpcio"
+    ENVOY = "envoy"
+    AUTO = "auto"
+    """Envoy where it can be, grpcio elsewhere. For machines of one's own: a deployment names what it runs on."""
 
 
 class LogFormat(StrEnum):

@@ -20,7 +20,7 @@ from shared.embedded.state import StateDirectory
 from shared.embedded.valkey import EmbeddedValkey
 
 DEFAULTS: Final = {
-    "LICTOR_TRANSPORT": "grpcio",
+    "LICTOR_TRANSPORT": "auto",
     "LICTOR_REFLECTION": "true",
     "LICTOR_LOG_FORMAT": "text",
     "LICTOR_LAME_DUCK_S": "0",  # no balancer looks at a private stack, so nobody needs time to notice that it goes
