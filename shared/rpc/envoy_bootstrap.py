@@ -81,10 +81,16 @@ def environment() -> Mapping[str, str]:
     preload = "DYLD_INSERT_LIBRARIES" if sys.platform == "darwin" else "LD_PRELOAD"
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "PYTHONPATH": os.pathsep.join([*(path or str(Path.cwd()) for path in sys.path), *_in_place()]),
         "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
         preload: os.pathsep.join(filter(None, (str(libpython), os.environ.get(preload)))),
     }
+
+
+def _in_place() -> list[str]:
+    """Where packages of ours are that are installed in place: their finder is not run by every embedded Python."""
+    found = (importlib.util.find_spec(name) for name in ("lictor", "services", "shared"))
+    return [str(Path(spec.origin).parent.parent) for spec in found if spec is not None and spec.origin is not None]
 
 
 def write_bootstrap(folder: Path, settings: EnvoySettings) -> None:
