@@ -14,7 +14,7 @@ import typer
 from shared.crypto.root_secret import RootSecretError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
-from shared.rpc.envoy_bootstrap import EnvoyError
+from shared.rpc.envoy.program import EnvoyError
 from shared.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

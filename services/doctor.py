@@ -24,7 +24,7 @@ from shared.db.migrate import MigrationError
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import LOGIN_ROLES, Role, RoleRefusedError
 from shared.embedded.state import StateDirectory
-from shared.rpc.envoy_bootstrap import obstacle
+from shared.rpc.envoy.program import obstacle
 from shared.settings import ProcessSettings, SettingsError
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)

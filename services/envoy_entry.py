@@ -11,7 +11,7 @@ from shared.crypto.root_secret import RootSecretError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
 from shared.observe.logging import configure
-from shared.rpc.envoy import EnvoyApplication, EnvoyHost
+from shared.rpc.envoy.host import EnvoyApplication, EnvoyHost
 from shared.settings import LogFormat, SettingsError
 
 _EXPECTED: Final = (

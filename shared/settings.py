@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "LICTOR_"
@@ -65,6 +65,9 @@ class ProcessSettings(BaseSettings):
     api_addr: str = "127.0.0.1:7420"
     """Where the services answer, host:port. Port 0 takes a free one."""
 
+    json_addr: str | None = None
+    """Where the services answer JSON over HTTP, host:port; absent: nowhere. Needs the transport envoy."""
+
     ops_addr: str = "127.0.0.1:7421"
     """Where /livez, /readyz and /metrics answer over HTTP."""
 
@@ -79,6 +82,21 @@ class ProcessSettings(BaseSettings):
 
     root_secret_file: Path
     """The root secret: lines `<version> <hex>`, mode 0600."""
+
+    tls_cert_file: Path | None = None
+    """The certificate that the services' listeners show, PEM, its intermediates after it; absent: no TLS."""
+
+    tls_key_file: Path | None = None
+    """The private key of that certificate, PEM."""
+
+    tls_client_ca_file: Path | None = None
+    """Authorities of callers' certificates, PEM. With it every caller must show one."""
+
+    trusted_proxies: int = Field(default=0, ge=0)
+    """How many proxies in front are believed about the address of a caller."""
+
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that serve on the same port, one per core."""
 
     pool_size: int = 8
     """Connections per database role."""

@@ -26,8 +26,9 @@ class FactsAuthenticator:
         self._facts = facts
         self._hasher = hasher
 
-    async def authenticate(self, authorization: str | None) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
         """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one."""
+        del peer_identity
         scheme, _, key = (authorization or "").partition(" ")
         prefix = api_keys.parse(key) if scheme.lower() == "bearer" else None
         match prefix:

@@ -11,13 +11,14 @@ from shared.tenancy import Principal
 
 
 class Authenticator(Protocol):
-    """Turns the `authorization` metadata into a principal."""
+    """Turns a call's credential into a principal."""
 
-    async def authenticate(self, authorization: str | None) -> Principal:
-        """The caller behind a credential.
+    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+        """The caller behind a credential. The `authorization` counts when there is one, else the certificate.
 
         Args:
             authorization: The value as sent, such as `Bearer sk_test_...`; None when there is none.
+            peer_identity: The URI in the caller's certificate; empty when it has shown none.
 
         Raises:
             DomainError: CREDENTIALS_INVALID.
@@ -36,7 +37,8 @@ def authentication(authenticator: Authenticator) -> Middleware:
             values = context.take_authorization()
             if len(values) > 1:
                 raise DomainError(Reason.CREDENTIALS_INVALID, "more than one authorization was sent")
-            context.set_principal(await authenticator.authenticate(values[0] if values else None))
+            authorization = values[0] if values else None
+            context.set_principal(await authenticator.authenticate(authorization, context.peer_identity()))
             return await inner(context, body)
 
         return call

@@ -42,6 +42,10 @@ class Wire(Protocol):
         """The other end's address, such as `ipv4:127.0.0.1:5000`."""
         ...
 
+    def peer_identity(self) -> str:
+        """The URI in the certificate that the other end has shown and proven; empty when it has shown none."""
+        ...
+
     async def send(self, message: bytes) -> None:
         """Sends one message of a response stream."""
         ...
@@ -152,6 +156,10 @@ class CallContext:
 
     def peer(self) -> str:
         return self._wire.peer()
+
+    def peer_identity(self) -> str:
+        """The URI in the caller's certificate, such as a SPIFFE ID; empty without mutual TLS."""
+        return self._wire.peer_identity()
 
     async def abort(self, code: object, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """Ends the call with a gRPC code. Raises `CallAbortedError`, which must not be swallowed."""

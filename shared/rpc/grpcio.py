@@ -50,6 +50,9 @@ class _GrpcioWire:
     def peer(self) -> str:
         return self._context.peer()
 
+    def peer_identity(self) -> str:
+        return ""
+
     async def send(self, message: bytes) -> None:
         await self._context.write(message)
 

@@ -117,7 +117,8 @@ class EchoAuthenticator:
 
     SCOPES: Final = {"Bearer all": {"echo:read", "echo:write"}, "Bearer reader": {"echo:read"}}
 
-    async def authenticate(self, authorization: str | None) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+        del peer_identity
         scopes = self.SCOPES.get(authorization or "")
         if scopes is None:
             raise DomainError(Reason.CREDENTIALS_INVALID, "the credential is absent or unknown")
@@ -129,6 +130,9 @@ class NoWire:
 
     def peer(self) -> str:
         return "test"
+
+    def peer_identity(self) -> str:
+        return ""
 
     async def send(self, message: bytes) -> None:
         raise AssertionError("nothing is streamed here")

@@ -15,9 +15,9 @@ from shared.clock import SystemClock
 from shared.errors import DomainError, Reason
 from shared.observe.logging import configure
 from shared.rpc.context import CallContext
-from shared.rpc.envoy import EnvoyApplication, EnvoyHost
-from shared.rpc.envoy_bootstrap import EnvoySettings
-from shared.rpc.envoy_parent import run_envoy
+from shared.rpc.envoy.bootstrap import EnvoySettings
+from shared.rpc.envoy.host import EnvoyApplication, EnvoyHost
+from shared.rpc.envoy.parent import run_envoy
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App, ServeSettings, serve
 from tests.helpers.echo import ECHO, EchoAuthenticator, EchoServicer

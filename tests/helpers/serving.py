@@ -21,7 +21,7 @@ from shared.embedded.ports import Listen, free_listen
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.embedded.process import GuardedProcess, Program
 from shared.embedded.serving import SERVE
-from shared.rpc.envoy_bootstrap import obstacle
+from shared.rpc.envoy.program import obstacle
 from shared.rpc.runtime import Bound
 from tests.helpers.embedded import TREE
 from tests.helpers.suite import Suite, new_settings

@@ -11,12 +11,12 @@ import pytest
 
 from shared.errors import Code, DomainError, Reason
 from shared.observe.metrics import Metrics
-from shared.rpc import envoy_request
 from shared.rpc.context import CallContext
-from shared.rpc.envoy_app import EnvoyCalls
-from shared.rpc.envoy_bootstrap import EnvoySettings, bootstrap
-from shared.rpc.envoy_wire import Event
-from shared.rpc.grpc_frames import frame
+from shared.rpc.envoy import request as envoy_request
+from shared.rpc.envoy.bootstrap import EnvoySettings, bootstrap
+from shared.rpc.envoy.calls import EnvoyCalls
+from shared.rpc.envoy.frames import frame
+from shared.rpc.envoy.wire import Event
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Body, Endpoint, Route, method_spec
 from tests.helpers.echo import ECHO, SERVICE

@@ -11,8 +11,8 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from shared.errors import Code, DomainError
 from shared.rpc.context import CallAbortedError
-from shared.rpc.grpc_frames import GZIP, FrameReader, frame, whole_message
-from shared.rpc.grpc_headers import RequestHeaders, metadata_headers, status_headers
+from shared.rpc.envoy.frames import GZIP, FrameReader, frame, whole_message
+from shared.rpc.envoy.headers import RequestHeaders, metadata_headers, status_headers
 
 LIMIT = 1024 * 1024
 

@@ -39,6 +39,9 @@ class Recording:
     def peer(self) -> str:
         return "test"
 
+    def peer_identity(self) -> str:
+        return ""
+
     async def send(self, message: bytes) -> None:
         self.sent.append(message)
 

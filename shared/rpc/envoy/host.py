@@ -1,7 +1,7 @@
 """The transport inside Envoy: Envoy listens and speaks HTTP/2, this Python serves the calls.
 
 Life there: Envoy loads this module and waits in the ASGI lifespan until the services are built and their routes set;
-then it listens, and the process that started it (`envoy_parent`) says on which port. From that process comes the word
+then it listens, and the process that started it (`parent`) says on which port. From that process comes the word
 to leave, too: Envoy itself knows no other answer to a signal than to end at once.
 """
 
@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager
 
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
-from shared.rpc.envoy_app import EnvoyCalls, Scope
-from shared.rpc.envoy_control import CONTROL_FD, CONTROL_FOLDER, Control, Word
-from shared.rpc.envoy_request import Receive
-from shared.rpc.envoy_wire import Send
+from shared.rpc.envoy.calls import EnvoyCalls, Scope
+from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
+from shared.rpc.envoy.request import Receive
+from shared.rpc.envoy.wire import Send
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Route
 from shared.rpc.runtime import Lifecycle

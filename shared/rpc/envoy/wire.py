@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from shared.rpc.context import Metadata
-from shared.rpc.grpc_frames import frame
-from shared.rpc.grpc_headers import CONTENT_TYPE, STATUS_OK, HeaderList, metadata_headers, status_headers
+from shared.rpc.envoy.frames import frame
+from shared.rpc.envoy.headers import CONTENT_TYPE, STATUS_OK, HeaderList, metadata_headers, status_headers
 
 Event: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
@@ -43,6 +43,9 @@ class AsgiWire:
             return "unknown"
         host, port = self._client
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def peer_identity(self) -> str:
+        return ""
 
     def left(self) -> asyncio.CancelledError:
         """Notes that the caller has left, and makes what ends its handler."""

@@ -13,7 +13,7 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from shared.errors import Code
 from shared.rpc.context import CallAbortedError, Metadata
-from shared.rpc.grpc_frames import IDENTITY
+from shared.rpc.envoy.frames import IDENTITY
 from shared.rpc.status import DETAILS_KEY
 
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]

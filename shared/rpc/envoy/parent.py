@@ -20,8 +20,9 @@ from typing import Final
 import aiohttp
 
 from shared.observe.logging import get_logger
-from shared.rpc.envoy_bootstrap import ADMIN_SOCKET, EnvoyError, EnvoySettings, command, environment, write_bootstrap
-from shared.rpc.envoy_control import CONTROL_FD, CONTROL_FOLDER, Control, Word
+from shared.rpc.envoy.bootstrap import ADMIN_SOCKET, API, EnvoySettings, write_bootstrap
+from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
+from shared.rpc.envoy.program import EnvoyError, command, environment
 from shared.rpc.ops import split_address
 
 LISTENING_WITHIN_S: Final = 60.0
@@ -140,7 +141,8 @@ class _Envoy:
                     return None
             async with self._admin.get("http://envoy/listeners?format=json") as listeners:
                 for listener in (await listeners.json(content_type=None))["listener_statuses"]:
-                    return int(listener["local_address"]["socket_address"]["port_value"])
+                    if listener["name"] == API:
+                        return int(listener["local_address"]["socket_address"]["port_value"])
         return None
 
     async def _listen(self) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 from shared.errors import Code, DomainError
 from shared.rpc.context import CallAbortedError
 from shared.rpc.deadlines import DEFAULT_S
-from shared.rpc.envoy_wire import AsgiWire, Event
-from shared.rpc.grpc_frames import ACCEPTED_ENCODINGS, IDENTITY, FrameReader, whole_message
+from shared.rpc.envoy.frames import ACCEPTED_ENCODINGS, IDENTITY, FrameReader, whole_message
+from shared.rpc.envoy.wire import AsgiWire, Event
 
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 

@@ -11,9 +11,9 @@ from shared.observe.metrics import UNKNOWN, Metrics
 from shared.rpc.admission import draining
 from shared.rpc.context import CallAbortedError, CallContext
 from shared.rpc.deadlines import too_short
-from shared.rpc.envoy_request import Receive, Request
-from shared.rpc.envoy_wire import AsgiWire, Send
-from shared.rpc.grpc_headers import NO_HEADERS, RequestHeaders
+from shared.rpc.envoy.headers import NO_HEADERS, RequestHeaders
+from shared.rpc.envoy.request import Receive, Request
+from shared.rpc.envoy.wire import AsgiWire, Send
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Endpoint, MethodSpec, Route
 from shared.rpc.status import status_of

@@ -1,0 +1,1 @@
+"""The transport inside Envoy. See docs/transports.md."""

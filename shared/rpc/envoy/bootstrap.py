@@ -1,0 +1,101 @@
+"""Envoy's configuration. It is ours from end to end; of pyvoy it takes the filter that holds the Python."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from shared.rpc.envoy.listener import TYPES, listener
+from shared.rpc.envoy.program import CONFIG, module
+from shared.rpc.tls import TlsFiles
+
+MAX_CONNECTIONS: Final = 10_000
+PREMATURE_RESETS: Final = 2_000
+"""Envoy closes a connection once half as many of its requests were reset by the client within a second, unanswered, if
+they are most of its requests. The default, 500, is reached by an honest client with tight deadlines; beyond 1,000 resets
+in a burst Envoy's HTTP/2 codec closes the connection anyway."""
+ADMIN_SOCKET: Final = "admin.sock"
+API: Final = "api"
+"""The name of the listener for gRPC."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoySettings:
+    """What differs from process to process.
+
+    Attributes:
+        api_addr: Where calls are taken, host:port; port 0 takes a free one.
+        application: The ASGI application, `module:name`.
+        json_logs: Whether Envoy's own log lines are JSON.
+        json_addr: Where JSON over HTTP is taken, host:port; None for nowhere.
+        tls: The certificate to show, on both; None for plain text.
+        trusted_proxies: How many proxies in front may be believed about `x-forwarded-for`.
+        share_port: Whether other processes of this deployment listen on the same ports.
+    """
+
+    api_addr: str
+    application: str
+    json_logs: bool
+    json_addr: str | None = None
+    tls: TlsFiles | None = None
+    trusted_proxies: int = 0
+    share_port: bool = False
+
+
+def write_bootstrap(folder: Path, settings: EnvoySettings) -> None:
+    """Writes the configuration, which nobody else may read: arguments can be seen by every user of a machine."""
+    path = folder / CONFIG
+    path.touch(0o600)
+    path.write_text(json.dumps(bootstrap(folder, settings), indent=1))
+
+
+def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
+    """The configuration of an Envoy whose files are in `folder`."""
+    python = python_filter(settings.application)
+    api = listener(
+        API, settings.api_addr, [python], codec="HTTP2",
+        trusted_proxies=settings.trusted_proxies, share_port=settings.share_port,
+    )  # fmt: skip
+    made: dict[str, Any] = {
+        # Everyone who reaches the admin interface can end the process: the folder is 0700 and the socket 0600.
+        "admin": {"address": {"pipe": {"path": str(folder / ADMIN_SOCKET), "mode": 0o600}}},
+        "layered_runtime": {
+            "layers": [
+                {"name": "limits", "static_layer": {"overload.premature_reset_total_stream_count": PREMATURE_RESETS}}
+            ]
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": MAX_CONNECTIONS,
+                    },
+                }
+            ]
+        },
+        "static_resources": {"listeners": [api]},
+    }
+    if settings.json_logs:
+        form = {"timestamp": "%Y-%m-%dT%T.%FZ", "level": "%l", "module": "envoy.%n", "event": "%j"}
+        made["application_log_config"] = {"log_format": {"json_format": form}}
+    return made
+
+
+def python_filter(application: str) -> dict[str, Any]:
+    """The filter that hands requests to the application."""
+    # One event loop: all that a service holds in memory belongs to it.
+    python = {"app": application, "interface": "asgi", "root_path": "", "lifespan": True, "worker_threads": 1}
+    return {
+        "name": "pyvoy",
+        "typed_config": {
+            "@type": f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {"module": {"local": {"filename": str(module())}}},
+            "filter_name": "pyvoy",
+            "terminal_filter": True,
+            "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(python)},
+        },
+    }
