@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Final, TextIO, cast
+from typing import Final, Protocol, TextIO, cast
 
 import structlog
 from google.protobuf.descriptor import FieldDescriptor
@@ -22,8 +22,19 @@ from google.protobuf.message import Message
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 REDACTED: Final = "[redacted]"
-CALL_ID: Final[ContextVar[str]] = ContextVar("lictor_call_id", default="")
-"""The id of the call being served; every line logged meanwhile carries it as `call_id`."""
+
+
+class Call(Protocol):
+    """A call being served."""
+
+    @property
+    def call_id(self) -> str:
+        """Its id."""
+        ...
+
+
+CALL: Final[ContextVar[Call | None]] = ContextVar("lictor_call", default=None)
+"""The call being served; every line logged meanwhile carries its id as `call_id`."""
 
 _SECRET_KEYS: Final = frozenset(
     {"authorization", "password", "secret", "api_key", "license_key", "token", "dsn", "private_key", "pepper", "cookie"}
@@ -91,8 +102,9 @@ def _drop_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 def _add_call_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    if call_id := CALL_ID.get():
-        event.setdefault("call_id", call_id)
+    call = CALL.get()
+    if call is not None:
+        event.setdefault("call_id", call.call_id)
     return event
 
 

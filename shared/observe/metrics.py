@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, Info, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 UNKNOWN: Final = "unknown"
 """The labels of calls to methods that do not exist: callers choose those names, so they never become labels."""
@@ -16,35 +20,63 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class CallRecorder:
-    """The metrics of one method, its labels bound once."""
+    """The metrics of one method: plain numbers, since every call pays for them. They belong to the event loop."""
 
-    __slots__ = ("_calls", "_method", "_ok", "_outlived", "_seconds", "_service")
+    __slots__ = ("buckets", "ends", "ok_count", "outlived_count", "total_s")
 
-    def __init__(self, calls: Counter, seconds: Histogram, outlived: Counter, service: str, method: str) -> None:
-        self._calls = calls
-        self._service = service
-        self._method = method
-        self._ok = calls.labels(service, method, "OK", "")
-        self._seconds = seconds.labels(service, method)
-        self._outlived = outlived.labels(service, method)
+    def __init__(self) -> None:
+        self.ok_count = 0
+        self.ends: dict[tuple[str, str], int] = {}
+        """Calls that were not answered, by code and reason."""
+        self.buckets = [0] * (len(_BUCKETS) + 1)
+        """Calls by the first bound that their time does not exceed."""
+        self.total_s = 0.0
+        self.outlived_count = 0
 
     def ok(self, seconds: float) -> None:
         """Counts a call that was answered."""
-        self._ok.inc()
-        self._seconds.observe(seconds)
+        self.ok_count += 1
+        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
+        self.total_s += seconds
 
     def failed(self, code: str, reason: str, seconds: float) -> None:
         """Counts a call that ended in an error: the gRPC code's name, and our reason or the empty string."""
-        self._calls.labels(self._service, self._method, code, reason).inc()
-        self._seconds.observe(seconds)
+        self.refused(code, reason)
+        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
+        self.total_s += seconds
 
     def refused(self, code: str, reason: str) -> None:
         """Counts a call that never began; refusals would only blur the histogram of times."""
-        self._calls.labels(self._service, self._method, code, reason).inc()
+        self.ends[code, reason] = self.ends.get((code, reason), 0) + 1
 
     def outlived(self) -> None:
         """Counts a write that went on after its caller had given up; its own end is counted when it ends."""
-        self._outlived.inc()
+        self.outlived_count += 1
+
+
+class _Calls(Collector):
+    """Shows what the recorders counted when somebody scrapes."""
+
+    def __init__(self) -> None:
+        self.recorders: dict[tuple[str, str], CallRecorder] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "lictor_calls", "Calls by how they ended.", labels=["service", "method", "code", "reason"]
+        )
+        outlived = CounterMetricFamily(
+            "lictor_writes_outlived", "Writes that went on after their caller gave up.", labels=["service", "method"]
+        )
+        seconds = HistogramMetricFamily(
+            "lictor_call_seconds", "Time from admission to answer.", labels=["service", "method"]
+        )
+        for names, recorder in self.recorders.items():
+            for ended, count in {("OK", ""): recorder.ok_count, **recorder.ends}.items():
+                calls.add_metric([*names, *ended], count)
+            outlived.add_metric(names, recorder.outlived_count)
+            bounds = [*map(str, _BUCKETS), "+Inf"]
+            seconds.add_metric(names, list(zip(bounds, accumulate(recorder.buckets), strict=True)), recorder.total_s)
+        yield from (calls, outlived, seconds)
 
 
 class Metrics:
@@ -54,26 +86,15 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._calls = Counter(
-            "lictor_calls", "Calls by how they ended.", ["service", "method", "code", "reason"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "lictor_call_seconds", "Time from admission to answer.", ["service", "method"],
-            buckets=_BUCKETS, registry=self.registry,
-        )  # fmt: skip
-        self._outlived = Counter(
-            "lictor_writes_outlived",
-            "Writes that went on after their caller gave up.",
-            ["service", "method"],
-            registry=self.registry,
-        )
+        self._calls = _Calls()
+        self.registry.register(self._calls)
         self._in_flight = Gauge("lictor_in_flight", "Calls admitted and not yet answered.", registry=self.registry)
         self._process = Info("lictor_process", "What this process is.", registry=self.registry)
         self._started = Gauge("lictor_process_started_seconds", "When it started, Unix time.", registry=self.registry)
 
     def recorder(self, service: str, method: str) -> CallRecorder:
         """The metrics of one method. Names must come from descriptors, never from a caller."""
-        return CallRecorder(self._calls, self._seconds, self._outlived, service, method)
+        return self._calls.recorders.setdefault((service, method), CallRecorder())
 
     def watch_in_flight(self, count: Callable[[], int]) -> None:
         """Reads `lictor_in_flight` from `count` at each scrape."""

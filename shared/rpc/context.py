@@ -15,7 +15,7 @@ from typing import Final, NoReturn, Protocol, TypeAlias, cast
 from google.protobuf.message import Message
 
 from shared.ids import Prefix, new_id
-from shared.observe.logging import CALL_ID
+from shared.observe.logging import CALL
 from shared.tenancy import Principal
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
@@ -57,7 +57,10 @@ class Wire(Protocol):
 
 def metadata_bytes(metadata: Iterable[tuple[str, str | bytes]]) -> int:
     """The size of metadata as HTTP/2 counts it."""
-    return sum(len(key) + len(value) + ENTRY_OVERHEAD_BYTES for key, value in metadata)
+    size = 0
+    for key, value in metadata:
+        size += len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+    return size
 
 
 def _status_number(code: object) -> int:
@@ -73,11 +76,9 @@ class CallContext:
     Attributes:
         method: The method's path, `/package.Service/Method`.
         service: The service's full name.
-        call_id: The id of this call in logs and in `RequestInfo`.
         deadline: When the handler must have answered, in the event loop's time; infinite where there is none.
         time_left_s: Seconds that the caller gave, read once on arrival; None when it gave no deadline.
         arrived: The event loop's time of arrival.
-        trace_id: The W3C trace id, when the caller sent one.
         metadata_size: Bytes of inbound metadata, as HTTP/2 counts them.
         outliving: A write that goes on though its caller gave up.
         trailing: Metadata to send after the answer.
@@ -86,16 +87,14 @@ class CallContext:
     """
 
     __slots__ = (
-        "_authorization", "_callbacks", "_cancelled", "_done", "_metadata", "_principal", "_wire", "arrived", "call_id",
-        "code", "deadline", "details", "metadata_size", "method", "outliving", "service", "time_left_s", "trace_id",
-        "trailing",
+        "_call_id", "_callbacks", "_cancelled", "_credential_taken", "_done", "_metadata", "_principal", "_wire", "arrived",
+        "code", "deadline", "details", "metadata_size", "method", "outliving", "service", "time_left_s", "trailing",
     )  # fmt: skip
 
     def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
+        CALL.set(self)
         self.method = method
         self.service = service
-        self.call_id = new_id(Prefix.CALL)
-        CALL_ID.set(self.call_id)
         self.arrived = asyncio.get_running_loop().time()
         self.time_left_s = time_left_s
         self.deadline = math.inf if time_left_s is None else self.arrived + time_left_s
@@ -103,20 +102,30 @@ class CallContext:
         self.trailing: Metadata = ()
         self.code = 0
         self.details = ""
-        self.trace_id: str | None = None
         self.metadata_size = metadata_bytes(metadata)
+        self._call_id = ""
         self._wire = wire
         self._metadata = metadata
         self._principal: Principal | None = None
-        self._callbacks: list[Callable[[CallContext], None]] = []
+        self._callbacks: list[Callable[[CallContext], None]] | None = None
+        self._credential_taken = False
         self._done = False
         self._cancelled = False
-        self._authorization: list[str] = []
-        for key, value in metadata:
-            if key == "authorization":
-                self._authorization.append(value if isinstance(value, str) else "")
-            elif key == "traceparent" and isinstance(value, str) and (found := _TRACEPARENT.match(value)):
-                self.trace_id = found[1]
+
+    @property
+    def call_id(self) -> str:
+        """The id of this call in logs and in `RequestInfo`, made when it is first asked for: most calls need none."""
+        if not self._call_id:
+            self._call_id = new_id(Prefix.CALL)
+        return self._call_id
+
+    @property
+    def trace_id(self) -> str | None:
+        """The W3C trace id, when the caller sent one."""
+        for key, value in self._metadata:
+            if key == "traceparent" and isinstance(value, str) and (found := _TRACEPARENT.match(value)):
+                return found[1]
+        return None
 
     @property
     def principal(self) -> Principal:
@@ -135,8 +144,10 @@ class CallContext:
 
     def take_authorization(self) -> list[str]:
         """The `authorization` values, for the authentication layer. Afterwards they are gone: no handler sees them."""
-        taken, self._authorization = self._authorization, []
-        return taken
+        if self._credential_taken:
+            return []
+        self._credential_taken = True
+        return [value if isinstance(value, str) else "" for key, value in self._metadata if key == "authorization"]
 
     def remaining_s(self) -> float:
         """Seconds until the deadline, never negative."""
@@ -186,6 +197,8 @@ class CallContext:
 
     def add_done_callback(self, callback: Callable[[CallContext], None]) -> None:
         """Calls back once the answer is sent or the caller is gone."""
+        if self._callbacks is None:
+            self._callbacks = []
         self._callbacks.append(callback)
 
     def done(self) -> bool:
@@ -203,5 +216,5 @@ class CallContext:
     def finish(self) -> None:
         """Says that the call is over and runs the callbacks; for the transport."""
         self._done = True
-        for callback in self._callbacks:
+        for callback in self._callbacks or ():
             callback(self)

@@ -21,6 +21,7 @@ from shared.observe.logging import get_logger
 from shared.observe.metrics import CallRecorder, Metrics
 from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+from shared.rpc.stepping import resume
 from shared.tasks import TaskGroupTracker
 
 DEFAULT_S: Final = 10.0
@@ -86,11 +87,16 @@ def deadlines(tasks: TaskGroupTracker, metrics: Metrics, write_bound_s: float = 
 
 def _read(inner: Endpoint) -> Endpoint:
     async def call(context: CallContext, body: Body) -> bytes | None:
+        running = inner(context, body)
+        try:
+            waiting_for = running.send(None)
+        except StopIteration as answered:
+            return answered.value
         if math.isinf(context.deadline):
-            return await inner(context, body)
+            return await resume(running, waiting_for)
         try:
             async with asyncio.timeout_at(context.deadline):
-                return await inner(context, body)
+                return await resume(running, waiting_for)
         except TimeoutError:
             raise _ran_out(context) from None
 

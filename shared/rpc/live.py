@@ -15,19 +15,17 @@ class LiveCalls:
 
     def __init__(self) -> None:
         self._count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
         self._leaving = asyncio.Event()
 
     def begin(self) -> None:
         """A call arrived."""
         self._count += 1
-        self._idle.clear()
 
     def end(self) -> None:
         """A call was answered, or its caller is gone."""
         self._count -= 1
-        if self._count == 0:
+        if self._count == 0 and self._idle is not None:
             self._idle.set()
 
     def leave(self) -> None:
@@ -37,7 +35,10 @@ class LiveCalls:
     async def idle(self, within_s: float) -> bool:
         """Waits until no call is live; false when some still are after `within_s`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                while self._count:
+                    self._idle = asyncio.Event()
+                    await self._idle.wait()
         return self._count == 0
 
     def endpoint(self, route: Route) -> Endpoint:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import Final
 
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
@@ -58,16 +59,16 @@ def observation(metrics: Metrics) -> Middleware:
                 log("call", method=spec.path, code=code, reason=reason, ms=ms, trace_id=context.trace_id)
 
         async def call(context: CallContext, body: Body) -> bytes | None:
-            loop = asyncio.get_running_loop()
+            begun = perf_counter()
             try:
                 answer = await inner(context, body)
             except BaseException as error:
                 code, reason = _outcome(error, context)
-                seconds = loop.time() - context.arrived
+                seconds = perf_counter() - begun
                 recorder.failed(code, reason, seconds)
                 ended(context, code, reason, seconds)
                 raise
-            seconds = loop.time() - context.arrived
+            seconds = perf_counter() - begun
             recorder.ok(seconds)
             ended(context, "OK", "", seconds)
             return answer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final, TypeAlias, assert_never, cast
+from typing import Any, Final, TypeAlias, assert_never, cast
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -27,13 +27,9 @@ class Kind(Enum):
     STREAM_UNARY = (True, False)
     STREAM_STREAM = (True, True)
 
-    @property
-    def streams_requests(self) -> bool:
-        return self.value[0]
-
-    @property
-    def streams_responses(self) -> bool:
-        return self.value[1]
+    def __init__(self, streams_requests: bool, streams_responses: bool) -> None:
+        self.streams_requests = streams_requests
+        self.streams_responses = streams_responses
 
 
 class Effect(IntEnum):
@@ -89,7 +85,7 @@ class ServiceBinding:
 Body: TypeAlias = bytes | AsyncIterator[bytes]
 """One serialized request, or a stream of them."""
 
-Endpoint: TypeAlias = Callable[[CallContext, Body], Awaitable[bytes | None]]
+Endpoint: TypeAlias = Callable[[CallContext, Body], Coroutine[Any, Any, bytes | None]]
 """Serves a call. Answers the serialized response, or None when it streamed its responses through the context's wire.
 
 Out of a whole route come only `DomainError`, `CallAbortedError` and cancellation; `status_of` renders the first two."""
@@ -178,8 +174,10 @@ def _handler_endpoint(spec: MethodSpec, servicer: object) -> Endpoint | None:
 
 def _answering(spec: MethodSpec, handler: _Answering) -> Endpoint:
     async def call(context: CallContext, body: Body) -> bytes:
-        response = await handler(await _request(spec, body), context)
-        _raise_for_code(context)
+        request = await decode(spec.request_class, body) if isinstance(body, bytes) else _requests(spec, body)
+        response = await handler(request, context)
+        if context.code:
+            raise CallAbortedError(context.code, context.details)
         return response.SerializeToString()
 
     return call

@@ -14,7 +14,9 @@ from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest, CustomerRef
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
 
-from shared.observe.logging import CALL_ID, configure, get_logger, redact, redacted_fields
+from shared.observe.logging import configure, get_logger, redact, redacted_fields
+from shared.rpc.context import CallContext
+from tests.helpers.echo import NoWire
 
 CANARY = "CANARY-0123-4567"
 API_KEY = "sk_live_" + "a1B2" * 12
@@ -72,15 +74,14 @@ def test_redact_leaves_out_unknown_fields() -> None:
     assert "CANARY" not in redact(CreateLicenseRequest.FromString(raw))
 
 
-def test_a_line_is_json_with_the_calls_id(out: io.StringIO) -> None:
-    token = CALL_ID.set("call_1")
+async def test_a_line_is_json_with_the_calls_id(out: io.StringIO) -> None:
+    call = CallContext(method="/a.B/C", service="a.B", wire=NoWire(), metadata=(), time_left_s=None)
     get_logger("mine").info("happened", count=3)
-    CALL_ID.reset(token)
     line = only(out)
     assert (line["event"], line["count"], line["call_id"], line["level"], line["module"]) == (
         "happened",
         3,
-        "call_1",
+        call.call_id,
         "info",
         "mine",
     )

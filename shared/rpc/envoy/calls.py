@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Awaitable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from shared.errors import Code, DomainError, Reason
@@ -13,10 +13,12 @@ from shared.rpc.context import CallAbortedError, CallContext
 from shared.rpc.deadlines import too_short
 from shared.rpc.envoy.headers import NO_HEADERS, RequestHeaders
 from shared.rpc.envoy.request import Receive, Request
+from shared.rpc.envoy.watch import Watch
 from shared.rpc.envoy.wire import AsgiWire, Send
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Endpoint, MethodSpec, Route
 from shared.rpc.status import status_of
+from shared.rpc.stepping import resume
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
@@ -36,6 +38,7 @@ class EnvoyCalls:
         self._handling: set[asyncio.Task[Any]] = set()
         self._meanwhile: set[asyncio.Task[None]] = set()
         self._cutting = False
+        self._watch = Watch()
 
     def serve(self, routes: Mapping[str, Route]) -> None:
         """Sets the table."""
@@ -76,7 +79,9 @@ class EnvoyCalls:
                 )
             if spec is None or endpoint is None:
                 raise self._no_such_method(path)
-            answer = await self._answer(spec, endpoint, Request(receive, wire, headers.encoding), context, wire)
+            answer = await self._answer(
+                spec, endpoint, Request(receive, wire, headers.encoding, self._watch), context, wire
+            )
             await wire.finish(answer, context.trailing)
         except (DomainError, CallAbortedError) as error:
             await wire.refuse(status_of(error, context.call_id, path), context.trailing)
@@ -91,23 +96,34 @@ class EnvoyCalls:
     async def _answer(
         self, spec: MethodSpec, endpoint: Endpoint, request: Request, context: CallContext, wire: AsgiWire
     ) -> bytes | None:
-        task = asyncio.current_task()
-        assert task is not None
         if spec.kind.streams_requests:
-            request.guard(task)
-            body = request.messages()
+            answering: Awaitable[bytes | None] = endpoint(context, request.messages())
+            task = self._guarded(request)
         else:
             body = await request.message(context.time_left_s, lambda: self._refuse_late(wire, context))
             if wire.started:
                 raise wire.left()  # it came too late, and was answered
-            request.guard(task)
+            running = endpoint(context, body)
+            try:
+                waiting_for = running.send(None)
+            except StopIteration as answered:
+                return answered.value
+            answering = resume(running, waiting_for)
+            task = self._guarded(request)
             request.look_now_and_then()
-        self._handling.add(task)
         try:
-            return await endpoint(context, body)
+            return await answering
         finally:
             self._handling.discard(task)
             request.release()
+
+    def _guarded(self, request: Request) -> asyncio.Task[Any]:
+        """Has the current task, which begins to wait, cancelled when its caller leaves or the process does."""
+        task = asyncio.current_task()
+        assert task is not None
+        request.guard(task)
+        self._handling.add(task)
+        return task
 
     def _refuse_late(self, wire: AsgiWire, context: CallContext) -> None:
         """Answers in the place of a call whose request does not come; the call then reads that it is over."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
@@ -31,11 +30,12 @@ _OF_HTTP: Final = frozenset(
 )
 _NOT_METADATA: Final = (b"grpc-", b"x-envoy-", b"x-forwarded-")
 """gRPC's own, and what Envoy adds to a request: no handler sees them, and they do not count as the caller's."""
+_MAX_KEYS: Final = 1024
+_keys: dict[bytes, str] = {}
 _PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeaders:
+class RequestHeaders(NamedTuple):
     """What the headers of a request say."""
 
     is_grpc: bool
@@ -56,20 +56,31 @@ class RequestHeaders:
         for name, value in raw:
             if name in _READ_HERE:
                 own[name] = value
-            elif name in _OF_HTTP or name.startswith(_NOT_METADATA):
                 continue
-            elif name.endswith(b"-bin"):
-                key = name.decode("latin-1")
+            key = _keys.get(name)
+            if key is None:
+                key = _key(name)
+            if key.endswith("-bin"):
                 metadata.extend((key, _decoded(part)) for part in value.split(b","))
-            else:
-                metadata.append((name.decode("latin-1"), value.decode("latin-1")))
+            elif key:
+                metadata.append((key, value.decode("latin-1")))
+        content_type = own.get(b"content-type", b"")
+        timeout, encoding = own.get(b"grpc-timeout"), own.get(b"grpc-encoding")
         return cls(
-            is_grpc=_CONTENT_TYPE.fullmatch(own.get(b"content-type", b"")) is not None,
-            takes_trailers=own.get(b"te") == b"trailers",
-            time_left_s=_seconds(own[b"grpc-timeout"]) if b"grpc-timeout" in own else None,
-            encoding=own[b"grpc-encoding"].decode("latin-1") if b"grpc-encoding" in own else IDENTITY,
-            metadata=tuple(metadata),
+            content_type == CONTENT_TYPE[1] or _CONTENT_TYPE.fullmatch(content_type) is not None,
+            own.get(b"te") == b"trailers",
+            None if timeout is None else _seconds(timeout),
+            IDENTITY if encoding is None else encoding.decode("latin-1"),
+            tuple(metadata),
         )
+
+
+def _key(name: bytes) -> str:
+    """The metadata key of a header; empty for a header that is no metadata. Remembered, as most calls name the same."""
+    key = "" if name in _OF_HTTP or name.startswith(_NOT_METADATA) else name.decode("latin-1")
+    if len(_keys) < _MAX_KEYS:
+        _keys[name] = key
+    return key
 
 
 NO_HEADERS: Final = RequestHeaders(True, True, None, IDENTITY, ())

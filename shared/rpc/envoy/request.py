@@ -16,6 +16,7 @@ from shared.errors import Code, DomainError
 from shared.rpc.context import CallAbortedError
 from shared.rpc.deadlines import DEFAULT_S
 from shared.rpc.envoy.frames import ACCEPTED_ENCODINGS, IDENTITY, FrameReader, whole_message
+from shared.rpc.envoy.watch import Watch
 from shared.rpc.envoy.wire import AsgiWire, Event
 
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
@@ -34,16 +35,18 @@ class Request:
         receive: The server's side.
         wire: The way out, which is told that the caller has left.
         encoding: The request's `grpc-encoding`.
+        watch: Looks after calls that take long.
     """
 
-    __slots__ = ("_delay_s", "_encoding", "_receive", "_task", "_timer", "_wire")
+    __slots__ = ("_delay_s", "_encoding", "_receive", "_task", "_too_late", "_watch", "_wire")
 
-    def __init__(self, receive: Receive, wire: AsgiWire, encoding: str) -> None:
+    def __init__(self, receive: Receive, wire: AsgiWire, encoding: str, watch: Watch) -> None:
         self._receive = receive
         self._wire = wire
         self._encoding = encoding
+        self._watch = watch
         self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._too_late: Callable[[], None] | None = None
         self._delay_s = FIRST_LOOK_S
 
     async def message(self, within_s: float | None, too_late: Callable[[], None]) -> bytes:
@@ -51,13 +54,15 @@ class Request:
 
         Args:
             within_s: The time that the call has; management's default when it named none.
-            too_late: Called when the request is not here by then. It answers, and this then reads that the call is over.
+            too_late: Called when the request is not here by then, give or take a tick of the watch. It answers, and this
+                then reads that the call is over.
 
         Raises:
             DomainError, CallAbortedError: The request is not one message.
             asyncio.CancelledError: The caller has left.
         """
-        timer = asyncio.get_running_loop().call_later(DEFAULT_S if within_s is None else within_s, too_late)
+        self._too_late = too_late
+        self._watch.add(self, DEFAULT_S if within_s is None else within_s)
         try:
             event = await self._receive()
             if self._encoding == IDENTITY and not event.get("more_body", False):
@@ -66,7 +71,8 @@ class Request:
                     return message
             return await self._message_in_parts(event)
         finally:
-            timer.cancel()
+            self._too_late = None
+            self._watch.discard(self)
 
     async def _message_in_parts(self, event: Event) -> bytes:
         reader, found = self._reader(), list[bytes]()
@@ -102,12 +108,18 @@ class Request:
     def release(self) -> None:
         """The handler is done: whether the caller leaves is nothing to it any more."""
         self._task = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.discard(self)
 
     def look_now_and_then(self) -> None:
         """To be called once the request is complete."""
-        self._timer = asyncio.get_running_loop().call_later(self._delay_s, self.ask, self._looked)
+        self._watch.add(self, self._delay_s)
+
+    def look(self) -> None:
+        """For the watch: the request is too late, or the server is asked whether the caller is still there."""
+        if self._too_late is not None:
+            self._too_late()
+        elif self._task is not None:
+            self.ask(self._looked)
 
     def ask(self, answered: Callable[[asyncio.Future[Event]], None]) -> None:
         """Asks the server for what comes next, and leaves its future alone."""

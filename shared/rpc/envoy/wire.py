@@ -72,7 +72,9 @@ class AsgiWire:
             await self._end_in_headers([STATUS_OK, *metadata_headers(trailing)])
             return
         try:
-            await self._start()
+            if not self.started:
+                self.started = True
+                await self._send(_ANSWER if self._headers is None else {**_ANSWER, "headers": self._headers})
             body = b"" if answer is None else frame(answer)
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
             await self._send(_trailers([STATUS_OK, *metadata_headers(trailing)]) if trailing else _TRAILERS_OK)
