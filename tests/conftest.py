@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.embedded import state_directory
+from tests.helpers.serving import needs_envoy, serving
 from tests.helpers.suite import Suite, World, running_suite
 
 
@@ -20,12 +21,20 @@ def postgres() -> Generator[EmbeddedPostgres]:
         yield server
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def suite(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Suite]:
-    """target=all in this process."""
+@pytest_asyncio.fixture(
+    scope="session", loop_scope="session", params=["grpcio", pytest.param("envoy", marks=needs_envoy)]
+)
+async def suite(
+    postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncGenerator[Suite]:
+    """target=all: in this process on grpcio, and in a process of its own on envoy. Whoever asks for it runs on both."""
     folder: Path = tmp_path_factory.mktemp("suite")
-    async with running_suite(postgres, folder) as running:
-        yield running
+    if request.param == "grpcio":
+        async with running_suite(postgres, folder) as running:
+            yield running
+    else:
+        async with serving(postgres, folder) as served:
+            yield served.suite
 
 
 @pytest_asyncio.fixture(loop_scope="session")
