@@ -10,6 +10,8 @@ from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
 
 DEFAULT_MAX_IN_FLIGHT: Final = 512
+MAX_STANDARD_STREAMS: Final = 1000
+"""Streams of standard services at once, such as health watches. They last for ever and need no credential."""
 RETRY_AFTER_MS: Final = 100
 
 
@@ -56,27 +58,35 @@ class AdmissionGate:
 
 
 def admission(gate: AdmissionGate, metrics: Metrics) -> Middleware:
-    """Lets a call in or refuses it before any other work. Standard services (health) always get in."""
+    """Lets a call in or refuses it before any other work.
+
+    A health check always gets in; health watches have a gate of their own.
+    """
+    standard_streams = AdmissionGate(MAX_STANDARD_STREAMS)
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
-        if spec.anonymous:
-            return inner
-        recorder = metrics.recorder(spec.service, spec.name)
-
-        async def call(context: CallContext, body: Body) -> bytes | None:
-            try:
-                gate.enter()
-            except DomainError as error:
-                recorder.refused(error.code.name, error.reason.value)
-                raise
-            try:
-                return await inner(context, body)
-            finally:
-                if context.outliving is None:
-                    gate.leave()
-                else:
-                    context.outliving.add_done_callback(lambda _: gate.leave())
-
-        return call
+        if not spec.anonymous:
+            return _through(gate, metrics, spec, inner)
+        return _through(standard_streams, metrics, spec, inner) if spec.kind.streams_responses else inner
 
     return layer
+
+
+def _through(gate: AdmissionGate, metrics: Metrics, spec: MethodSpec, inner: Endpoint) -> Endpoint:
+    recorder = metrics.recorder(spec.service, spec.name)
+
+    async def call(context: CallContext, body: Body) -> bytes | None:
+        try:
+            gate.enter()
+        except DomainError as error:
+            recorder.refused(error.code.name, error.reason.value)
+            raise
+        try:
+            return await inner(context, body)
+        finally:
+            if context.outliving is None:
+                gate.leave()
+            else:
+                context.outliving.add_done_callback(lambda _: gate.leave())
+
+    return call

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 
+from shared.rpc import admission
 from shared.rpc.context import CallContext
 from tests.helpers.echo import Echo, as_is, echo_server, refusal
 
@@ -59,6 +61,34 @@ async def test_overload(echo: Echo) -> None:
     held.go.set()
     assert [(await call).value for call in calls] == ["a", "b"]
     assert await echo.call("Read", CreateLicenseRequest(display_name="c")) == "c"
+
+
+async def test_health_watches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_STANDARD_STREAMS", 2)
+    async with echo_server() as echo:
+        watch = echo.channel.unary_stream("/grpc.health.v1.Health/Watch", as_is, as_is)
+        held = [watch(b"") for _ in range(2)]
+        for stream in held:
+            await stream.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await watch(b"").read()
+        assert refusal(refused.value).reason == "OVERLOADED"
+        assert await health(echo) == health_pb2.HealthCheckResponse.SERVING
+        held[0].cancel()
+
+        async def another() -> bool:
+            return await watch(b"").read() != grpc.aio.EOF
+
+        await until_admitted(another)
+
+
+async def until_admitted(attempt: Callable[[], Awaitable[bool]]) -> None:
+    """A cancelled stream leaves its place a moment later."""
+    async with asyncio.timeout(5):
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                assert await attempt()
+                return
 
 
 async def test_draining(echo: Echo) -> None:
