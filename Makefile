@@ -10,7 +10,7 @@ SPLIT ?=
 ARGS ?=
 # Keeps the output of checks that run side by side apart; make 3.81 (macOS) cannot.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
-LOCKS := run embedded dev envoy
+LOCKS := run build embedded dev envoy
 CHECKS := check-format check-lint check-types check-imports check-protos check-sizes check-locks
 
 .DEFAULT_GOAL := help

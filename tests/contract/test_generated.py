@@ -21,7 +21,7 @@ def test_stubs_are_fresh_and_the_contract_is_lint_clean(
 
 def test_lock_files_are_pins_with_hashes_and_without_addresses() -> None:
     files = sorted(lockfiles.REQUIREMENTS.glob("*.txt"))
-    assert [path.stem for path in files] == ["dev", "embedded", "envoy", "run"]
+    assert [path.stem for path in files] == ["build", "dev", "embedded", "envoy", "run"]
     assert [fault for path in files for fault in lockfiles.faults(path.name, path.read_text())] == []
 
 
