@@ -11,7 +11,7 @@ ARGS ?=
 # Keeps the output of checks that run side by side apart; make 3.81 (macOS) cannot.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 LOCKS := run build embedded dev envoy
-CHECKS := check-format check-lint check-types check-imports check-protos check-sizes check-locks
+CHECKS := check-format check-lint check-types check-imports check-protos check-sizes check-locks check-deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-run run demo test test-long check $(CHECKS) protos format lock clean
@@ -38,7 +38,7 @@ test-long: setup ## run the long consistency and fault tests
 	@$(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \
 		echo "test-long: no test is marked long, so nothing ran"; }
 
-check: setup ## format, lint, types, import rules, contract, sizes, lock files: all of them, then fail
+check: setup ## format, lint, types, import rules, contract, sizes, lock files, deploy/: all of them, then fail
 	@$(MAKE) --no-print-directory -k -j $(JOBS) $(SYNC) $(CHECKS)
 
 check-format:
@@ -61,6 +61,9 @@ check-sizes:
 
 check-locks:
 	@$(BIN)/python tools/lockfiles.py
+
+check-deploy:
+	@$(BIN)/python tools/deploy_check.py
 
 protos: setup ## make the Python stubs and docs/errors.md from protos/
 	@$(BIN)/python tools/protos.py make && $(BIN)/python tools/errors_doc.py make

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-FOLDERS: Final = ("services", "shared", "clients", "tools", "tests")
+FOLDERS: Final = ("services", "shared", "clients", "deploy", "tools", "tests")
 WARN: Final = 300
 FAIL: Final = 500
 
