@@ -39,7 +39,9 @@ class Migration:
 
 
 def load_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
-    """The files in order. MigrationError when one is misnamed, has no `-- min_compatible:` line, or a number is missing."""
+    """The files in order. MigrationError when there are none, one is misnamed or has no
+    `-- min_compatible:` line, or a number is missing.
+    """
     found: list[Migration] = []
     for path in sorted(folder.glob("*.sql")):
         name = _NAME.fullmatch(path.name)
@@ -50,6 +52,8 @@ def load_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
         if header is None:
             raise MigrationError(f"{path.name} does not begin with `-- min_compatible: N`")
         found.append(Migration(int(name[1]), path.stem, sql, int(header[1])))
+    if not found:
+        raise MigrationError(f"there are no migrations in {folder}: this installation is not whole")
     if [m.version for m in found] != list(range(1, len(found) + 1)):
         raise MigrationError(f"migrations in {folder.name} are not numbered 0001, 0002, ... without a gap")
     return tuple(found)

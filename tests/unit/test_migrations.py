@@ -23,6 +23,11 @@ def test_our_own_are_good() -> None:
     assert all(1 <= m.min_compatible <= m.version for m in found)
 
 
+def test_a_folder_without_any_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match="not whole"):
+        load_migrations(tmp_path)
+
+
 def test_they_come_in_order_with_their_contents(tmp_path: Path) -> None:
     write(tmp_path, m0002_b="-- min_compatible: 2\nSELECT 2;\n", m0001_a=GOOD)
     first, second = load_migrations(tmp_path)
