@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from shared.errors import Code, DomainError, Reason
 from shared.observe.metrics import Metrics
@@ -16,7 +18,7 @@ from shared.rpc.envoy import request as envoy_request
 from shared.rpc.envoy.bootstrap import EnvoySettings, bootstrap
 from shared.rpc.envoy.calls import EnvoyCalls
 from shared.rpc.envoy.frames import frame
-from shared.rpc.envoy.wire import Event
+from shared.rpc.envoy.wire import AsgiWire, Event
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Body, Endpoint, Route, method_spec
 from tests.helpers.echo import ECHO, SERVICE
@@ -184,6 +186,47 @@ async def test_a_caller_that_leaves_before_its_answer_harms_nothing() -> None:
     server.gone = True
     await Calls().call(server)
     assert server.sent == []
+
+
+async def test_what_the_server_raises_keeps_nothing_of_the_calls() -> None:
+    same = ConnectionError()  # as in pyvoy, for every caller that has left
+
+    async def send(_event: Event) -> None:
+        raise same
+
+    refusal = status_pb2.Status(code=Code.INTERNAL.value)
+    await AsgiWire(None, send).finish(b"answer", ())
+    await AsgiWire(None, send).refuse(refusal, ())
+    with pytest.raises(asyncio.CancelledError):
+        await AsgiWire(None, send).send(b"message")
+    assert same.__traceback__ is None
+
+
+async def test_a_message_whose_sending_fails_after_its_call_was_cancelled() -> None:
+    loop = asyncio.get_running_loop()
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+    pending = list[asyncio.Future[None]]()
+
+    def send(event: Event) -> asyncio.Future[None]:
+        pending.append(loop.create_future())
+        if event["type"] == "http.response.start":
+            pending[-1].set_result(None)
+        return pending[-1]
+
+    wire = AsgiWire(None, send)
+    try:
+        sending = asyncio.create_task(wire.send(b"message"))
+        await until(lambda: len(pending) == 2)
+        sending.cancel()
+        await asyncio.wait({sending})
+        pending[1].set_exception(ConnectionError())
+        await until(lambda: wire.gone)
+        del pending[:], sending
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+    assert complaints == []
 
 
 async def test_a_request_stream_that_nobody_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

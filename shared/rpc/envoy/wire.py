@@ -78,8 +78,8 @@ class AsgiWire:
             body = b"" if answer is None else frame(answer)
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
             await self._send(_trailers([STATUS_OK, *metadata_headers(trailing)]) if trailing else _TRAILERS_OK)
-        except OSError:  # the server's word for a caller that has left
-            self.gone = True
+        except OSError as error:  # the server's word for a caller that has left
+            self._lose(error)
 
     async def refuse(self, status: status_pb2.Status, trailing: Metadata) -> None:
         """Ends a call with an error."""
@@ -90,8 +90,8 @@ class AsgiWire:
         try:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             await self._send(_trailers(headers))
-        except OSError:
-            self.gone = True
+        except OSError as error:
+            self._lose(error)
 
     async def refuse_http(self, code: int) -> None:
         """Ends a request that is not gRPC."""
@@ -105,8 +105,8 @@ class AsgiWire:
         try:
             await self._send({"type": "http.response.start", "status": code, "headers": headers})
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        except OSError:
-            self.gone = True
+        except OSError as error:
+            self._lose(error)
 
     async def _start(self) -> None:
         if self.started:
@@ -121,9 +121,28 @@ class AsgiWire:
         try:
             await self._start()
             event: Event = {"type": "http.response.body", "body": body, "more_body": True}
-            await asyncio.shield(asyncio.ensure_future(self._send(event)))
-        except OSError:
+            sending = asyncio.ensure_future(self._send(event))
+            try:
+                await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                sending.add_done_callback(self._sent_too_late)
+                raise
+        except OSError as error:
+            self._lose(error)
             raise self.left() from None
+
+    def _sent_too_late(self, sending: asyncio.Future[None]) -> None:
+        """Takes note of how a send ended that nobody waits for any more; asyncio would log it otherwise."""
+        if not sending.cancelled() and isinstance(error := sending.exception(), OSError):
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        """Notes that the caller has left, by the server's word for it.
+
+        pyvoy raises one and the same exception each time: what a traceback holds of each call would never be let go.
+        """
+        self.gone = True
+        error.__traceback__ = None
 
 
 def _trailers(headers: HeaderList) -> Event:
