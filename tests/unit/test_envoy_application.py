@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,24 @@ async def test_a_request_that_does_not_come_in_time() -> None:
     await Calls().call(server, headers=[*GRPC, (b"grpc-timeout", b"30m")])
     assert server.status == str(Code.DEADLINE_EXCEEDED.value)
     await hanging_up
+
+
+async def test_a_request_that_comes_in_the_moment_in_which_its_time_is_over() -> None:
+    server = Server()
+    loop = asyncio.get_running_loop()
+
+    def receive() -> asyncio.Future[Event]:
+        request: asyncio.Future[Event] = loop.create_future()
+        loop.call_later(0.0001, request.set_result, part(frame(b"abc")))
+        loop.call_soon(time.sleep, 0.02)  # both are due when the loop looks again
+        return request
+
+    server.receive = receive
+    await Calls().call(server, headers=[*GRPC, (b"grpc-timeout", b"5m")])
+    await asyncio.sleep(0)
+    assert [event["type"] for event in server.sent] == [
+        "http.response.start", "http.response.body", "http.response.trailers"
+    ]  # fmt: skip
 
 
 async def _until_cancelled(started: asyncio.Event, _context: CallContext, _body: Body) -> bytes:

@@ -129,7 +129,12 @@ class EnvoyCalls:
         """Answers in the place of a call whose request does not come; the call then reads that it is over."""
         had_ms = round((asyncio.get_running_loop().time() - context.arrived) * 1000)
         error = too_short(had_ms, f"the request did not arrive within the {had_ms} ms that the call had")
-        task = asyncio.create_task(wire.refuse(status_of(error, context.call_id, context.method), ()))
+
+        async def refuse() -> None:
+            if not wire.started:  # the request may come in the very moment in which its time is over
+                await wire.refuse(status_of(error, context.call_id, context.method), ())
+
+        task = asyncio.create_task(refuse())
         self._meanwhile.add(task)
         task.add_done_callback(self._meanwhile.discard)
 
