@@ -6,6 +6,10 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 JOBS ?= 4
 FLOW ?=
+ONLY ?=
+ROUNDS ?= 5
+MINUTES ?= 10
+KINDS ?=
 SPLIT ?=
 ARGS ?=
 # Keeps the output of checks that run side by side apart; make 3.81 (macOS) cannot.
@@ -14,7 +18,7 @@ LOCKS := run build embedded dev envoy
 CHECKS := check-format check-lint check-types check-imports check-protos check-sizes check-locks check-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run run demo test test-long check $(CHECKS) protos format lock clean
+.PHONY: help setup setup-run run demo test test-long bench soak check $(CHECKS) protos format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +41,12 @@ test: setup ## run the tests (ARGS="-k word")
 test-long: setup ## run the long consistency and fault tests
 	@$(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \
 		echo "test-long: no test is marked long, so nothing ran"; }
+
+bench: setup ## measure against baselines, needs h2load (ONLY=a,b ROUNDS=5); see docs/performance.md
+	@$(BIN)/python -m tests.bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+soak: setup ## load the envoy transport for a while and watch its memory (MINUTES=10, KINDS=a,b)
+	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES) $(if $(KINDS),--kinds $(KINDS)) $(ARGS)
 
 check: setup ## format, lint, types, import rules, contract, sizes, lock files, deploy/: all of them, then fail
 	@$(MAKE) --no-print-directory -k -j $(JOBS) $(SYNC) $(CHECKS)
