@@ -16,6 +16,7 @@ from services.license import app as license_
 from services.license.settings import Settings as LicenseSettings
 from services.machine import app as machine
 from services.machine.settings import Settings as MachineSettings
+from services.tls import checked_tls, named_tls, open_addresses
 from services.webhook import app as webhook
 from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
@@ -64,11 +65,19 @@ async def run() -> None:
     target = read_target()
     settings = read_settings(target)
     configure(json=settings.log_format is LogFormat.JSON, level=settings.log_level)
+    tls = checked_tls(settings)
+    if tls is None and (seen_by_others := open_addresses(settings)):
+        get_logger(__name__).warning("plain text, and not only on this machine", addresses=seen_by_others)
     match chosen_transport(settings.transport):
         case Transport.GRPCIO:
             await serve_target(target, settings)
         case Transport.ENVOY:
-            envoy = EnvoySettings(settings.api_addr, ENVOY_APPLICATION, settings.log_format is LogFormat.JSON)
+            envoy = EnvoySettings(
+                api_addr=settings.api_addr,
+                application=ENVOY_APPLICATION,
+                json_logs=settings.log_format is LogFormat.JSON,
+                tls=tls,
+            )
             await run_envoy(envoy, settings.lame_duck_s + 2 * settings.drain_s + QUIT_WITHIN_S)
         case Transport.AUTO:
             raise AssertionError("auto was resolved")
@@ -109,4 +118,5 @@ def _serve_settings(settings: ProcessSettings) -> ServeSettings:
         max_in_flight=settings.max_in_flight,
         lame_duck_s=settings.lame_duck_s,
         drain_s=settings.drain_s,
+        tls=named_tls(settings),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from shared.crypto.private_files import open_to_others
 
 MIN_SECRET_BYTES = 32
 MAX_VERSION = 255
@@ -66,7 +67,7 @@ def load(path: Path) -> RootSecret:
     except UnicodeDecodeError:
         # Without its cause, which carries the file's bytes.
         raise RootSecretError(f"root secret file {path} is not text: expected lines of `<version> <hex>`") from None
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+    if open_to_others(mode):
         raise RootSecretError(f"root secret file {path} is open to others: chmod 600 it")
     versions: dict[int, bytes] = {}
     for number, line in enumerate(text.splitlines(), start=1):

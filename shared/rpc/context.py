@@ -43,7 +43,7 @@ class Wire(Protocol):
         ...
 
     def peer_identity(self) -> str:
-        """The URI in the certificate that the other end has shown and proven; empty when it has shown none."""
+        """The one URI in the certificate that the other end has shown and proven; empty when there is no such."""
         ...
 
     async def send(self, message: bytes) -> None:
@@ -169,7 +169,7 @@ class CallContext:
         return self._wire.peer()
 
     def peer_identity(self) -> str:
-        """The URI in the caller's certificate, such as a SPIFFE ID; empty without mutual TLS."""
+        """The one URI in the caller's certificate, such as a SPIFFE ID; empty without, and without mutual TLS."""
         return self._wire.peer_identity()
 
     async def abort(self, code: object, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:

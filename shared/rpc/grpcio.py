@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Never, TypeAlias, assert_never, cast
 
 import grpc
@@ -15,6 +15,7 @@ from shared.rpc.context import CallAbortedError, CallContext, Metadata
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Body, Kind, Route
 from shared.rpc.status import DETAILS_KEY, status_of
+from shared.rpc.tls import TlsFiles, TlsMaterial, TlsWatch, certificate_uris, peer_identity
 
 ServicerContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
@@ -28,11 +29,14 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_connection_age_ms", 300_000),
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.max_connection_idle_ms", 900_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 )
+PEER_CERTIFICATE: Final = "x509_pem_cert"
+"""What grpc calls the caller's certificate. It has a word for its URIs too (`peer_uri`), but cuts them off at a NUL."""
 UNWIND_S: Final = 1.0
 """How long cancelled handlers get to clean up."""
 
@@ -51,7 +55,10 @@ class _GrpcioWire:
         return self._context.peer()
 
     def peer_identity(self) -> str:
-        return ""
+        # There is none without TLS, nor where none was asked for. One that was shown was verified, or there would be no
+        # connection.
+        shown = self._context.auth_context().get(PEER_CERTIFICATE)
+        return "" if shown is None else peer_identity(certificate_uris(next(iter(shown))))
 
     async def send(self, message: bytes) -> None:
         await self._context.write(message)
@@ -73,16 +80,20 @@ class GrpcioTransport(grpc.GenericRpcHandler):
         self._server: grpc.aio.Server | None = None
         self._live = LiveCalls()
 
-    async def start(self, address: str, routes: Mapping[str, Route]) -> int:
-        """Listens on `host:port` (port 0: any free one) and returns the port.
+    async def start(self, address: str, routes: Mapping[str, Route], tls: TlsFiles | None = None) -> int:
+        """Listens on `host:port` (port 0: any free one) and returns the port. Without `tls` in plain text.
 
         Raises:
             RuntimeError: The address cannot be bound.
+            TlsError: The files of `tls` cannot be used.
         """
         self._handlers = {path: self._route_handler(route) for path, route in routes.items()}
         self._server = grpc.aio.server(options=OPTIONS)
         self._server.add_generic_rpc_handlers((self,))
-        port = self._server.add_insecure_port(address)
+        if tls is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, _credentials(tls))
         await self._server.start()
         return port
 
@@ -161,6 +172,28 @@ class GrpcioTransport(grpc.GenericRpcHandler):
 
         cast("Any", grpc_context).add_done_callback(over)  # the stub takes no function
         return context
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials of a server that looks at the files before each handshake, in a thread of grpc's."""
+    watch = TlsWatch(tls)
+    mutual = tls.client_ca_file is not None
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        changed = watch.renewed() is not None
+        # A resumed session shows no certificate: it would admit one that has expired since. grpc cannot be told not to
+        # resume, but a session ends with the configuration that it was made under.
+        return _configuration(watch.material) if changed or mutual else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(watch.material),
+        cast("Callable[[], grpc.ServerCertificateConfiguration]", renewed),  # the stub does not know that None keeps it
+        require_client_authentication=mutual,
+    )
+
+
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], material.client_ca)
 
 
 async def _abort(grpc_context: ServicerContext, context: CallContext, error: DomainError | CallAbortedError) -> Never:

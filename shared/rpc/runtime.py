@@ -20,6 +20,7 @@ from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
 from shared.rpc.middleware import standard_chain
 from shared.rpc.ops import OpsListener, split_address
 from shared.rpc.routes import Route, ServiceBinding, build_routes
+from shared.rpc.tls import TlsFiles
 from shared.tasks import TaskGroupTracker
 
 READY_POLL_S: Final = 0.1
@@ -50,6 +51,8 @@ class ServeSettings:
     """How long calls are still served after health said NOT_SERVING."""
     drain_s: float = 25.0
     """How long calls in flight, and then writes whose caller gave up, may take to end."""
+    tls: TlsFiles | None = None
+    """The certificate of the services' own listener; None for plain text. The ops listeners never have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Lifecycle:
 class Transport(Protocol):
     """What takes the services' calls."""
 
-    async def start(self, address: str, routes: Mapping[str, Route]) -> int:
+    async def start(self, address: str, routes: Mapping[str, Route], tls: TlsFiles | None) -> int:
         """Listens on `host:port` and returns the port."""
         ...
 
@@ -148,6 +151,7 @@ async def serve(
 
     Raises:
         RuntimeError, OSError: An address cannot be bound.
+        TlsError: The certificate cannot be used.
     """
     life, host = Lifecycle(stop), host or GrpcioHost()
     metrics, tasks, gate = Metrics(), TaskGroupTracker(), AdmissionGate(settings.max_in_flight)
@@ -170,7 +174,10 @@ async def serve(
         stack.push_async_callback(tasks.drain, settings.drain_s)
         stack.push_async_callback(api.drain, settings.drain_s)
         bound = Bound(
-            api_addr=_at(settings.api_addr, await api.start(settings.api_addr, build_routes(bindings, chain))),
+            api_addr=_at(
+                settings.api_addr,
+                await api.start(settings.api_addr, build_routes(bindings, chain), settings.tls),
+            ),
             ops_addr=_at(
                 settings.ops_addr, await ops.start(settings.ops_addr, lambda: app.ready() and not life.leaving)
             ),

@@ -1,4 +1,5 @@
-"""The echo service of `tests.helpers.echo` inside Envoy: as a program it starts Envoy, as a module Envoy loads it.
+"""The echo service of `tests.helpers.echo` in a process of its own: as a program it serves over what `LICTOR_TRANSPORT`
+says, by itself or by starting Envoy; as a module Envoy loads it.
 
 A request says what its handler does: `sleep:0.5`, `fail`, `big:1000`; anything else is echoed.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Final
 
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
@@ -16,10 +18,11 @@ from shared.errors import DomainError, Reason
 from shared.observe.logging import configure
 from shared.rpc.context import CallContext
 from shared.rpc.envoy.bootstrap import EnvoySettings
-from shared.rpc.envoy.host import EnvoyApplication, EnvoyHost
+from shared.rpc.envoy.host import EnvoyApplication
 from shared.rpc.envoy.parent import run_envoy
 from shared.rpc.routes import ServiceBinding
-from shared.rpc.runtime import App, ServeSettings, serve
+from shared.rpc.runtime import App, GrpcioHost, Host, ServeSettings, serve
+from shared.rpc.tls import TlsFiles
 from tests.helpers.echo import ECHO, EchoAuthenticator, EchoServicer
 
 
@@ -39,21 +42,41 @@ async def behave(request: CreateLicenseRequest, context: CallContext) -> str:
             await context.send_initial_metadata((("first", "1"), ("first-bin", b"\0\1")))
             context.set_trailing_metadata((("last", "2"), ("last-bin", b"\xff")))
             return context.peer()
+        case "identity" | "peer":
+            return context.peer_identity() if verb == "identity" else context.peer()
         case _:
             return request.display_name
 
 
-async def _serve(host: EnvoyHost) -> None:
+async def _serve(host: Host) -> None:
     configure(json=False, level="info")
     servicer = EchoServicer()
     servicer.behaviour = behave
     api, ops, ops_grpc = (os.environ[f"LICTOR_{name}_ADDR"] for name in ("API", "OPS", "OPS_GRPC"))
     app = App([ServiceBinding(ECHO, servicer)], EchoAuthenticator(), lambda: True)
-    await serve(app, ServeSettings(api, ops, ops_grpc, lame_duck_s=0, drain_s=1), SystemClock(), host=host)
+    settings = ServeSettings(api, ops, ops_grpc, lame_duck_s=0, drain_s=1, tls=_tls())
+    await serve(app, settings, SystemClock(), host=host)
+
+
+def _tls() -> TlsFiles | None:
+    cert, key, ca = (os.environ.get(f"LICTOR_TLS_{name}_FILE") for name in ("CERT", "KEY", "CLIENT_CA"))
+    return TlsFiles(Path(cert), Path(key), Path(ca) if ca else None) if cert and key else None
+
+
+def _envoy_settings() -> EnvoySettings:
+    return EnvoySettings(
+        api_addr=os.environ["LICTOR_API_ADDR"],
+        application="tests.helpers.envoy_echo:app",
+        json_logs=False,
+        tls=_tls(),
+    )
 
 
 app: Final = EnvoyApplication(_serve, (OSError,))
 
 if __name__ == "__main__":
     configure(json=False, level="info")
-    asyncio.run(run_envoy(EnvoySettings(os.environ["LICTOR_API_ADDR"], "tests.helpers.envoy_echo:app", False), 20))
+    if os.environ.get("LICTOR_TRANSPORT") == "grpcio":
+        asyncio.run(_serve(GrpcioHost()))
+    else:
+        asyncio.run(run_envoy(_envoy_settings(), 20))

@@ -136,6 +136,7 @@ async def serving(
         await asyncio.to_thread(process.stop)
 
 
-def serve_echo(folder: Path, listen: Listen) -> GuardedProcess:
-    """The echo service under Envoy."""
-    return launch(folder, listen, {}, (sys.executable, "-m", "tests.helpers.envoy_echo"))
+def serve_echo(folder: Path, listen: Listen, **more: str) -> GuardedProcess:
+    """The echo service, under Envoy unless told otherwise. `more` are settings without their prefix."""
+    environment = {f"LICTOR_{name.upper()}": value for name, value in more.items()}
+    return launch(folder, listen, environment, (sys.executable, "-m", "tests.helpers.envoy_echo"))

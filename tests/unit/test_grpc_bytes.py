@@ -12,7 +12,13 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 from shared.errors import Code, DomainError
 from shared.rpc.context import CallAbortedError
 from shared.rpc.envoy.frames import GZIP, FrameReader, frame, whole_message
-from shared.rpc.envoy.headers import RequestHeaders, metadata_headers, status_headers
+from shared.rpc.envoy.headers import (
+    CERTIFICATE_HEADER,
+    RequestHeaders,
+    certificate_uris,
+    metadata_headers,
+    status_headers,
+)
 
 LIMIT = 1024 * 1024
 
@@ -144,3 +150,22 @@ def test_an_error_as_trailers() -> None:
 
 def test_metadata_as_headers() -> None:
     assert metadata_headers((("a", "1"), ("b-bin", b"\0\xff"))) == [(b"a", b"1"), (b"b-bin", b"AP8")]
+
+
+@pytest.mark.parametrize(
+    ("value", "uris"),
+    [
+        (b"Hash=00;URI=spiffe://a/b", ["spiffe://a/b"]),
+        (b"By=spiffe://server;Hash=00;URI=spiffe://a/b", ["spiffe://a/b"]),
+        (b"Hash=00;URI=", []),
+        (b"Hash=00", []),
+        (b"Hash=00;URI=spiffe://a/b;URI=spiffe://a/c", ["spiffe://a/b", "spiffe://a/c"]),
+        (b"Hash=00;URI=x,Hash=11;URI=spiffe://a/c", ["x,Hash=11", "spiffe://a/c"]),
+    ],
+)
+def test_the_uris_that_envoy_tells_of(value: bytes, uris: list[str]) -> None:
+    assert certificate_uris([(b"te", b"trailers"), (CERTIFICATE_HEADER, value)]) == uris
+
+
+def test_no_word_of_a_certificate() -> None:
+    assert certificate_uris([(b"te", b"trailers")]) == []

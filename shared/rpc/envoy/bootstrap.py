@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from shared.rpc.envoy.listener import TYPES, listener
+from shared.rpc.envoy.listener import listener
 from shared.rpc.envoy.program import CONFIG, module
+from shared.rpc.envoy.tls import TYPES, EnvoyTls, private_file
 from shared.rpc.tls import TlsFiles
 
 MAX_CONNECTIONS: Final = 10_000
@@ -16,6 +17,8 @@ PREMATURE_RESETS: Final = 2_000
 """Envoy closes a connection once half as many of its requests were reset by the client within a second, unanswered, if
 they are most of its requests. The default, 500, is reached by an honest client with tight deadlines; beyond 1,000 resets
 in a burst Envoy's HTTP/2 codec closes the connection anyway."""
+NODE: Final = "lictor"
+"""A name of its own, which Envoy wants before it reads certificates from files."""
 ADMIN_SOCKET: Final = "admin.sock"
 API: Final = "api"
 """The name of the listener for gRPC."""
@@ -46,9 +49,9 @@ class EnvoySettings:
 
 def write_bootstrap(folder: Path, settings: EnvoySettings) -> None:
     """Writes the configuration, which nobody else may read: arguments can be seen by every user of a machine."""
-    path = folder / CONFIG
-    path.touch(0o600)
-    path.write_text(json.dumps(bootstrap(folder, settings), indent=1))
+    if settings.tls is not None:
+        EnvoyTls(folder, settings.tls).write()
+    private_file(folder / CONFIG, bootstrap(folder, settings))
 
 
 def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
@@ -57,8 +60,10 @@ def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
     api = listener(
         API, settings.api_addr, [python], codec="HTTP2",
         trusted_proxies=settings.trusted_proxies, share_port=settings.share_port,
+        tls=EnvoyTls(folder, settings.tls) if settings.tls is not None else None,
     )  # fmt: skip
     made: dict[str, Any] = {
+        "node": {"id": NODE, "cluster": NODE},
         # Everyone who reaches the admin interface can end the process: the folder is 0700 and the socket 0600.
         "admin": {"address": {"pipe": {"path": str(folder / ADMIN_SOCKET), "mode": 0o600}}},
         "layered_runtime": {

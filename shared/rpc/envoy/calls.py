@@ -51,7 +51,7 @@ class EnvoyCalls:
             task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wire = AsgiWire(scope.get("client"), send)
+        wire = AsgiWire(scope.get("client"), send, scope["headers"])
         fault: CallAbortedError | None = None
         try:
             headers = RequestHeaders.read(scope["headers"])

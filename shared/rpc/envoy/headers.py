@@ -21,6 +21,9 @@ HeaderList: TypeAlias = list[tuple[bytes, bytes]]
 CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 STATUS_OK: Final = (b"grpc-status", b"0")
 
+CERTIFICATE_HEADER: Final = b"x-forwarded-client-cert"
+"""Envoy's word on the caller's certificate. A caller's own header of that name never gets past Envoy."""
+
 _CONTENT_TYPE: Final = re.compile(rb"application/grpc(\+proto)?\s*(;.*)?", re.IGNORECASE)
 _TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -81,6 +84,17 @@ def _key(name: bytes) -> str:
     if len(_keys) < _MAX_KEYS:
         _keys[name] = key
     return key
+
+
+def certificate_uris(raw: RawHeaders) -> list[str]:
+    """The URIs in the certificate that the caller has shown to Envoy; none where it asked for none."""
+    for name, value in raw:
+        if name == CERTIFICATE_HEADER:
+            # Envoy escapes nothing, so a URI with a `;` looks like more parts than there are. Whatever is behind the first
+            # `URI=` is the caller's word; splitting it at every further one can only make more URIs of one.
+            _, found, uris = value.decode("latin-1").partition(";URI=")
+            return uris.split(";URI=") if found and uris else []
+    return []
 
 
 NO_HEADERS: Final = RequestHeaders(True, True, None, IDENTITY, ())

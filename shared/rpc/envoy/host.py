@@ -24,6 +24,7 @@ from shared.rpc.envoy.wire import Send
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Route
 from shared.rpc.runtime import Lifecycle
+from shared.rpc.tls import TlsFiles
 
 UNWIND_S = 1.0
 """How long cancelled handlers get to clean up."""
@@ -82,9 +83,9 @@ class EnvoyTransport:
         self._live = LiveCalls()
         self._calls = EnvoyCalls(self._live, metrics)
 
-    async def start(self, address: str, routes: Mapping[str, Route]) -> int:
-        """Sets the routes, waits until Envoy listens and returns the port. The address is in Envoy's configuration."""
-        del address
+    async def start(self, address: str, routes: Mapping[str, Route], tls: TlsFiles | None) -> int:
+        """Sets the routes, waits until Envoy listens and returns the port. The rest is in Envoy's configuration."""
+        del address, tls
         self._calls.serve(routes)
         self._host.calls = self._calls
         self._host.set.set()

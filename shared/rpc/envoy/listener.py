@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
+from shared.rpc.envoy.tls import TYPES, EnvoyTls, forwarded_certificate
 from shared.rpc.ops import split_address
 
 MAX_CONCURRENT_STREAMS: Final = 256
@@ -14,12 +15,12 @@ REQUEST_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Room for what of a request waits for a busy event loop: beyond it Envoy answers 413. Well over our own limit of a
 message, so that our own answer names that."""
 MAX_HEADERS_KIB: Final = 16
-TYPES: Final = "type.googleapis.com/envoy.extensions"
 
 
 def listener(
-    name: str, address: str, filters: Sequence[dict[str, Any]], *, codec: str, trusted_proxies: int, share_port: bool
-) -> dict[str, Any]:
+    name: str, address: str, filters: Sequence[dict[str, Any]], *, codec: str, trusted_proxies: int, share_port: bool,
+    tls: EnvoyTls | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """A listener.
 
     Args:
@@ -30,6 +31,7 @@ def listener(
             their certificate.
         trusted_proxies: How many proxies in front may be believed about `x-forwarded-for`.
         share_port: Whether other processes of this deployment listen on the same port.
+        tls: The certificate to show; None for plain text.
     """
     manager = {
         "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -37,6 +39,7 @@ def listener(
         "stat_prefix": name,
         "use_remote_address": True,
         "xff_num_trusted_hops": trusted_proxies,
+        **forwarded_certificate(tls),
         "generate_request_id": False,
         "server_header_transformation": "PASS_THROUGH",
         "max_request_headers_kb": MAX_HEADERS_KIB,
@@ -74,7 +77,10 @@ def listener(
         "enable_reuse_port": share_port,
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+            {
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+                **(tls.chain(["h2"] if codec == "HTTP2" else ["h2", "http/1.1"]) if tls is not None else {}),
+            }
         ],
     }
 

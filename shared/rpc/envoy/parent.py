@@ -23,6 +23,7 @@ from shared.observe.logging import get_logger
 from shared.rpc.envoy.bootstrap import ADMIN_SOCKET, API, EnvoySettings, write_bootstrap
 from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
 from shared.rpc.envoy.program import EnvoyError, command, environment
+from shared.rpc.envoy.tls import renewing
 from shared.rpc.ops import split_address
 
 LISTENING_WITHIN_S: Final = 60.0
@@ -44,12 +45,14 @@ async def run_envoy(settings: EnvoySettings, leave_within_s: float) -> None:
     Raises:
         EnvoyError: Envoy or the application inside did not start, or ended by itself.
         OSError: The address cannot be bound.
+        TlsError: The files of the certificate cannot be used.
     """
     _refuse_busy(settings.api_addr)
     with tempfile.TemporaryDirectory(prefix="lictor-") as name:  # 0700
         folder = Path(name)
         write_bootstrap(folder, settings)
         async with (
+            renewing(folder, settings.tls),
             _started(folder) as (process, control),
             aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(folder / ADMIN_SOCKET)),

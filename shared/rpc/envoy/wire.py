@@ -10,7 +10,16 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from shared.rpc.context import Metadata
 from shared.rpc.envoy.frames import frame
-from shared.rpc.envoy.headers import CONTENT_TYPE, STATUS_OK, HeaderList, metadata_headers, status_headers
+from shared.rpc.envoy.headers import (
+    CONTENT_TYPE,
+    STATUS_OK,
+    HeaderList,
+    RawHeaders,
+    certificate_uris,
+    metadata_headers,
+    status_headers,
+)
+from shared.rpc.tls import peer_identity
 
 Event: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
@@ -29,10 +38,11 @@ class AsgiWire:
         started: Whether a part of the response was sent.
     """
 
-    __slots__ = ("_client", "_headers", "_send", "gone", "started")
+    __slots__ = ("_client", "_headers", "_inbound", "_send", "gone", "started")
 
-    def __init__(self, client: tuple[str, int] | None, send: Send) -> None:
+    def __init__(self, client: tuple[str, int] | None, send: Send, inbound: RawHeaders = ()) -> None:
         self._client = client
+        self._inbound = inbound
         self._send = send
         self._headers: HeaderList | None = None
         self.started = False
@@ -45,7 +55,7 @@ class AsgiWire:
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def peer_identity(self) -> str:
-        return ""
+        return peer_identity(certificate_uris(self._inbound))
 
     def left(self) -> asyncio.CancelledError:
         """Notes that the caller has left, and makes what ends its handler."""
