@@ -17,6 +17,7 @@ import asyncpg
 from lictor import Lictor, LictorError
 
 from services.main import read_settings, read_target
+from services.tls import checked_tls, open_addresses
 from services.up import known_api_key, known_endpoint
 from shared.crypto import root_secret
 from shared.crypto.root_secret import RootSecretError
@@ -25,6 +26,7 @@ from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import LOGIN_ROLES, Role, RoleRefusedError
 from shared.embedded.state import StateDirectory
 from shared.rpc.envoy.program import obstacle
+from shared.rpc.tls import load
 from shared.settings import ProcessSettings, SettingsError
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
@@ -90,9 +92,28 @@ def _deployment() -> Iterator[Finding]:
         yield Finding("settings", "bad", str(error))
         return
     yield Finding("settings", f"good for target {target}")
+    yield from _tls(settings)
     yield _tried("root secret", lambda: f"versions {root_secret.load(settings.root_secret_file).live_versions}")
     for role in LOGIN_ROLES:
         yield _tried(f"role {role.value}", lambda role=role: asyncio.run(_connect(settings, role)))
+
+
+def _tls(settings: ProcessSettings) -> Iterator[Finding]:
+    try:
+        files = checked_tls(settings)
+    except SettingsError as error:
+        yield Finding("TLS", "refused", str(error))
+        return
+    if files is None:
+        seen_by_others = open_addresses(settings)
+        where = f"none, and others may reach {', '.join(seen_by_others)}" if seen_by_others else "none, on this machine"
+        yield Finding("TLS", f"{where}: callers speak plain text")
+        return
+    left = load(files).expires - datetime.now(UTC)
+    if left > timedelta(0):
+        yield Finding("TLS", f"the certificate has {left.days} days and {left.seconds // 3600} hours left")
+    else:
+        yield Finding("TLS", f"the certificate ended {(-left).days} days ago", "renew the file of LICTOR_TLS_CERT_FILE")
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Finding:

@@ -44,14 +44,17 @@ def address(host: str, port: int) -> str:
 
 
 def loopback(bind: str) -> str:
-    """The numeric loopback host that `bind` means. EmbeddedError for any other: there is no TLS to leave it with."""
+    """The numeric loopback host that `bind` means. EmbeddedError for any other: a private stack speaks plain text."""
     host = "127.0.0.1" if bind == "localhost" else bind.strip("[]")
     try:
         fine = ipaddress.ip_address(host).is_loopback
     except ValueError:
         fine = False
     if not fine:
-        raise EmbeddedError(f"{bind} is not a loopback address, and without TLS keys would cross the network readable")
+        raise EmbeddedError(
+            f"{bind} is not a loopback address, and this is plain text, for this machine alone. For others, run "
+            "`lictor serve` with LICTOR_TLS_CERT_FILE and LICTOR_TLS_KEY_FILE"
+        )
     return host
 
 

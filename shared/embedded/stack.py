@@ -26,6 +26,7 @@ DEFAULTS: Final = {
     "LICTOR_LAME_DUCK_S": "0",  # no balancer looks at a private stack, so nobody needs time to notice that it goes
 }
 """What a serving process on a private stack does unless the environment says otherwise."""
+TLS_SETTINGS: Final = ("LICTOR_TLS_CERT_FILE", "LICTOR_TLS_KEY_FILE", "LICTOR_TLS_CLIENT_CA_FILE")
 ROOT_SECRET: Final = "root-secret"
 TAKEN_AS_IT_IS: Final = "LICTOR_POSTGRES_ADMIN_DSN is not set: not migrating, run `lictor migrate` when there is need"
 
@@ -44,8 +45,11 @@ class Stack:
 def stack(state_dir: Path, *, durable: bool = True, say: Say = silent) -> Generator[Stack]:
     """Takes the state directory, starts the embedded servers that no setting replaces, and migrates.
 
-    AlreadyRunningError when another process has the directory; EmbeddedError when a server does not start.
+    AlreadyRunningError when another process has the directory; EmbeddedError when a server does not start, or when the
+    environment asks for TLS, which callers on this machine would not speak.
     """
+    if named := sorted(name for name in os.environ if name in TLS_SETTINGS):
+        raise EmbeddedError(f"{', '.join(named)}: a private stack speaks plain text; TLS is for `lictor serve`")
     state = StateDirectory(state_dir)
     state.lock()
     with ExitStack() as cleanup:

@@ -132,5 +132,15 @@ def test_asking_about_a_state_directory_does_not_make_it(state: Path) -> None:
 
 def test_an_address_beyond_this_machine_is_refused(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert up(state, None, "0.0.0.0") == 1
-    assert "not a loopback address" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for words in ("not a loopback address", "lictor serve", "LICTOR_TLS_CERT_FILE", "LICTOR_TLS_KEY_FILE"):
+        assert words in said
+    assert not state.exists()
+
+
+def test_tls_is_refused(state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_TLS_CERT_FILE", "server.pem")
+    assert up(state, None, "127.0.0.1") == 1
+    said = capsys.readouterr().err
+    assert "LICTOR_TLS_CERT_FILE: a private stack speaks plain text; TLS is for `lictor serve`" in said
     assert not state.exists()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from services.doctor import doctor
+from tests.helpers.certificates import Authority
 from tests.helpers.suite import Suite
 
 
@@ -25,6 +27,27 @@ async def test_a_good_deployment_needs_no_fix(capsys: pytest.CaptureFixture[str]
     assert (status, "0 to fix" in shown) == (0, True), shown
     for role in ("lictor_license", "lictor_entitlement", "lictor_machine", "lictor_webhook", "lictor_facts"):
         assert f"ok  role {role}: connects" in shown
+
+
+async def test_the_certificate_is_looked_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority()
+    for lasts, status, words in (
+        (timedelta(days=3, minutes=5), 0, "  ok  TLS: the certificate has 3 days and 0 hours left"),
+        (timedelta(days=-2), 1, "FAIL  TLS: the certificate ended 2 days ago"),
+    ):
+        cert_file, key_file = authority.server(lasts=lasts).write(tmp_path, "server")
+        monkeypatch.setenv("LICTOR_TLS_CERT_FILE", str(cert_file))
+        monkeypatch.setenv("LICTOR_TLS_KEY_FILE", str(key_file))
+        assert await asyncio.to_thread(doctor, tmp_path) == status
+        assert words in capsys.readouterr().out
+    authority.server().write(tmp_path, "other")
+    monkeypatch.setenv("LICTOR_TLS_KEY_FILE", str(tmp_path / "other.key"))
+    assert await asyncio.to_thread(doctor, tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert "LICTOR_TLS_KEY_FILE: " in shown
+    assert "is not the key of the certificate" in shown
 
 
 async def test_an_open_root_secret_is_found(
