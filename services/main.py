@@ -70,6 +70,8 @@ async def run() -> None:
         get_logger(__name__).warning("plain text, and not only on this machine", addresses=seen_by_others)
     match chosen_transport(settings.transport):
         case Transport.GRPCIO:
+            if settings.trusted_proxies > 0:
+                raise SettingsError("LICTOR_TRUSTED_PROXIES needs LICTOR_TRANSPORT=envoy")
             await serve_target(target, settings)
         case Transport.ENVOY:
             envoy = EnvoySettings(
@@ -77,6 +79,7 @@ async def run() -> None:
                 application=ENVOY_APPLICATION,
                 json_logs=settings.log_format is LogFormat.JSON,
                 tls=tls,
+                trusted_proxies=settings.trusted_proxies,
             )
             await run_envoy(envoy, settings.lame_duck_s + 2 * settings.drain_s + QUIT_WITHIN_S)
         case Transport.AUTO:

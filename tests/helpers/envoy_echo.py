@@ -69,6 +69,7 @@ def _envoy_settings() -> EnvoySettings:
         application="tests.helpers.envoy_echo:app",
         json_logs=False,
         tls=_tls(),
+        trusted_proxies=int(os.environ.get("LICTOR_TRUSTED_PROXIES", "0")),
     )
 
 
