@@ -21,7 +21,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from lictor import LictorError
+from lictor import LictorError, TlsConfig
 from lictor._core.config import ClientConfig
 from lictor._core.prepared import Prepared
 from lictor._core.sync_client import SyncRunner
@@ -126,13 +126,23 @@ def _request(method: Method, body: str) -> Message:
     return request
 
 
-def invoke(method: str, body: str, *, endpoint: str, api_key: str | None) -> Message:
+def tls_of(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> TlsConfig | None:
+    """TLS where any of its files is named, else none. Raises CallUsageError for half a client certificate."""
+    if ca_file is None and cert_file is None and key_file is None:
+        return None
+    try:
+        return TlsConfig(ca_file, cert_file, key_file)
+    except ValueError as fault:
+        raise CallUsageError(str(fault)) from fault
+
+
+def invoke(method: str, body: str, *, endpoint: str, api_key: str | None, tls: TlsConfig | None = None) -> Message:
     """Makes the call. Raises CallUsageError for what cannot be sent, LictorError for a call that failed."""
     found = find_method(method)
     request = _request(found, body)
     try:
-        runner = SyncRunner(ClientConfig(endpoint=endpoint, api_key=api_key or ""))
-    except ValueError as fault:
+        runner = SyncRunner(ClientConfig(endpoint=endpoint, api_key=api_key or "", tls=tls))
+    except (ValueError, OSError) as fault:
         raise CallUsageError(str(fault)) from fault
     try:
         return runner.call(Prepared(found.path, request, found.response.FromString, found.retry_safe, found.hot))
@@ -157,11 +167,11 @@ def render_error(error: LictorError) -> str:
     return "\n".join(lines)
 
 
-def call(method: str, body: str, *, endpoint: str, api_key: str | None) -> int:
+def call(method: str, body: str, *, endpoint: str, api_key: str | None, tls: TlsConfig | None = None) -> int:
     """Makes one call and prints its JSON answer; `-` reads the body from standard input. 1 when there is no answer."""
     text = sys.stdin.read() if body == "-" else body
     try:
-        answer = invoke(method, text, endpoint=endpoint, api_key=api_key)
+        answer = invoke(method, text, endpoint=endpoint, api_key=api_key, tls=tls)
     except LictorError as error:
         sys.stderr.write(render_error(error) + "\n")
         return 1

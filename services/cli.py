@@ -28,7 +28,17 @@ _REFUSALS = (
 StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]
 Endpoint = Annotated[str, typer.Option(envvar="LICTOR_ENDPOINT", help="host:port of the services.")]
 ApiKey = Annotated[
-    str | None, typer.Option(envvar="LICTOR_API_KEY", help="Default: the one kept in the state directory.")
+    str | None,
+    typer.Option(envvar="LICTOR_API_KEY", help="Default: the one kept in the state directory; with --cert-file, none."),
+]
+CaFile = Annotated[
+    Path | None, typer.Option(envvar="LICTOR_TLS_CA_FILE", help="Authorities of the server's certificate, PEM.")
+]
+CertFile = Annotated[
+    Path | None, typer.Option(envvar="LICTOR_CLIENT_CERT_FILE", help="A certificate to show the server, PEM.")
+]
+KeyFile = Annotated[
+    Path | None, typer.Option(envvar="LICTOR_CLIENT_KEY_FILE", help="The private key of --cert-file, PEM.")
 ]
 
 DEFAULT_STATE = Path(".lictor")
@@ -118,17 +128,26 @@ def revoke(operator_key_id: Annotated[str, typer.Argument(help="opk_...")]) -> N
 def call(
     method: Annotated[str, typer.Argument(help="ValidateLicense, or license.v1.ValidationService/ValidateLicense.")],
     body: Annotated[str, typer.Argument(help="The request as JSON; - reads standard input.")] = "{}",
+    *,
     endpoint: Endpoint = "",
     api_key: ApiKey = None,
     state_dir: StateDir = DEFAULT_STATE,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Call one method with JSON and print the answer."""
+    from services.call import CallUsageError, tls_of  # noqa: PLC0415
     from services.call import call as run  # noqa: PLC0415
     from services.up import known_api_key, known_endpoint  # noqa: PLC0415
 
-    raise typer.Exit(
-        run(method, body, endpoint=endpoint or known_endpoint(state_dir), api_key=api_key or known_api_key(state_dir))
-    )
+    try:
+        tls = tls_of(ca_file, cert_file, key_file)
+    except CallUsageError as error:
+        _refuse(error)
+    # A key counts alone, so the kept one would hide who the certificate is.
+    key = api_key if api_key or cert_file else known_api_key(state_dir)
+    raise typer.Exit(run(method, body, endpoint=endpoint or known_endpoint(state_dir), api_key=key, tls=tls))
 
 
 @app.command()

@@ -19,6 +19,9 @@ OTHER_VARIABLES: Final = frozenset(
         "LICTOR_STATE_DIR",
         "LICTOR_ENDPOINT",
         "LICTOR_API_KEY",
+        "LICTOR_TLS_CA_FILE",
+        "LICTOR_CLIENT_CERT_FILE",
+        "LICTOR_CLIENT_KEY_FILE",
     }
 )
 """What other commands read; known to the check for misspelled names."""

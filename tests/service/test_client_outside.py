@@ -64,6 +64,8 @@ class Seen:
     request: bytes
     metadata: dict[str, str | bytes]
     time_left_s: float
+    identities: tuple[str, ...] = ()
+    """The alternative names in the caller's certificate."""
 
 
 class Outside(grpc.GenericRpcHandler):
@@ -97,9 +99,10 @@ class Outside(grpc.GenericRpcHandler):
     async def _behave(self, method: Method, body: bytes, context: Context) -> bytes:
         name = method.path.rpartition("/")[2]
         metadata = dict(context.invocation_metadata() or ())
-        self.seen.append(
-            Seen(method.path, method.request.DESCRIPTOR.full_name, body, metadata, context.time_remaining())
-        )
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        identities = tuple(bytes(name).decode() for name in names)
+        request_type = method.request.DESCRIPTOR.full_name
+        self.seen.append(Seen(method.path, request_type, body, metadata, context.time_remaining(), identities))
         step: Message | Refusal | None = None
         if self.scripts.get(name):
             step = self.scripts[name].pop(0)
@@ -112,10 +115,12 @@ class Outside(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def running_outside() -> AsyncGenerator[Outside]:
+async def running_outside(credentials: grpc.ServerCredentials | None = None) -> AsyncGenerator[Outside]:
     outside = Outside()
     server = grpc.aio.server(handlers=[outside], options=[("grpc.so_reuseport", 0)])
-    outside.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    here = "127.0.0.1:0"
+    port = server.add_secure_port(here, credentials) if credentials else server.add_insecure_port(here)
+    outside.endpoint = f"127.0.0.1:{port}"
     await server.start()
     try:
         yield outside

@@ -12,7 +12,7 @@ import grpc
 import lictor
 import pytest
 from google.protobuf.json_format import MessageToDict
-from lictor import AsyncLictor, Lictor, LictorError
+from lictor import AsyncLictor, Lictor, LictorError, TlsConfig
 from lictor._core import requests_accounts as accounts
 from lictor._core import requests_catalog as catalog
 from lictor._core import requests_licenses as licenses
@@ -30,7 +30,9 @@ SECRET = "sk_live_very_secret"
 
 def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     """Every RPC has a builder, and its path, retry and hot flags are those of the descriptors."""
-    required = {"code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"]}
+    required: dict[str, object] = {
+        "code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"],
+    }  # fmt: skip
     seen: set[str] = set()
     for module in (accounts, catalog, licenses, validation):
         for name, build in inspect.getmembers(module, inspect.isfunction):
@@ -193,7 +195,7 @@ def test_plaintext_stays_on_this_machine(endpoint: str, local: bool) -> None:
     else:
         with pytest.raises(ValueError, match="unencrypted"):
             ClientConfig(endpoint, SECRET)
-    ClientConfig(endpoint, SECRET, tls=True)
+    ClientConfig(endpoint, SECRET, tls=TlsConfig())
     ClientConfig(endpoint, SECRET, insecure=True)
 
 
@@ -223,7 +225,34 @@ def test_settings_that_cannot_be_meant() -> None:
     with pytest.raises(ValueError, match="timeout_s"):
         Lictor(api_key=SECRET, timeout_s=0)
     with pytest.raises(ValueError, match="contradicts"):
-        Lictor(api_key=SECRET, tls=True, insecure=True)
+        Lictor(api_key=SECRET, tls=TlsConfig(), insecure=True)
+
+
+@pytest.mark.parametrize("kind", [Lictor, AsyncLictor])
+def test_without_a_client_certificate_there_must_be_a_key(kind: type[Lictor | AsyncLictor]) -> None:
+    for tls in (None, TlsConfig(), TlsConfig(ca_file="ca.pem")):
+        with pytest.raises(ValueError, match=r"api_key is missing.*cert_file"):
+            kind(tls=tls)
+
+
+def test_a_client_certificate_sends_no_credential_unless_a_key_is_given() -> None:
+    tls = TlsConfig(cert_file="me.pem", key_file="me.key")
+    for key, metadata in ((None, ()), (SECRET, (("authorization", f"Bearer {SECRET}"),))):
+        config = ClientConfig.of_caller(
+            api_key=key, endpoint="lictor.example:7420", timeout_s=None, tls=tls, insecure=False
+        )
+        assert config.metadata() == metadata
+
+
+def test_half_a_client_certificate_is_refused() -> None:
+    for half in ({"cert_file": "me.pem"}, {"key_file": "me.key"}):
+        with pytest.raises(ValueError, match="both cert_file and key_file"):
+            TlsConfig(**half)
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
+        Lictor(api_key=SECRET, tls=TlsConfig(ca_file="nowhere.pem"))
 
 
 def test_every_code_has_its_error_and_each_is_public() -> None:

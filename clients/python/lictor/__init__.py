@@ -8,7 +8,7 @@ if result.valid: ...
 """
 
 from ._core.async_client import AsyncLictor
-from ._core.config import DEFAULT_ENDPOINT
+from ._core.config import DEFAULT_ENDPOINT, TlsConfig
 from ._core.convert import UNSET
 from ._core.errors import (
     Aborted,
@@ -45,6 +45,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "ResourceExhausted",
+    "TlsConfig",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

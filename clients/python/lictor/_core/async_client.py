@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Self
 
@@ -14,7 +13,7 @@ from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_licenses as licenses
 from . import requests_validation as validation
-from .config import DEFAULT_ENDPOINT, ClientConfig
+from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .tries import Tries
@@ -38,10 +37,11 @@ class AsyncRunner:
         # Not in __init__: a client made before the loop runs would tie its channel to another loop.
         if self._channel is None:
             config = self.config
-            if config.secure:
-                self._channel = grpc.aio.secure_channel(config.endpoint, config.credentials(), config.options())
-            else:
+            if config.tls is None:
                 self._channel = grpc.aio.insecure_channel(config.endpoint, config.options())
+            else:
+                credentials = config.tls.credentials()
+                self._channel = grpc.aio.secure_channel(config.endpoint, credentials, config.options())
         return self._channel
 
     async def call(self, prepared: Prepared[T]) -> T:
@@ -173,16 +173,16 @@ class AsyncLictor(AsyncNamespace):
     def __init__(
         self,
         *,
-        api_key: str,
+        api_key: str | None = None,
         endpoint: str = DEFAULT_ENDPOINT,
         timeout_s: float | None = None,
-        tls: bool = False,
-        ca_file: str | Path | None = None,
+        tls: TlsConfig | None = None,
         insecure: bool = False,
     ) -> None:
-        if not api_key:
-            raise ValueError("api_key is empty")
-        super().__init__(AsyncRunner(ClientConfig(endpoint, api_key, timeout_s, tls, ca_file, insecure)))
+        config = ClientConfig.of_caller(
+            api_key=api_key, endpoint=endpoint, timeout_s=timeout_s, tls=tls, insecure=insecure
+        )
+        super().__init__(AsyncRunner(config))
         self.products = AsyncProducts(self.runner)
         self.policies = AsyncPolicies(self.runner)
         self.licenses = AsyncLicenses(self.runner)

@@ -6,7 +6,7 @@ import ipaddress
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import grpc
 
@@ -50,6 +50,35 @@ def check_timeout(timeout_s: float | None) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """An encrypted connection: files in PEM, read when the connection is made.
+
+    `cert_file` and `key_file` are the caller's own certificate, its intermediates after it, and its private key.
+    """
+
+    ca_file: str | Path | None = None
+    """The authorities of the server's certificate; by default those that gRPC brings."""
+    cert_file: str | Path | None = None
+    key_file: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("a client certificate is two files: give both cert_file and key_file, or neither")
+
+    @property
+    def shows_certificate(self) -> bool:
+        return self.cert_file is not None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """OSError names a file that cannot be read."""
+        return grpc.ssl_channel_credentials(_read(self.ca_file), _read(self.key_file), _read(self.cert_file))
+
+
+def _read(file: str | Path | None) -> bytes | None:
+    return None if file is None else Path(file).read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
 class ClientConfig:
     """The checked settings of one client. `timeout_s` replaces both defaults: 10 s, and 1 s for hot calls.
 
@@ -59,26 +88,34 @@ class ClientConfig:
     endpoint: str = DEFAULT_ENDPOINT
     api_key: str = field(default="", repr=False)
     timeout_s: float | None = None
-    tls: bool = False
-    ca_file: str | Path | None = None
+    tls: TlsConfig | None = None
     insecure: bool = False
+
+    @classmethod
+    def of_caller(
+        cls, *, api_key: str | None, endpoint: str, timeout_s: float | None, tls: TlsConfig | None, insecure: bool
+    ) -> Self:
+        """The settings of a caller who has a credential: an API key, or a client certificate and None."""
+        if api_key is None and (tls is None or not tls.shows_certificate):
+            raise ValueError(
+                "api_key is missing: give one, or a client certificate with tls=TlsConfig(cert_file=..., key_file=...)"
+            )
+        if api_key == "":
+            raise ValueError("api_key is empty")
+        return cls(endpoint, api_key or "", timeout_s, tls, insecure)
 
     def __post_init__(self) -> None:
         # grpc would put a malformed header, key included, into its own exception.
         if not all("!" <= letter <= "~" for letter in self.api_key):
             raise ValueError("api_key has characters that no key has, such as a space or a line break")
         check_timeout(self.timeout_s)
-        if self.insecure and self.secure:
-            raise ValueError("insecure=True contradicts tls=True and ca_file")
-        if not self.secure and not self.insecure and not is_loopback(self.endpoint):
+        if self.insecure and self.tls is not None:
+            raise ValueError("insecure=True contradicts tls")
+        if self.tls is None and not self.insecure and not is_loopback(self.endpoint):
             raise ValueError(
                 f"{self.endpoint!r} is not on this machine, and the API key would travel unencrypted: "
-                "use tls=True, or insecure=True where something else encrypts"
+                "use tls=TlsConfig(), or insecure=True where something else encrypts"
             )
-
-    @property
-    def secure(self) -> bool:
-        return self.tls or self.ca_file is not None
 
     def limit_s(self, asked: float | None, *, hot: bool) -> float:
         """The time for a whole call, its retries included."""
@@ -87,10 +124,6 @@ class ClientConfig:
 
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        roots = None if self.ca_file is None else Path(self.ca_file).read_bytes()
-        return grpc.ssl_channel_credentials(root_certificates=roots)
 
     def options(self) -> tuple[tuple[str, str | int], ...]:
         """A proxy named in the environment must not see a plaintext call that was meant to stay on this machine."""

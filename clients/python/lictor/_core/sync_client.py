@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, Self
 
@@ -14,7 +13,7 @@ from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_licenses as licenses
 from . import requests_validation as validation
-from .config import DEFAULT_ENDPOINT, ClientConfig
+from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .tries import Tries
@@ -33,10 +32,10 @@ class SyncRunner:
         self._metadata = config.metadata()
         self._calls: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._closed = False
-        if config.secure:
-            self._channel = grpc.secure_channel(config.endpoint, config.credentials(), config.options())
-        else:
+        if config.tls is None:
             self._channel = grpc.insecure_channel(config.endpoint, config.options())
+        else:
+            self._channel = grpc.secure_channel(config.endpoint, config.tls.credentials(), config.options())
 
     def call(self, prepared: Prepared[T]) -> T:
         tries = Tries(self.config.limit_s(prepared.timeout_s, hot=prepared.hot), retry_safe=prepared.retry_safe)
@@ -159,16 +158,16 @@ class Lictor(SyncNamespace):
     def __init__(
         self,
         *,
-        api_key: str,
+        api_key: str | None = None,
         endpoint: str = DEFAULT_ENDPOINT,
         timeout_s: float | None = None,
-        tls: bool = False,
-        ca_file: str | Path | None = None,
+        tls: TlsConfig | None = None,
         insecure: bool = False,
     ) -> None:
-        if not api_key:
-            raise ValueError("api_key is empty")
-        super().__init__(SyncRunner(ClientConfig(endpoint, api_key, timeout_s, tls, ca_file, insecure)))
+        config = ClientConfig.of_caller(
+            api_key=api_key, endpoint=endpoint, timeout_s=timeout_s, tls=tls, insecure=insecure
+        )
+        super().__init__(SyncRunner(config))
         self.products = Products(self.runner)
         self.policies = Policies(self.runner)
         self.licenses = Licenses(self.runner)
