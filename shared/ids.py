@@ -13,6 +13,7 @@ class Prefix(StrEnum):
     ACCOUNT = "acc"
     API_KEY = "key"
     OPERATOR_KEY = "opk"
+    WORKLOAD_BINDING = "wlb"
     PRODUCT = "prod"
     POLICY = "pol"
     CUSTOMER = "cus"

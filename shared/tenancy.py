@@ -20,6 +20,7 @@ class PrincipalKind(StrEnum):
 
     OPERATOR = "OPERATOR"
     SECRET_KEY = "SECRET_KEY"
+    WORKLOAD = "WORKLOAD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,10 @@ OPERATOR_TENANT: Final = Tenant("operator", Mode.LIVE)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller, as its credential says. `account_id` is empty and `mode` is None for an operator."""
+    """The caller, as its credential says. `account_id` is empty and `mode` is None for an operator.
+
+    `key_id` is the id of the key, or of the workload binding.
+    """
 
     kind: PrincipalKind
     account_id: str
@@ -53,7 +57,7 @@ class Principal:
         return Tenant(self.account_id, self.mode)
 
 
-OPERATOR_SCOPES: Final = frozenset({"accounts:read", "accounts:write"})
+OPERATOR_SCOPES: Final = frozenset({"accounts:read", "accounts:write", "workloads:read", "workloads:write"})
 """What an operator's key may do; no account's key can hold these."""
 
 ACCOUNT_SCOPES: Final = frozenset(
@@ -64,4 +68,4 @@ ACCOUNT_SCOPES: Final = frozenset(
         "licenses:read", "licenses:write", "licenses:validate",
     }
 )  # fmt: skip
-"""What an account's secret key may hold."""
+"""What an account's secret key, or a workload binding, may hold."""

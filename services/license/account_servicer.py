@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 from lictor.account.v1 import account_service_pb2 as pb
+from lictor.common.v1.common_pb2 import Mode as ModePb
 
-from services.license import account_store, fields, queries, render
+from services.license import account_store, fields, queries, render, workload_store
 from services.license.account_model import AccountAction
 from services.license.commands.change_account_status import change_account_status
 from services.license.commands.create_account import create_account
 from services.license.commands.create_api_key import NewKey, create_api_key, refuse_wider
+from services.license.commands.create_workload_binding import NewWorkloadBinding, create_workload_binding
+from services.license.commands.delete_workload_binding import delete_workload_binding
 from services.license.commands.revoke_api_key import revoke_api_key
 from services.license.commands.rotate_api_key import rotate_api_key
+from services.license.commands.update_workload_binding import update_workload_binding
 from services.license.resources import Resources
 from shared.db.pool import Transaction
 from shared.errors import FieldViolation, Reason, fields_invalid, not_found
 from shared.rpc.context import CallContext
-from shared.rpc.fields import to_datetime, to_timedelta
+from shared.rpc.fields import masked, to_datetime, to_timedelta
+from shared.rules import spiffe
+from shared.tenancy import Mode, PrincipalKind, Tenant
 
 DEFAULT_OVERLAP = timedelta(hours=24)
 
 
 class AccountServicer:
-    """Accounts for operators, API keys for the accounts themselves."""
+    """Accounts and workload bindings for operators, API keys for the accounts themselves."""
 
     def __init__(self, resources: Resources) -> None:
         self._r = resources
@@ -105,7 +113,7 @@ class AccountServicer:
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: CallContext) -> pb.CreateApiKeyResponse:
         fields.check(request)
-        scopes = tuple(sorted(set(request.scopes)))
+        scopes = _scopes(request.scopes)
         refuse_wider(context.principal, scopes)
 
         async def work(tx: Transaction) -> pb.CreateApiKeyResponse:
@@ -169,6 +177,90 @@ class AccountServicer:
 
         return await self._r.writer.run(context, request, pb.RevokeApiKeyResponse, work)
 
+    async def CreateWorkloadBinding(
+        self, request: pb.CreateWorkloadBindingRequest, context: CallContext
+    ) -> pb.CreateWorkloadBindingResponse:
+        fields.check(request)
+        pattern = spiffe.parse_pattern(request.spiffe_id_pattern)
+        assert pattern is not None, "the fields are checked"
+        wanted = NewWorkloadBinding(
+            request.display_name,
+            request.external_id or None,
+            pattern,
+            Tenant(request.account_id, Mode(ModePb.Kind.Name(request.mode))),
+            _scopes(request.scopes),
+        )
+
+        async def work(tx: Transaction) -> pb.CreateWorkloadBindingResponse:
+            made = await create_workload_binding(tx, actor=context.principal.key_id, wanted=wanted)
+            return pb.CreateWorkloadBindingResponse(workload_binding=render.workload_binding(made))
+
+        return await self._r.writer.run(context, request, pb.CreateWorkloadBindingResponse, work)
+
+    async def GetWorkloadBinding(
+        self, request: pb.GetWorkloadBindingRequest, context: CallContext
+    ) -> pb.GetWorkloadBindingResponse:
+        fields.check(request)
+        async with self._r.db.transaction(context.principal.tenant, read_only=True) as tx:
+            if request.workload_binding_id:
+                found = await workload_store.get(tx, request.workload_binding_id)
+            else:
+                found = await workload_store.get_by_external_id(tx, request.external_id)
+        if found is None:
+            raise not_found(Reason.WORKLOAD_BINDING_NOT_FOUND, request.workload_binding_id or request.external_id)
+        return pb.GetWorkloadBindingResponse(workload_binding=render.workload_binding(found))
+
+    async def ListWorkloadBindings(
+        self, request: pb.ListWorkloadBindingsRequest, context: CallContext
+    ) -> pb.ListWorkloadBindingsResponse:
+        fields.check(request)
+        page = await queries.page_of(
+            self._r,
+            context,
+            request,
+            f"workload_bindings|{request.account_id}",
+            read=lambda tx, after, limit: workload_store.page(tx, after, limit, request.account_id),
+            id_of=lambda found: found.workload_binding_id,
+        )
+        bindings = [render.workload_binding(found) for found in page.items]
+        return pb.ListWorkloadBindingsResponse(workload_bindings=bindings, next_page_token=page.next_token)
+
+    async def UpdateWorkloadBinding(
+        self, request: pb.UpdateWorkloadBindingRequest, context: CallContext
+    ) -> pb.UpdateWorkloadBindingResponse:
+        fields.check(request)
+        given = {"display_name": request.display_name, "scopes": _scopes(request.scopes)}
+        changes: dict[str, Any] = {name: given[name] for name in masked(request, fields.WORKLOAD_BINDING_FIELDS)}
+
+        async def work(tx: Transaction) -> pb.UpdateWorkloadBindingResponse:
+            changed = await update_workload_binding(
+                tx,
+                actor=context.principal.key_id,
+                workload_binding_id=request.workload_binding_id,
+                etag=request.etag,
+                changes=changes,
+            )
+            return pb.UpdateWorkloadBindingResponse(workload_binding=render.workload_binding(changed))
+
+        return await self._r.writer.run(context, request, pb.UpdateWorkloadBindingResponse, work)
+
+    async def DeleteWorkloadBinding(
+        self, request: pb.DeleteWorkloadBindingRequest, context: CallContext
+    ) -> pb.DeleteWorkloadBindingResponse:
+        fields.check(request)
+
+        async def work(tx: Transaction) -> pb.DeleteWorkloadBindingResponse:
+            await delete_workload_binding(
+                tx,
+                actor=context.principal.key_id,
+                workload_binding_id=request.workload_binding_id,
+                etag=request.etag,
+                reason=request.reason,
+            )
+            return pb.DeleteWorkloadBindingResponse()
+
+        return await self._r.writer.run(context, request, pb.DeleteWorkloadBindingResponse, work)
+
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: CallContext) -> pb.WhoAmIResponse:
         fields.check(request)
         principal = context.principal
@@ -179,4 +271,9 @@ class AccountServicer:
             key_id=principal.key_id,
             scopes=sorted(principal.scopes),
             expire_time=render.timestamp(principal.expires_at),
+            spiffe_id=context.peer_identity() if principal.kind is PrincipalKind.WORKLOAD else "",
         )
+
+
+def _scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(scopes)))

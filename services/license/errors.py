@@ -12,6 +12,7 @@ _TAKEN: Final[Mapping[str, tuple[Reason, str]]] = MappingProxyType(
     {
         "account_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "api_key_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "workload_binding_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "product_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "policy_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "license_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
@@ -20,10 +21,17 @@ _TAKEN: Final[Mapping[str, tuple[Reason, str]]] = MappingProxyType(
         "license_key_hash": (Reason.KEY_TAKEN, "key"),
     }
 )
+_PATTERN_TAKEN: Final = frozenset({"workload_binding_pattern", "workload_binding_overlap"})
 
 
 def taken(constraint: str) -> DomainError | None:
     """What a violated unique key means; None for a constraint that no input should reach."""
+    if constraint in _PATTERN_TAKEN:
+        return DomainError(
+            Reason.SPIFFE_ID_PATTERN_TAKEN,
+            "another workload binding has this pattern, or one of another account overlaps with it",
+            metadata={"field": "spiffe_id_pattern"},
+        )
     known = _TAKEN.get(constraint)
     if known is None:
         return None

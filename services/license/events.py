@@ -9,8 +9,10 @@ from typing import Any, cast
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product
 from services.license.model import Customer, License
+from services.license.workload_model import WorkloadBinding
+from shared.rules.spiffe import SpiffeIdPattern
 
-Subject = Account | ApiKey | Product | Policy | Customer | License
+Subject = Account | ApiKey | WorkloadBinding | Product | Policy | Customer | License
 _LEFT_OUT = frozenset({"hint", "key_hint"})
 
 
@@ -26,4 +28,6 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, SpiffeIdPattern):
+        return str(value)
     return list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value

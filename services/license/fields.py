@@ -16,6 +16,7 @@ from lictor.license.v1 import validation_service_pb2 as validation
 
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
+from shared.rules import spiffe
 from shared.tenancy import ACCOUNT_SCOPES
 
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
@@ -23,6 +24,7 @@ POLICY_FIELDS: Final = (
     "external_id", "display_name", "duration", "is_trial", "max_machines", "floating", "require_fingerprint",
     "require_heartbeat", "heartbeat_interval", "offline_allowed", "offline_max_ttl", "labels", "metadata",
 )  # fmt: skip
+WORKLOAD_BINDING_FIELDS: Final = ("display_name", "scopes")
 LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "labels", "metadata")
 
 _ID_CHARS: Final = 64
@@ -78,9 +80,29 @@ def _perpetual(message: Any) -> Iterator[FieldViolation]:
 def _scopes(message: Any) -> Iterator[FieldViolation]:
     if not message.scopes:
         yield FieldViolation("scopes", "REQUIRED", "at least one scope is required")
+    yield from _known_scopes(message)
+
+
+def _known_scopes(message: Any) -> Iterator[FieldViolation]:
     for index, scope in enumerate(message.scopes):
         if scope not in ACCOUNT_SCOPES:
             yield FieldViolation(f"scopes[{index}]", "SCOPE_UNKNOWN", f"one of {', '.join(sorted(ACCOUNT_SCOPES))}")
+
+
+def _spiffe_id_pattern(message: Any) -> Iterator[FieldViolation]:
+    if not message.spiffe_id_pattern:
+        yield FieldViolation("spiffe_id_pattern", "REQUIRED", "is required")
+    elif spiffe.parse_pattern(message.spiffe_id_pattern) is None:
+        yield FieldViolation(
+            "spiffe_id_pattern",
+            "SPIFFE_ID_PATTERN_INVALID",
+            "must be a SPIFFE ID with a path, spiffe://trust.domain/path, or one whose last segment is *",
+        )
+
+
+def _required_mode(message: Any) -> Iterator[FieldViolation]:
+    if not message.mode:
+        yield FieldViolation("mode", "REQUIRED", "is required")
 
 
 def _one_selector(message: Any) -> Iterator[FieldViolation]:
@@ -132,6 +154,16 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
             _RID, _id("api_key_id"), f.duration("overlap", least=timedelta(0), most=timedelta(days=30)),
         ),
         account.RevokeApiKeyRequest: (_RID, _id("api_key_id"), _REASON),
+        account.CreateWorkloadBindingRequest: (
+            _RID, _NAME, _EXTERNAL_ID, _spiffe_id_pattern, _id("account_id"), _required_mode, f.known_enum("mode"), _scopes,
+        ),
+        account.GetWorkloadBindingRequest: _get("workload_binding_id"),
+        account.ListWorkloadBindingsRequest: (*_PAGE, _optional_id("account_id")),
+        account.UpdateWorkloadBindingRequest: (
+            _RID, _id("workload_binding_id"), _ETAG, f.mask(WORKLOAD_BINDING_FIELDS, never_empty=("scopes",)), _NAME,
+            _known_scopes,
+        ),
+        account.DeleteWorkloadBindingRequest: (_RID, _id("workload_binding_id"), _ETAG, _REASON),
         account.WhoAmIRequest: (),
         catalog.CreateProductRequest: (
             _RID,

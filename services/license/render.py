@@ -17,6 +17,7 @@ from lictor.license.v1 import license_service_pb2 as license_pb
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product
 from services.license.model import License, effective, etag_of
+from services.license.workload_model import WorkloadBinding
 from shared.tenancy import Mode
 
 
@@ -73,6 +74,22 @@ def api_key(value: ApiKey, key_mode: Mode, now: datetime) -> account_pb.ApiKey:
         hint=value.hint,
         expire_time=timestamp(value.expires_at),
         replaced_by_id=value.replaced_by_id or "",
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
+def workload_binding(value: WorkloadBinding) -> account_pb.WorkloadBinding:
+    return account_pb.WorkloadBinding(
+        workload_binding_id=value.workload_binding_id,
+        external_id=value.external_id or "",
+        display_name=value.display_name,
+        spiffe_id_pattern=str(value.spiffe_id_pattern),
+        account_id=value.account_id,
+        mode=mode(value.mode),
+        scopes=value.scopes,
         create_time=timestamp(value.created_at),
         update_time=timestamp(value.updated_at),
         etag=etag_of(value.revision),

@@ -16,6 +16,7 @@ EVENT_TYPES: Final = frozenset(
     {
         "account.created", "account.suspended", "account.reinstated",
         "api_key.created", "api_key.rotated", "api_key.revoked",
+        "workload_binding.created", "workload_binding.updated", "workload_binding.deleted",
         "product.created", "product.updated", "product.deleted",
         "policy.created", "policy.updated", "policy.deleted",
         "customer.created",

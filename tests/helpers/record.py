@@ -153,6 +153,11 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "scopes": ["keys:read"] if even else ["keys:write"], "hint": f"h{n}", "expires_at": at["updated_at"],
             "revoked_at": at["updated_at"], "replaced_by_id": f"key {n}", "revision": n, **at,
         },
+        "license.workload_binding": {
+            **own, "workload_binding_id": f"wlb_{short}", "external_id": f"wlb {tag}", "display_name": name,
+            "trust_domain": f"{short}.test", "path": f"/w/{n}", "scopes": ["keys:read"] if even else ["keys:write"],
+            "revision": n, **at,
+        },
         "license.product": {
             **own, "product_id": product_id, "external_id": f"prod {n}", "code": tag[:16].upper(), "slug": short,
             "display_name": name, "url": f"https://{n}.test", "labels": data, "metadata": data, "revision": n, **at,

@@ -18,6 +18,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from lictor.account.v1 import account_service_pb2 as account
+from lictor.common.v1.common_pb2 import Mode
 from lictor.common.v1.error_reason_pb2 import ErrorReason
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import license_service_pb2 as pb
@@ -125,6 +126,24 @@ async def customer_not_found(scene: Scene) -> Refusal:
 @provokes(Reason.LICENSE_NOT_FOUND, "id")
 async def license_not_found(scene: Scene) -> Refusal:
     return await scene.refused(pb.GetLicenseRequest(license_id="lic_1"))
+
+
+@provokes(Reason.WORKLOAD_BINDING_NOT_FOUND, "id")
+async def workload_binding_not_found(scene: Scene) -> Refusal:
+    request = account.GetWorkloadBindingRequest(workload_binding_id="wlb_1")
+    return await scene.refused(request, scene.suite.operator_key)
+
+
+@provokes(Reason.SPIFFE_ID_PATTERN_TAKEN, "field")
+async def spiffe_id_pattern_taken(scene: Scene) -> Refusal:
+    request = account.CreateWorkloadBindingRequest(
+        spiffe_id_pattern=f"spiffe://{scene.world.account_id}.test/a",
+        account_id=scene.world.account_id,
+        mode=Mode.TEST,
+        scopes=["keys:read"],
+    )
+    await send(scene.suite, request, scene.suite.operator_key)
+    return await scene.refused(request, scene.suite.operator_key)
 
 
 @provokes(Reason.EXTERNAL_ID_TAKEN, "field")

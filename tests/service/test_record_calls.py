@@ -13,11 +13,14 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.account.v1 import account_service_pb2 as account
 from lictor.common.v1 import options_pb2
+from lictor.common.v1.common_pb2 import Mode as ModePb
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from shared.tenancy import Mode
 from tests.helpers.suite import Suite, World, bearer
+
+_ACCOUNTS: Final = "/lictor.account.v1.AccountService/"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ class Stage:
             if suspended:
                 await operator.accounts.suspend(made.account_id)
         return made.account_id
+
+    def new_binding(self) -> account.CreateWorkloadBindingRequest:
+        return account.CreateWorkloadBindingRequest(
+            spiffe_id_pattern=f"spiffe://{uuid4().hex}.test/*", account_id=self.world.account_id,
+            mode=ModePb.TEST, scopes=["keys:read"],
+        )  # fmt: skip
+
+    async def workload_binding_id(self) -> str:
+        made = await send(self.suite, _ACCOUNTS + "CreateWorkloadBinding", self.new_binding(), self.suite.operator_key)
+        return made.workload_binding.workload_binding_id
 
     async def send(self, method: str, case: Case, request_id: str = "", *, mode: Mode = Mode.TEST) -> Any:
         """Calls a mutation as it is on the wire, once; the answer."""
@@ -120,11 +133,15 @@ async def case_of(stage: Stage, method: str) -> Case:
             return Case(request, ("customer.created", "license.created"))
         case name:
             build, event = _CHANGES[name]
-            return Case(await build(stage), event, operator=name.endswith("Account"))
+            return Case(await build(stage), event, operator=name.endswith(("Account", "WorkloadBinding")))
 
 
 async def _reinstate_account(s: Stage) -> Message:
     return account.ReinstateAccountRequest(account_id=await s.account_id(suspended=True))
+
+
+async def _create_workload_binding(s: Stage) -> Message:
+    return s.new_binding()
 
 
 async def _update_license(s: Stage) -> Message:
@@ -147,6 +164,15 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
         _of(account.RotateApiKeyRequest, "api_key_id", Stage.api_key_id), ("api_key.created", "api_key.rotated"),
     ),
     "RevokeApiKey": (_of(account.RevokeApiKeyRequest, "api_key_id", Stage.api_key_id), ("api_key.revoked",)),
+    "CreateWorkloadBinding": (_create_workload_binding, ("workload_binding.created",)),
+    "UpdateWorkloadBinding": (
+        _of(account.UpdateWorkloadBindingRequest, "workload_binding_id", Stage.workload_binding_id, display_name="new"),
+        ("workload_binding.updated",),
+    ),
+    "DeleteWorkloadBinding": (
+        _of(account.DeleteWorkloadBindingRequest, "workload_binding_id", Stage.workload_binding_id),
+        ("workload_binding.deleted",),
+    ),
     "UpdateProduct": (
         _of(catalog.UpdateProductRequest, "product_id", Stage.product_id, display_name="new"), ("product.updated",),
     ),

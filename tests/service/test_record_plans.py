@@ -11,19 +11,20 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from services.license import account_store, catalog_store, store
+from services.license import account_store, catalog_store, store, workload_store
 from services.license.model import Status
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
-from shared.facts.credentials import API_KEY_LOAD, OPERATOR_KEY_LOAD
+from shared.facts.credentials import API_KEY_LOAD, OPERATOR_KEY_LOAD, WORKLOAD_LOAD
 from shared.facts.license import LOAD_BY_ID, LOAD_BY_KEY
-from shared.tenancy import Mode, Tenant
+from shared.rules.spiffe import SpiffeId
+from shared.tenancy import OPERATOR_TENANT, Mode, Tenant
 from tests.helpers.record import Scratch, enter, insert, sample, scratch
 
 ROWS = 20_000
 LARGE = Tenant("acc_large", Mode.LIVE)
 INDEX_SCANS = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Bitmap Index Scan"}
-HARMLESS = {"Nested Loop", "Result", "Limit", "Subquery Scan", "LockRows", "BitmapOr", "Incremental Sort"}
+HARMLESS = {"Nested Loop", "Result", "Limit", "Subquery Scan", "LockRows", "BitmapOr", "Incremental Sort", "Memoize"}
 """Plan nodes that read nothing by themselves."""
 
 ALONE = ("license.account", "license.operator_key", "license.product", "license.policy")
@@ -34,6 +35,9 @@ NUMBERED = {
     "license.operator_key": {"operator_key_id": "'opk_' || n", "key_hash": "'\\x01'::bytea || sha256(n::text::bytea)"},
     "license.api_key": {
         "api_key_id": "'key_' || n", "external_id": "NULL", "key_hash": "'\\x02'::bytea || sha256(n::text::bytea)",
+    },
+    "license.workload_binding": {
+        "workload_binding_id": "'wlb_' || n", "external_id": "'x' || n", "path": "'/w/x' || n",
     },
     "license.product": {"product_id": "'prod_' || n", "external_id": "'x' || n", "code": "'P' || n", "slug": "'p' || n"},
     "license.policy": {"policy_id": "'pol_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000"},
@@ -80,7 +84,8 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def literal(value: object) -> str:
     if isinstance(value, list):
-        inner = ",".join(f'"\\\\x{cast("bytes", item).hex()}"' for item in cast("list[object]", value))
+        items = cast("list[bytes] | list[str]", value)
+        inner = ",".join(f'"\\\\x{item.hex()}"' if isinstance(item, bytes) else f'"{item}"' for item in items)
         return f"'{{{inner}}}'"
     return f"'{value}'"
 
@@ -108,12 +113,17 @@ def refuse_full_reads(found: Sequence[dict[str, Any]], *tables: str) -> None:
 
 
 KEY_HASHES = [b"\x03" + hashlib.sha256(b"7").digest(), b"\x03" + hashlib.sha256(b"none").digest()]
+TRUST_DOMAIN = sample(LARGE, 0)["license.workload_binding"]["trust_domain"]
 HOT = {
     "LOAD_BY_KEY": (
         LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES), ("license.license_key", "license.license", "license.policy"),
     ),
     "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7"), ("license.license", "license.policy")),
     "API_KEY_LOAD": (API_KEY_LOAD, (KEY_HASHES,), ("license.api_key", "license.account")),
+    "WORKLOAD_LOAD": (
+        WORKLOAD_LOAD, (TRUST_DOMAIN, list(SpiffeId(TRUST_DOMAIN, "/w/x7").covering_paths())),
+        ("license.workload_binding", "license.account"),
+    ),
     "OPERATOR_KEY_LOAD": (OPERATOR_KEY_LOAD, (KEY_HASHES,), ("license.operator_key",)),
 }  # fmt: skip
 
@@ -154,6 +164,7 @@ OTHERS = {
     "policies": (catalog_store.PAGE_OF_POLICIES, ("pol_5", 51), "license.policy"),
     "a product's policies": (catalog_store.PAGE_OF_PRODUCTS_POLICIES, ("pol_5", 51, "prod_7"), "license.policy"),
     "API keys": (account_store.PAGE_OF_KEYS, ("key_5", 51), "license.api_key"),
+    "a locked binding": (workload_store.LOCK, ("wlb_7",), "license.workload_binding"),
     "a license": (store.GET_LICENSE, ("lic_7",), "license.license"),
     "a license by external id": (store.GET_LICENSE_BY_EXTERNAL_ID, ("x7",), "license.license"),
     "a locked license": (store.LOCK_LICENSE, ("lic_7",), "license.license"),
@@ -170,6 +181,24 @@ async def test_other_reads_of_a_tenant_go_through_indexes(db: Scratch, name: str
         await enter(conn, LARGE)
         found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", *values), mode)
     refuse_full_reads(found, table)
+
+
+OPERATORS = {
+    "a binding": (workload_store.GET, ("wlb_7",)),
+    "a binding by external id": (workload_store.GET_BY_EXTERNAL_ID, ("x7",)),
+    "bindings": (workload_store.PAGE, ("wlb_5", 51)),
+    "an account's bindings": (workload_store.PAGE_OF_AN_ACCOUNT, ("wlb_5", 51, LARGE.account_id)),
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", OPERATORS)
+async def test_an_operators_reads_of_bindings_go_through_indexes(db: Scratch, name: str, mode: str) -> None:
+    statement, values = OPERATORS[name]
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, OPERATOR_TENANT)
+        found = await plan_of(conn, statement, values, mode)
+    refuse_full_reads(found, "license.workload_binding")
 
 
 async def test_the_sweep_goes_by_age(db: Scratch) -> None:

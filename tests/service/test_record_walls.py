@@ -27,8 +27,8 @@ UNWALLED = {"record.change_log", "record.epoch", "record.migration"}
 
 ACROSS = {
     Role.FACTS: {
-        "license.account", "license.operator_key", "license.api_key", "license.policy", "license.license",
-        "license.license_key",
+        "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.policy",
+        "license.license", "license.license_key",
     },
     Role.LICENSE_WORKER: {"record.request"},
 }  # fmt: skip
@@ -214,13 +214,28 @@ async def test_no_row_belongs_to_nobody(db: Scratch, role: Role) -> None:
                         await insert(conn, table, row)
 
 
-async def test_an_operators_transaction_sees_accounts_and_nothing_in_them(db: Scratch) -> None:
+async def test_an_operators_transaction_sees_accounts_and_bindings_and_nothing_in_accounts(db: Scratch) -> None:
+    visible = {"license.account": 2, "license.workload_binding": 3}
     async with db.connect(Role.LICENSE) as conn:
         for table in await all_tables(db):
             if table not in UNWALLED and await may(conn, table, "SELECT"):
                 async with inside(conn, OPERATOR_TENANT):
                     seen = await conn.fetchval(f"SELECT count(*) FROM {table}")
-                assert seen == (2 if table == "license.account" else 0), table
+                assert seen == visible.get(table, 0), table
+
+
+async def test_an_operators_transaction_reads_bindings_and_writes_none(db: Scratch) -> None:
+    """It enters their tenant for that."""
+    async with db.connect(Role.LICENSE) as conn:
+        for statement in (
+            "UPDATE license.workload_binding SET display_name = 'x'",
+            "DELETE FROM license.workload_binding",
+        ):
+            async with inside(conn, OPERATOR_TENANT):
+                assert (await conn.execute(statement)).endswith(" 0")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+            async with inside(conn, OPERATOR_TENANT):
+                await insert(conn, "license.workload_binding", sample(HERE, 42)["license.workload_binding"])
 
 
 @pytest.mark.parametrize("role", [Role.WEBHOOK, Role.ENTITLEMENT, Role.MACHINE, Role.LICENSE_WORKER])

@@ -17,6 +17,7 @@ from lictor._core import requests_accounts as accounts
 from lictor._core import requests_catalog as catalog
 from lictor._core import requests_licenses as licenses
 from lictor._core import requests_validation as validation
+from lictor._core import requests_workloads as workloads
 from lictor._core.config import ClientConfig, is_loopback
 from lictor._core.errors import BY_CODE, error_of
 from lictor._core.prepared import Listing, Prepared
@@ -32,9 +33,10 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     """Every RPC has a builder, and its path, retry and hot flags are those of the descriptors."""
     required: dict[str, object] = {
         "code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"],
+        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST",
     }  # fmt: skip
     seen: set[str] = set()
-    for module in (accounts, catalog, licenses, validation):
+    for module in (accounts, catalog, licenses, validation, workloads):
         for name, build in inspect.getmembers(module, inspect.isfunction):
             if build.__module__ != module.__name__ or name.startswith("_"):
                 continue
@@ -156,6 +158,8 @@ def test_an_update_names_what_was_given_and_clears_with_none() -> None:
         (lambda: licenses.create_license(policy_id="p", customer_name="n"), ValueError, "customer_name"),
         (lambda: licenses.create_license(policy_id="p", metadata={"n": 2**53 + 1}), ValueError, "exactly"),
         (lambda: accounts.create_api_key(scopes="licenses:read"), TypeError, "list of scopes"),
+        (lambda: workloads.update_workload_binding("w", scopes="licenses:read"), TypeError, "list of scopes"),
+        (lambda: workloads.update_workload_binding("w"), ValueError, "display_name, scopes"),
         (validation.validate, ValueError, "exactly one"),
         (lambda: validation.validate(key="k", license_id="l"), ValueError, "exactly one"),
     ],

@@ -13,6 +13,7 @@ from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_licenses as licenses
 from . import requests_validation as validation
+from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .prepared import Listing, P, PageT, Prepared, T, dress
@@ -167,6 +168,15 @@ class AsyncAccounts(AsyncNamespace):
     reinstate = async_method(accounts.reinstate_account)
 
 
+class AsyncWorkloadBindings(AsyncNamespace):
+    create = async_method(workloads.create_workload_binding)
+    get = async_method(workloads.get_workload_binding)
+    list = async_list(workloads.list_workload_bindings)
+    page = async_page(workloads.list_workload_bindings)
+    update = async_method(workloads.update_workload_binding)
+    delete = async_method(workloads.delete_workload_binding)
+
+
 class AsyncLictor(AsyncNamespace):
     """The asyncio client: `async with AsyncLictor(api_key="sk_live_...") as client: await client.validate(key=...)`."""
 
@@ -188,6 +198,7 @@ class AsyncLictor(AsyncNamespace):
         self.licenses = AsyncLicenses(self.runner)
         self.api_keys = AsyncApiKeys(self.runner)
         self.accounts = AsyncAccounts(self.runner)
+        self.workload_bindings = AsyncWorkloadBindings(self.runner)
 
     validate = async_method(validation.validate)
     whoami = async_method(accounts.whoami)

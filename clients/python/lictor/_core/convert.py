@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
@@ -51,6 +51,13 @@ def mask(**fields: object) -> FieldMask:
 def fresh(request_id: str | None) -> str:
     """The caller's `request_id`, or a new one."""
     return str(uuid.uuid4()) if request_id is None else request_id
+
+
+def several(scopes: Iterable[str]) -> Iterable[str]:
+    """Scopes, and not one string, whose letters would be taken for scopes."""
+    if isinstance(scopes, str):
+        raise TypeError("scopes is a list of scopes, not one string")
+    return scopes
 
 
 def timestamp(value: datetime | None) -> Timestamp | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from lictor.account.v1 import account_service_pb2 as pb
 
-from .convert import duration, fresh, timestamp
+from .convert import duration, fresh, several, timestamp
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.account.v1.AccountService/"
@@ -70,13 +70,11 @@ def create_api_key(
     timeout_s: float | None = None,
 ) -> Prepared[pb.CreateApiKeyResponse]:
     """Creates a secret key with some of the caller's scopes. The answer's `secret` is shown this once."""
-    if isinstance(scopes, str):
-        raise TypeError("scopes is a list of scopes, not one string")
     request = pb.CreateApiKeyRequest(
         request_id=fresh(request_id),
         display_name=display_name,
         external_id=external_id,
-        scopes=scopes,
+        scopes=several(scopes),
         expire_time=timestamp(expire_time),
     )
     return write(_SERVICE + "CreateApiKey", request, pb.CreateApiKeyResponse, timeout_s)

@@ -13,6 +13,7 @@ from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_licenses as licenses
 from . import requests_validation as validation
+from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .prepared import Listing, P, PageT, Prepared, T, dress
@@ -152,6 +153,15 @@ class Accounts(SyncNamespace):
     reinstate = sync_method(accounts.reinstate_account)
 
 
+class WorkloadBindings(SyncNamespace):
+    create = sync_method(workloads.create_workload_binding)
+    get = sync_method(workloads.get_workload_binding)
+    list = sync_list(workloads.list_workload_bindings)
+    page = sync_page(workloads.list_workload_bindings)
+    update = sync_method(workloads.update_workload_binding)
+    delete = sync_method(workloads.delete_workload_binding)
+
+
 class Lictor(SyncNamespace):
     """The blocking client: `with Lictor(api_key="sk_live_...") as client: client.validate(key=...)`."""
 
@@ -173,6 +183,7 @@ class Lictor(SyncNamespace):
         self.licenses = Licenses(self.runner)
         self.api_keys = ApiKeys(self.runner)
         self.accounts = Accounts(self.runner)
+        self.workload_bindings = WorkloadBindings(self.runner)
 
     validate = sync_method(validation.validate)
     whoami = sync_method(accounts.whoami)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -243,6 +244,76 @@ class ApiKey(_message.Message):
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
 
 @_typing.final
+class WorkloadBinding(_message.Message):
+    """WorkloadBinding lets callers whose client certificates have a SPIFFE ID act in one account and mode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_BINDING_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SPIFFE_ID_PATTERN_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    workload_binding_id: _builtins.str
+    """The id (`wlb_...`)."""
+    external_id: _builtins.str
+    """The operator's own key of it; at most 255 characters, unique."""
+    display_name: _builtins.str
+    """The name to show; at most 255 characters."""
+    spiffe_id_pattern: _builtins.str
+    """Who comes in: a SPIFFE ID (`spiffe://prod.acme/ns/billing/api`), or one that ends in `/*`, where the star stands for
+    one or more further segments (`spiffe://prod.acme/ns/billing/*`). A SPIFFE ID beats a `/*`, a longer one a shorter one.
+    """
+    account_id: _builtins.str
+    """The account that they act in."""
+    mode: _common_pb2.Mode.Kind.ValueType
+    """The world that they act in."""
+    etag: _builtins.str
+    """Changes with every change of the binding."""
+    revision: _builtins.int
+    """Counts the changes of the binding, from 1."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What they may do, as `resource:verb`."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    def __init__(
+        self,
+        *,
+        workload_binding_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        spiffe_id_pattern: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.Kind.ValueType = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "mode", b"mode", "revision", b"revision", "scopes", b"scopes", "spiffe_id_pattern", b"spiffe_id_pattern", "update_time", b"update_time", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadBinding: _TypeAlias = WorkloadBinding  # noqa: Y015
+
+@_typing.final
 class PrincipalKind(_message.Message):
     """PrincipalKind is what sort of credential a call came with."""
 
@@ -257,9 +328,11 @@ class PrincipalKind(_message.Message):
         KIND_UNSPECIFIED: PrincipalKind._Kind.ValueType  # 0
         """Never sent."""
         OPERATOR: PrincipalKind._Kind.ValueType  # 1
-        """An operator's key (`op_`): manages accounts and nothing inside them."""
+        """An operator's key (`op_`): manages accounts and workload bindings, and nothing inside an account."""
         SECRET_KEY: PrincipalKind._Kind.ValueType  # 2
         """A secret key (`sk_live_`, `sk_test_`) of an account."""
+        WORKLOAD: PrincipalKind._Kind.ValueType  # 3
+        """A client certificate with a SPIFFE ID that a workload binding covers, and no key."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The sorts."""
@@ -267,9 +340,11 @@ class PrincipalKind(_message.Message):
     KIND_UNSPECIFIED: PrincipalKind.Kind.ValueType  # 0
     """Never sent."""
     OPERATOR: PrincipalKind.Kind.ValueType  # 1
-    """An operator's key (`op_`): manages accounts and nothing inside them."""
+    """An operator's key (`op_`): manages accounts and workload bindings, and nothing inside an account."""
     SECRET_KEY: PrincipalKind.Kind.ValueType  # 2
     """A secret key (`sk_live_`, `sk_test_`) of an account."""
+    WORKLOAD: PrincipalKind.Kind.ValueType  # 3
+    """A client certificate with a SPIFFE ID that a workload binding covers, and no key."""
 
     def __init__(
         self,
@@ -923,6 +998,348 @@ class RevokeApiKeyResponse(_message.Message):
 Global___RevokeApiKeyResponse: _TypeAlias = RevokeApiKeyResponse  # noqa: Y015
 
 @_typing.final
+class CreateWorkloadBindingRequest(_message.Message):
+    """CreateWorkloadBindingRequest asks for a workload binding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    SPIFFE_ID_PATTERN_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    display_name: _builtins.str
+    """The name to show; at most 255 characters."""
+    external_id: _builtins.str
+    """The operator's own key of it; at most 255 characters, unique."""
+    spiffe_id_pattern: _builtins.str
+    """A SPIFFE ID with a path, or one whose last segment is `*`; at most 2,048 characters. A trust domain alone with `/*` is
+    allowed. Trust domain: 1 to 255 of `a-z0-9.-_`; segments: `a-zA-Z0-9._-`, not `.` and not `..`.
+    """
+    account_id: _builtins.str
+    """The account to act in."""
+    mode: _common_pb2.Mode.Kind.ValueType
+    """The world to act in; required."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What callers may do: at least one of the scopes that an account's keys can hold."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        spiffe_id_pattern: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        mode: _common_pb2.Mode.Kind.ValueType = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "display_name", b"display_name", "external_id", b"external_id", "mode", b"mode", "request_id", b"request_id", "scopes", b"scopes", "spiffe_id_pattern", b"spiffe_id_pattern"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWorkloadBindingRequest: _TypeAlias = CreateWorkloadBindingRequest  # noqa: Y015
+
+@_typing.final
+class CreateWorkloadBindingResponse(_message.Message):
+    """CreateWorkloadBindingResponse is the new binding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_BINDING_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workload_binding(self) -> Global___WorkloadBinding:
+        """The binding."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        workload_binding: Global___WorkloadBinding | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token", "workload_binding", b"workload_binding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token", "workload_binding", b"workload_binding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWorkloadBindingResponse: _TypeAlias = CreateWorkloadBindingResponse  # noqa: Y015
+
+@_typing.final
+class GetWorkloadBindingRequest(_message.Message):
+    """GetWorkloadBindingRequest names a workload binding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_BINDING_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    workload_binding_id: _builtins.str
+    """The id (`wlb_...`); or leave it empty and set `external_id`."""
+    external_id: _builtins.str
+    """The operator's own key of it."""
+    def __init__(
+        self,
+        *,
+        workload_binding_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWorkloadBindingRequest: _TypeAlias = GetWorkloadBindingRequest  # noqa: Y015
+
+@_typing.final
+class GetWorkloadBindingResponse(_message.Message):
+    """GetWorkloadBindingResponse is one workload binding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_BINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workload_binding(self) -> Global___WorkloadBinding:
+        """The binding."""
+
+    def __init__(
+        self,
+        *,
+        workload_binding: Global___WorkloadBinding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workload_binding", b"workload_binding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workload_binding", b"workload_binding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWorkloadBindingResponse: _TypeAlias = GetWorkloadBindingResponse  # noqa: Y015
+
+@_typing.final
+class ListWorkloadBindingsRequest(_message.Message):
+    """ListWorkloadBindingsRequest asks for a page of workload bindings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most: 0 means 50, over 1,000 means 1,000, negative is refused."""
+    page_token: _builtins.str
+    """From the answer before."""
+    account_id: _builtins.str
+    """Only those of this account; empty means all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkloadBindingsRequest: _TypeAlias = ListWorkloadBindingsRequest  # noqa: Y015
+
+@_typing.final
+class ListWorkloadBindingsResponse(_message.Message):
+    """ListWorkloadBindingsResponse is a page of workload bindings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_BINDINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def workload_bindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkloadBinding]:
+        """The bindings."""
+
+    def __init__(
+        self,
+        *,
+        workload_bindings: _abc.Iterable[Global___WorkloadBinding] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "workload_bindings", b"workload_bindings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkloadBindingsResponse: _TypeAlias = ListWorkloadBindingsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateWorkloadBindingRequest(_message.Message):
+    """UpdateWorkloadBindingRequest names the fields to change and their new values. Whom a binding lets in, and where, never
+    changes: delete it and make another.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKLOAD_BINDING_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    workload_binding_id: _builtins.str
+    """The id (`wlb_...`)."""
+    etag: _builtins.str
+    """Refuse unless the binding still has this etag; empty means any."""
+    display_name: _builtins.str
+    """The name to show; at most 255 characters."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change: display_name, scopes, or `*` for both. Absent means the fields that are set in the request."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What callers may do: at least one of the scopes that an account's keys can hold."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        workload_binding_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "request_id", b"request_id", "scopes", b"scopes", "update_mask", b"update_mask", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWorkloadBindingRequest: _TypeAlias = UpdateWorkloadBindingRequest  # noqa: Y015
+
+@_typing.final
+class UpdateWorkloadBindingResponse(_message.Message):
+    """UpdateWorkloadBindingResponse is the binding after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_BINDING_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workload_binding(self) -> Global___WorkloadBinding:
+        """The binding."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        workload_binding: Global___WorkloadBinding | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token", "workload_binding", b"workload_binding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token", "workload_binding", b"workload_binding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateWorkloadBindingResponse: _TypeAlias = UpdateWorkloadBindingResponse  # noqa: Y015
+
+@_typing.final
+class DeleteWorkloadBindingRequest(_message.Message):
+    """DeleteWorkloadBindingRequest names the workload binding to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKLOAD_BINDING_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    workload_binding_id: _builtins.str
+    """The id (`wlb_...`)."""
+    etag: _builtins.str
+    """Refuse unless the binding still has this etag; empty means any."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        workload_binding_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reason", b"reason", "request_id", b"request_id", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWorkloadBindingRequest: _TypeAlias = DeleteWorkloadBindingRequest  # noqa: Y015
+
+@_typing.final
+class DeleteWorkloadBindingResponse(_message.Message):
+    """DeleteWorkloadBindingResponse tells when the binding is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWorkloadBindingResponse: _TypeAlias = DeleteWorkloadBindingResponse  # noqa: Y015
+
+@_typing.final
 class WhoAmIRequest(_message.Message):
     """WhoAmIRequest has no fields: the credential is the question."""
 
@@ -951,6 +1368,7 @@ class WhoAmIResponse(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SPIFFE_ID_FIELD_NUMBER: _builtins.int
     kind: Global___PrincipalKind.Kind.ValueType
     """What sort of credential it is."""
     account_id: _builtins.str
@@ -958,7 +1376,9 @@ class WhoAmIResponse(_message.Message):
     mode: _common_pb2.Mode.Kind.ValueType
     """The world; unset for an operator."""
     key_id: _builtins.str
-    """The id of the key (`key_...`, `opk_...`)."""
+    """The id of the key (`key_...`, `opk_...`), or of the workload binding (`wlb_...`)."""
+    spiffe_id: _builtins.str
+    """The SPIFFE ID in a workload's certificate; empty for keys."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do."""
@@ -976,10 +1396,11 @@ class WhoAmIResponse(_message.Message):
         key_id: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        spiffe_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "expire_time", b"expire_time", "key_id", b"key_id", "kind", b"kind", "mode", b"mode", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "expire_time", b"expire_time", "key_id", b"key_id", "kind", b"kind", "mode", b"mode", "scopes", b"scopes", "spiffe_id", b"spiffe_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

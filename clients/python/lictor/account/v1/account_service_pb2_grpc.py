@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """AccountService manages accounts (operator keys) and the API keys inside one account (secret keys), and tells a caller who it is.
+    """AccountService manages accounts and workload bindings (operator keys) and the API keys inside one account (secret keys),
+    and tells a caller who it is.
     """
 
     def __init__(self, channel):
@@ -85,6 +86,31 @@ class AccountServiceStub:
                 request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.CreateWorkloadBinding = channel.unary_unary(
+                '/lictor.account.v1.AccountService/CreateWorkloadBinding',
+                request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.CreateWorkloadBindingRequest.SerializeToString,
+                response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.CreateWorkloadBindingResponse.FromString,
+                _registered_method=True)
+        self.GetWorkloadBinding = channel.unary_unary(
+                '/lictor.account.v1.AccountService/GetWorkloadBinding',
+                request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.GetWorkloadBindingRequest.SerializeToString,
+                response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.GetWorkloadBindingResponse.FromString,
+                _registered_method=True)
+        self.ListWorkloadBindings = channel.unary_unary(
+                '/lictor.account.v1.AccountService/ListWorkloadBindings',
+                request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListWorkloadBindingsRequest.SerializeToString,
+                response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListWorkloadBindingsResponse.FromString,
+                _registered_method=True)
+        self.UpdateWorkloadBinding = channel.unary_unary(
+                '/lictor.account.v1.AccountService/UpdateWorkloadBinding',
+                request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateWorkloadBindingRequest.SerializeToString,
+                response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateWorkloadBindingResponse.FromString,
+                _registered_method=True)
+        self.DeleteWorkloadBinding = channel.unary_unary(
+                '/lictor.account.v1.AccountService/DeleteWorkloadBinding',
+                request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.DeleteWorkloadBindingRequest.SerializeToString,
+                response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.DeleteWorkloadBindingResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/lictor.account.v1.AccountService/WhoAmI',
                 request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.WhoAmIRequest.SerializeToString,
@@ -93,7 +119,8 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """AccountService manages accounts (operator keys) and the API keys inside one account (secret keys), and tells a caller who it is.
+    """AccountService manages accounts and workload bindings (operator keys) and the API keys inside one account (secret keys),
+    and tells a caller who it is.
     """
 
     def CreateAccount(self, request, context):
@@ -173,6 +200,47 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWorkloadBinding(self, request, context):
+        """Lets callers whose certificates have a SPIFFE ID act in one account and mode without a key. Patterns of two accounts
+        never overlap; within one, the more exact pattern decides. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, SPIFFE_ID_PATTERN_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWorkloadBinding(self, request, context):
+        """Reads a workload binding by id or external id. Consistency: the record. Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkloadBindings(self, request, context):
+        """Lists workload bindings of one account or of all, oldest first. Consistency: the record.
+        Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWorkloadBinding(self, request, context):
+        """Changes the fields named by `update_mask`; new scopes hold from the next call on. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWorkloadBinding(self, request, context):
+        """Deletes a workload binding: callers that came in through it are refused from the next call on, unless a less exact
+        pattern of the account covers them. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WhoAmI(self, request, context):
         """Tells the caller which principal its credential names. Consistency: the record. Errors: CREDENTIALS_INVALID.
         """
@@ -233,6 +301,31 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
+            'CreateWorkloadBinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWorkloadBinding,
+                    request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.CreateWorkloadBindingRequest.FromString,
+                    response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.CreateWorkloadBindingResponse.SerializeToString,
+            ),
+            'GetWorkloadBinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkloadBinding,
+                    request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.GetWorkloadBindingRequest.FromString,
+                    response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.GetWorkloadBindingResponse.SerializeToString,
+            ),
+            'ListWorkloadBindings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkloadBindings,
+                    request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListWorkloadBindingsRequest.FromString,
+                    response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListWorkloadBindingsResponse.SerializeToString,
+            ),
+            'UpdateWorkloadBinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorkloadBinding,
+                    request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateWorkloadBindingRequest.FromString,
+                    response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateWorkloadBindingResponse.SerializeToString,
+            ),
+            'DeleteWorkloadBinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWorkloadBinding,
+                    request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.DeleteWorkloadBindingRequest.FromString,
+                    response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.DeleteWorkloadBindingResponse.SerializeToString,
+            ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
                     request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.WhoAmIRequest.FromString,
@@ -247,7 +340,8 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """AccountService manages accounts (operator keys) and the API keys inside one account (secret keys), and tells a caller who it is.
+    """AccountService manages accounts and workload bindings (operator keys) and the API keys inside one account (secret keys),
+    and tells a caller who it is.
     """
 
     @staticmethod
@@ -510,6 +604,141 @@ class AccountService:
             '/lictor.account.v1.AccountService/RevokeApiKey',
             lictor_dot_account_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.SerializeToString,
             lictor_dot_account_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWorkloadBinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.account.v1.AccountService/CreateWorkloadBinding',
+            lictor_dot_account_dot_v1_dot_account__service__pb2.CreateWorkloadBindingRequest.SerializeToString,
+            lictor_dot_account_dot_v1_dot_account__service__pb2.CreateWorkloadBindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorkloadBinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.account.v1.AccountService/GetWorkloadBinding',
+            lictor_dot_account_dot_v1_dot_account__service__pb2.GetWorkloadBindingRequest.SerializeToString,
+            lictor_dot_account_dot_v1_dot_account__service__pb2.GetWorkloadBindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkloadBindings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.account.v1.AccountService/ListWorkloadBindings',
+            lictor_dot_account_dot_v1_dot_account__service__pb2.ListWorkloadBindingsRequest.SerializeToString,
+            lictor_dot_account_dot_v1_dot_account__service__pb2.ListWorkloadBindingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorkloadBinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.account.v1.AccountService/UpdateWorkloadBinding',
+            lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateWorkloadBindingRequest.SerializeToString,
+            lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateWorkloadBindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWorkloadBinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.account.v1.AccountService/DeleteWorkloadBinding',
+            lictor_dot_account_dot_v1_dot_account__service__pb2.DeleteWorkloadBindingRequest.SerializeToString,
+            lictor_dot_account_dot_v1_dot_account__service__pb2.DeleteWorkloadBindingResponse.FromString,
             options,
             channel_credentials,
             insecure,

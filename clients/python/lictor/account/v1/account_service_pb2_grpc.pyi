@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """AccountService manages accounts (operator keys) and the API keys inside one account (secret keys), and tells a caller who it is."""
+    """AccountService manages accounts and workload bindings (operator keys) and the API keys inside one account (secret keys),
+    and tells a caller who it is.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -67,12 +69,34 @@ class AccountServiceStub:
     """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
     Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    CreateWorkloadBinding: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateWorkloadBindingRequest, _account_service_pb2.CreateWorkloadBindingResponse]
+    """Lets callers whose certificates have a SPIFFE ID act in one account and mode without a key. Patterns of two accounts
+    never overlap; within one, the more exact pattern decides. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, SPIFFE_ID_PATTERN_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    """
+    GetWorkloadBinding: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetWorkloadBindingRequest, _account_service_pb2.GetWorkloadBindingResponse]
+    """Reads a workload binding by id or external id. Consistency: the record. Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND."""
+    ListWorkloadBindings: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListWorkloadBindingsRequest, _account_service_pb2.ListWorkloadBindingsResponse]
+    """Lists workload bindings of one account or of all, oldest first. Consistency: the record.
+    Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+    """
+    UpdateWorkloadBinding: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateWorkloadBindingRequest, _account_service_pb2.UpdateWorkloadBindingResponse]
+    """Changes the fields named by `update_mask`; new scopes hold from the next call on. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    """
+    DeleteWorkloadBinding: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeleteWorkloadBindingRequest, _account_service_pb2.DeleteWorkloadBindingResponse]
+    """Deletes a workload binding: callers that came in through it are refused from the next call on, unless a less exact
+    pattern of the account covers them. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.WhoAmIRequest, _account_service_pb2.WhoAmIResponse]
     """Tells the caller which principal its credential names. Consistency: the record. Errors: CREDENTIALS_INVALID."""
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
-    """AccountService manages accounts (operator keys) and the API keys inside one account (secret keys), and tells a caller who it is."""
+    """AccountService manages accounts and workload bindings (operator keys) and the API keys inside one account (secret keys),
+    and tells a caller who it is.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateAccountRequest, _account_service_pb2.CreateAccountResponse]  # type: ignore[assignment]
@@ -109,11 +133,33 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
     Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    CreateWorkloadBinding: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateWorkloadBindingRequest, _account_service_pb2.CreateWorkloadBindingResponse]  # type: ignore[assignment]
+    """Lets callers whose certificates have a SPIFFE ID act in one account and mode without a key. Patterns of two accounts
+    never overlap; within one, the more exact pattern decides. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, SPIFFE_ID_PATTERN_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    """
+    GetWorkloadBinding: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetWorkloadBindingRequest, _account_service_pb2.GetWorkloadBindingResponse]  # type: ignore[assignment]
+    """Reads a workload binding by id or external id. Consistency: the record. Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND."""
+    ListWorkloadBindings: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListWorkloadBindingsRequest, _account_service_pb2.ListWorkloadBindingsResponse]  # type: ignore[assignment]
+    """Lists workload bindings of one account or of all, oldest first. Consistency: the record.
+    Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+    """
+    UpdateWorkloadBinding: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateWorkloadBindingRequest, _account_service_pb2.UpdateWorkloadBindingResponse]  # type: ignore[assignment]
+    """Changes the fields named by `update_mask`; new scopes hold from the next call on. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    """
+    DeleteWorkloadBinding: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteWorkloadBindingRequest, _account_service_pb2.DeleteWorkloadBindingResponse]  # type: ignore[assignment]
+    """Deletes a workload binding: callers that came in through it are refused from the next call on, unless a less exact
+    pattern of the account covers them. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_account_service_pb2.WhoAmIRequest, _account_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Tells the caller which principal its credential names. Consistency: the record. Errors: CREDENTIALS_INVALID."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AccountService manages accounts (operator keys) and the API keys inside one account (secret keys), and tells a caller who it is."""
+    """AccountService manages accounts and workload bindings (operator keys) and the API keys inside one account (secret keys),
+    and tells a caller who it is.
+    """
 
     @_abc_1.abstractmethod
     def CreateAccount(
@@ -207,6 +253,56 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_account_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_account_service_pb2.RevokeApiKeyResponse]]:
         """Ends a key: it is refused from the next call on. Idempotent by `request_id`.
         Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateWorkloadBinding(
+        self,
+        request: _account_service_pb2.CreateWorkloadBindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.CreateWorkloadBindingResponse, _abc.Awaitable[_account_service_pb2.CreateWorkloadBindingResponse]]:
+        """Lets callers whose certificates have a SPIFFE ID act in one account and mode without a key. Patterns of two accounts
+        never overlap; within one, the more exact pattern decides. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, SPIFFE_ID_PATTERN_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWorkloadBinding(
+        self,
+        request: _account_service_pb2.GetWorkloadBindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.GetWorkloadBindingResponse, _abc.Awaitable[_account_service_pb2.GetWorkloadBindingResponse]]:
+        """Reads a workload binding by id or external id. Consistency: the record. Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListWorkloadBindings(
+        self,
+        request: _account_service_pb2.ListWorkloadBindingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListWorkloadBindingsResponse, _abc.Awaitable[_account_service_pb2.ListWorkloadBindingsResponse]]:
+        """Lists workload bindings of one account or of all, oldest first. Consistency: the record.
+        Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateWorkloadBinding(
+        self,
+        request: _account_service_pb2.UpdateWorkloadBindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateWorkloadBindingResponse, _abc.Awaitable[_account_service_pb2.UpdateWorkloadBindingResponse]]:
+        """Changes the fields named by `update_mask`; new scopes hold from the next call on. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteWorkloadBinding(
+        self,
+        request: _account_service_pb2.DeleteWorkloadBindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.DeleteWorkloadBindingResponse, _abc.Awaitable[_account_service_pb2.DeleteWorkloadBindingResponse]]:
+        """Deletes a workload binding: callers that came in through it are refused from the next call on, unless a less exact
+        pattern of the account covers them. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, WORKLOAD_BINDING_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -67,6 +67,10 @@ class ErrorReason(_message.Message):
         """NOT_FOUND. No license of this account and mode has this id. Metadata: `id`.
         Example: `{"reason": "LICENSE_NOT_FOUND", "metadata": {"id": "lic_1"}}`.
         """
+        WORKLOAD_BINDING_NOT_FOUND: ErrorReason._Reason.ValueType  # 26
+        """NOT_FOUND. No workload binding has this id. Metadata: `id`.
+        Example: `{"reason": "WORKLOAD_BINDING_NOT_FOUND", "metadata": {"id": "wlb_1"}}`.
+        """
         EXTERNAL_ID_TAKEN: ErrorReason._Reason.ValueType  # 40
         """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
         Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
@@ -78,6 +82,10 @@ class ErrorReason(_message.Message):
         KEY_TAKEN: ErrorReason._Reason.ValueType  # 42
         """ALREADY_EXISTS. Another license of this account and mode has, or had, this key. Metadata: `field`.
         Example: `{"reason": "KEY_TAKEN", "metadata": {"field": "key"}}`.
+        """
+        SPIFFE_ID_PATTERN_TAKEN: ErrorReason._Reason.ValueType  # 43
+        """ALREADY_EXISTS. Another workload binding has this pattern, or one of another account overlaps with it.
+        Metadata: `field`. Example: `{"reason": "SPIFFE_ID_PATTERN_TAKEN", "metadata": {"field": "spiffe_id_pattern"}}`.
         """
         STATE_TRANSITION_INVALID: ErrorReason._Reason.ValueType  # 60
         """FAILED_PRECONDITION. The resource's state does not allow this action. Metadata: `from`, `action`.
@@ -114,7 +122,9 @@ class ErrorReason(_message.Message):
         DRAINING: ErrorReason._Reason.ValueType  # 121
         """UNAVAILABLE. The process is shutting down; another one will serve the call. Example: `{"reason": "DRAINING"}`."""
         CREDENTIALS_INVALID: ErrorReason._Reason.ValueType  # 140
-        """UNAUTHENTICATED. The credential is absent, malformed, unknown, expired or revoked. Example: `{"reason": "CREDENTIALS_INVALID"}`."""
+        """UNAUTHENTICATED. The credential is absent, malformed, unknown, expired or revoked; or there is none, and no workload
+        binding covers the client certificate. Example: `{"reason": "CREDENTIALS_INVALID"}`.
+        """
         CALLER_NOT_ALLOWED: ErrorReason._Reason.ValueType  # 141
         """PERMISSION_DENIED. The credential is good and does not allow this call. Metadata: `scope`.
         Example: `{"reason": "CALLER_NOT_ALLOWED", "metadata": {"scope": "licenses:write"}}`.
@@ -169,6 +179,10 @@ class ErrorReason(_message.Message):
     """NOT_FOUND. No license of this account and mode has this id. Metadata: `id`.
     Example: `{"reason": "LICENSE_NOT_FOUND", "metadata": {"id": "lic_1"}}`.
     """
+    WORKLOAD_BINDING_NOT_FOUND: ErrorReason.Reason.ValueType  # 26
+    """NOT_FOUND. No workload binding has this id. Metadata: `id`.
+    Example: `{"reason": "WORKLOAD_BINDING_NOT_FOUND", "metadata": {"id": "wlb_1"}}`.
+    """
     EXTERNAL_ID_TAKEN: ErrorReason.Reason.ValueType  # 40
     """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
     Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
@@ -180,6 +194,10 @@ class ErrorReason(_message.Message):
     KEY_TAKEN: ErrorReason.Reason.ValueType  # 42
     """ALREADY_EXISTS. Another license of this account and mode has, or had, this key. Metadata: `field`.
     Example: `{"reason": "KEY_TAKEN", "metadata": {"field": "key"}}`.
+    """
+    SPIFFE_ID_PATTERN_TAKEN: ErrorReason.Reason.ValueType  # 43
+    """ALREADY_EXISTS. Another workload binding has this pattern, or one of another account overlaps with it.
+    Metadata: `field`. Example: `{"reason": "SPIFFE_ID_PATTERN_TAKEN", "metadata": {"field": "spiffe_id_pattern"}}`.
     """
     STATE_TRANSITION_INVALID: ErrorReason.Reason.ValueType  # 60
     """FAILED_PRECONDITION. The resource's state does not allow this action. Metadata: `from`, `action`.
@@ -216,7 +234,9 @@ class ErrorReason(_message.Message):
     DRAINING: ErrorReason.Reason.ValueType  # 121
     """UNAVAILABLE. The process is shutting down; another one will serve the call. Example: `{"reason": "DRAINING"}`."""
     CREDENTIALS_INVALID: ErrorReason.Reason.ValueType  # 140
-    """UNAUTHENTICATED. The credential is absent, malformed, unknown, expired or revoked. Example: `{"reason": "CREDENTIALS_INVALID"}`."""
+    """UNAUTHENTICATED. The credential is absent, malformed, unknown, expired or revoked; or there is none, and no workload
+    binding covers the client certificate. Example: `{"reason": "CREDENTIALS_INVALID"}`.
+    """
     CALLER_NOT_ALLOWED: ErrorReason.Reason.ValueType  # 141
     """PERMISSION_DENIED. The credential is good and does not allow this call. Metadata: `scope`.
     Example: `{"reason": "CALLER_NOT_ALLOWED", "metadata": {"scope": "licenses:write"}}`.
