@@ -38,7 +38,8 @@ def authentication(authenticator: Authenticator) -> Middleware:
             if len(values) > 1:
                 raise DomainError(Reason.CREDENTIALS_INVALID, "more than one authorization was sent")
             authorization = values[0] if values else None
-            context.set_principal(await authenticator.authenticate(authorization, context.peer_identity()))
+            peer_identity = context.peer_identity() if authorization is None else ""
+            context.set_principal(await authenticator.authenticate(authorization, peer_identity))
             return await inner(context, body)
 
         return call

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import grpc.aio
@@ -16,7 +17,7 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from google.protobuf.wrappers_pb2 import StringValue
-from lictor.account.v1 import account_service_pb2_grpc as account_grpc
+from lictor import AsyncLictor, PermissionDenied, TlsConfig, Unauthenticated
 from lictor.account.v1.account_service_pb2 import WhoAmIRequest
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 
@@ -303,17 +304,41 @@ async def test_a_broken_replacement_keeps_the_old(transport: str, tmp_path: Path
         await until(lambda: site.shows("second"), 10)
 
 
-async def test_a_service_over_mutual_tls(postgres: EmbeddedPostgres, transport: str, tmp_path: Path) -> None:
-    authority = Authority()
+async def test_a_workload_calls_by_its_certificate_alone(
+    postgres: EmbeddedPostgres, transport: str, tmp_path: Path
+) -> None:
+    authority, domain = Authority(), f"{transport}.{uuid4().hex}.test"
+    checkout = f"spiffe://{domain}/ns/billing/sa/checkout"
     cert_file, key_file = authority.server().write(tmp_path, "server")
-    ca_file, caller = authority.write(tmp_path / "callers.pem"), authority.client(WORKLOAD)
+    ca_file = authority.write(tmp_path / "callers.pem")
     files = {"tls_cert_file": str(cert_file), "tls_key_file": str(key_file), "tls_client_ca_file": str(ca_file)}
+
+    def tls(name: str, uri: str) -> TlsConfig:
+        mine, my_key = authority.client(uri).write(tmp_path, name)
+        return TlsConfig(ca_file=ca_file, cert_file=mine, key_file=my_key)
+
     async with serving(postgres, tmp_path, transport, **files) as served:
-        credentials = grpc.ssl_channel_credentials(authority.certificate, caller.key, caller.certificate)
-        async with grpc.aio.secure_channel(served.listen.api, credentials) as channel:
-            accounts = account_grpc.AccountServiceStub(channel)
-            answer = await accounts.WhoAmI(WhoAmIRequest(), metadata=bearer(served.suite.operator_key), timeout=10)
-            assert answer.key_id.startswith("opk_")
+        endpoint, bound = served.listen.api, tls("workload", checkout)
+        async with AsyncLictor(api_key=served.suite.operator_key, endpoint=endpoint, tls=bound) as operator:
+            account_id = (await operator.accounts.create(display_name="Acme")).account.account_id
+            binding = await operator.workload_bindings.create(
+                spiffe_id_pattern=f"spiffe://{domain}/ns/billing/*",
+                account_id=account_id,
+                mode="LIVE",
+                scopes=["products:read"],
+            )
+            async with AsyncLictor(endpoint=endpoint, tls=bound) as workload:
+                me = await workload.whoami()
+                assert (me.account_id, me.spiffe_id, list(me.scopes)) == (account_id, checkout, ["products:read"])
+                assert [product async for product in workload.products.list()] == []
+                with pytest.raises(PermissionDenied):
+                    await workload.products.create(code="AB", display_name="x")
+                async with AsyncLictor(endpoint=endpoint, tls=tls("other", f"spiffe://{domain}/ns/other")) as other:
+                    with pytest.raises(Unauthenticated):
+                        await other.whoami()
+                await operator.workload_bindings.delete(binding.workload_binding.workload_binding_id)
+                with pytest.raises(Unauthenticated):
+                    await workload.whoami()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.suite.accounts.WhoAmI(WhoAmIRequest(), metadata=bearer(served.suite.operator_key), timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
