@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from lictor import AsyncLictor, Lictor, TlsConfig, Unavailable
 from lictor.account.v1.account_service_pb2 import WhoAmIResponse
 from typer.testing import CliRunner
 
 from services.cli import app
 from services.up import API_KEY, known_api_key
+from tests.helpers.certificates import Authority
 from tests.service.test_client_outside import Outside, running_outside
 
 SPIFFE_ID = "spiffe://prod.acme/ns/billing/api"
-Key = ec.EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True)
@@ -41,37 +35,14 @@ class Files:
         return TlsConfig(ca_file=self.ca, cert_file=self.cert, key_file=self.key)
 
 
-def certificate(name: str, key: Key, issuer: str, issuer_key: Key, names: list[x509.GeneralName] | None) -> bytes:
-    """For `names`; an authority's own when there are none."""
-    now = datetime.now(UTC)
-    first, second = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, n)]) for n in (name, issuer))
-    building = x509.CertificateBuilder().subject_name(first).issuer_name(second).public_key(key.public_key())
-    building = building.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-    building = building.not_valid_after(now + timedelta(days=1))
-    building = building.add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
-    if names is not None:
-        building = building.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return building.sign(issuer_key, SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-def pem(key: Key) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 @pytest_asyncio.fixture(name="secured")
 async def _secured(tmp_path: Path) -> AsyncGenerator[tuple[Outside, Files]]:
     """A server that wants a certificate, and the files to call it with."""
-    ca, server, client = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    files = Files(tmp_path / "ca.pem", tmp_path / "client.pem", tmp_path / "client.key")
-    files.ca.write_bytes(certificate("ca", ca, "ca", ca, None))
-    uri = x509.UniformResourceIdentifier(SPIFFE_ID)
-    files.cert.write_bytes(certificate("client", client, "ca", ca, [uri]))
-    files.key.write_bytes(pem(client))
-    here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    shown = [(pem(server), certificate("server", server, "ca", ca, [here]))]
-    credentials = grpc.ssl_server_credentials(shown, files.ca.read_bytes(), require_client_auth=True)
+    authority = Authority()
+    server = authority.server()
+    files = Files(authority.write(tmp_path / "ca.pem"), *authority.client(SPIFFE_ID).write(tmp_path, "client"))
+    shown = [(server.key, server.certificate)]
+    credentials = grpc.ssl_server_credentials(shown, authority.certificate, require_client_auth=True)
     async with running_outside(credentials) as outside:
         outside.answers["WhoAmI"] = lambda _: WhoAmIResponse(account_id="acc_1")
         yield outside, files
@@ -111,9 +82,7 @@ async def test_a_key_goes_along_where_there_is_one(secured: tuple[Outside, Files
 
 async def test_a_server_of_another_authority_is_not_spoken_to(secured: tuple[Outside, Files], tmp_path: Path) -> None:
     outside, files = secured
-    stranger = ec.generate_private_key(ec.SECP256R1())
-    other = tmp_path / "other.pem"
-    other.write_bytes(certificate("ca", stranger, "ca", stranger, None))
+    other = Authority().write(tmp_path / "other.pem")  # by name only the same
     tls = TlsConfig(ca_file=other, cert_file=files.cert, key_file=files.key)
     async with AsyncLictor(endpoint=outside.endpoint, tls=tls) as client:
         with pytest.raises(Unavailable):
