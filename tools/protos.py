@@ -19,24 +19,28 @@ PROTOS: Final = ROOT / "protos"
 WORKSPACE: Final = ROOT / "build" / "protos"
 STUBS: Final = ROOT / "clients" / "python" / "lictor"
 BIN: Final = Path(sys.executable).parent
-GOOGLE_FILES: Final = ("annotations.proto", "http.proto")
+IMPORTED: Final = ("google/api/annotations.proto", "google/api/http.proto")
+ERROR_DETAILS: Final = ("google/rpc/status.proto", "google/rpc/error_details.proto")
+"""What errors carry. No file of the contract imports them; who turns errors into JSON needs them described."""
 
 
-def _google_api_dir() -> Path:
-    spec = find_spec("google.api")
+def _google_file(name: str) -> Path:
+    """Where googleapis-common-protos keeps a file; its package `google` is shared with other distributions."""
+    folder, _, file = name.rpartition("/")
+    spec = find_spec(folder.replace("/", "."))
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("googleapis-common-protos is not installed: run `make setup`")
-    return Path(next(iter(spec.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations))) / file
 
 
 def _lay_workspace() -> None:
-    """Copies the contract to build/protos with google/api beside it, where buf and protoc both find everything."""
+    """Copies the contract to build/protos with Google's files beside it, where buf and protoc both find everything."""
     shutil.rmtree(WORKSPACE, ignore_errors=True)
     shutil.copytree(PROTOS, WORKSPACE)
-    target = WORKSPACE / "google" / "api"
-    target.mkdir(parents=True)
-    for name in GOOGLE_FILES:
-        shutil.copy(_google_api_dir() / name, target / name)
+    for name in (*IMPORTED, *ERROR_DETAILS):
+        target = WORKSPACE / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_google_file(name), target)
 
 
 def _run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -48,12 +52,18 @@ def _run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedP
 def _generate(out: Path) -> None:
     files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("lictor/**/*.proto"))
     out.mkdir(parents=True, exist_ok=True)
-    done = _run(
-        sys.executable, "-m", "grpc_tools.protoc", f"-I{WORKSPACE}",
+    _protoc(
         f"--plugin=protoc-gen-mypy={BIN / 'protoc-gen-mypy'}", f"--plugin=protoc-gen-mypy_grpc={BIN / 'protoc-gen-mypy_grpc'}",
-        f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}",
-        "--include_imports", "--include_source_info", f"--descriptor_set_out={out / 'lictor' / 'descriptors.binpb'}", *files,
+        f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}", *files,
     )  # fmt: skip
+    _protoc(
+        "--include_imports", "--include_source_info", f"--descriptor_set_out={out / 'lictor' / 'descriptors.binpb'}",
+        *files, *ERROR_DETAILS,
+    )  # fmt: skip
+
+
+def _protoc(*arguments: str) -> None:
+    done = _run(sys.executable, "-m", "grpc_tools.protoc", f"-I{WORKSPACE}", *arguments)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
 
