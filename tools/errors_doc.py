@@ -50,9 +50,10 @@ VIOLATIONS: Final = {
     "TOO_MANY": "too many entries",
     "TOO_DEEP": "`metadata` nests too deep",
     "TOO_LARGE": "`metadata` has too many bytes",
-    "METADATA_TOO_LARGE": "the call's gRPC metadata is over 16 KiB",
+    "METADATA_TOO_LARGE": "the call's gRPC metadata, or the request's HTTP headers, are over 16 KiB",
     "MESSAGE_TOO_LARGE": "the message is over 1 MiB",
-    "MESSAGE_MALFORMED": "the bytes are no protobuf message of this type",
+    "MESSAGE_MALFORMED": "the bytes are no protobuf message of this type, or the request is none in JSON",
+    "GIVEN_TWICE": "what the path says is said again, with another value",
     "UTF8_INVALID": "a string is not UTF-8",
     "NUL_IN_STRING": "a string holds a NUL",
 }

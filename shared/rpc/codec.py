@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, cast
 
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from shared.errors import DomainError, FieldViolation, fields_invalid
-from shared.rpc.wire import BadString, Fault, MalformedError, bad_strings
+from shared.rpc.wire import BadString, Fault, MalformedError, bad_strings, contradicted
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 """The largest request, after decompression."""
@@ -23,11 +24,18 @@ _SENTENCES: Final = {
 }
 
 
-async def decode(request_class: type[Message], raw: bytes) -> Message:
+async def decode(request_class: type[Message], raw: bytes, once: Sequence[FieldDescriptor] = ()) -> Message:
     """Parses one request.
 
+    Args:
+        request_class: What it is.
+        raw: The bytes.
+        once: Strings that may not be given twice with different values, though protobuf would take the last: over HTTP
+            one comes from the path and one from elsewhere, and what is done would not be what the path says.
+
     Raises:
-        DomainError: FIELD_INVALID; violations MESSAGE_TOO_LARGE, MESSAGE_MALFORMED, UTF8_INVALID or NUL_IN_STRING.
+        DomainError: FIELD_INVALID; violations MESSAGE_TOO_LARGE, MESSAGE_MALFORMED, UTF8_INVALID, NUL_IN_STRING or
+            GIVEN_TWICE.
     """
     if len(raw) > MAX_MESSAGE_BYTES:
         raise too_large(len(raw))
@@ -40,7 +48,18 @@ async def decode(request_class: type[Message], raw: bytes) -> Message:
     # A scan for one byte runs at memory speed; only a hit (a double, a fixed64, a real NUL) costs a walk.
     if b"\0" in raw and (found := await _walk(descriptor, raw)):
         raise _refusal(found)
+    for field in once:
+        # The tag as one byte, or the first of several: it is almost nowhere twice unless the field is.
+        if raw.count(bytes(((field.number << 3 | 2) & 0x7F | (0x80 if field.number > 15 else 0),))) > 1:
+            await _refuse_contradiction(field, raw)
     return message
+
+
+async def _refuse_contradiction(field: FieldDescriptor, raw: bytes) -> None:
+    long = len(raw) > WALK_IN_THREAD_BYTES
+    if await asyncio.to_thread(contradicted, field.number, raw) if long else contradicted(field.number, raw):
+        words = "is given twice, with different values: say it in the path only"
+        raise fields_invalid((FieldViolation(field.name, "GIVEN_TWICE", words),))
 
 
 def too_large(size: int) -> DomainError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any, Final, TypeAlias, assert_never, cast
 
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.api import annotations_pb2  # pyright: ignore[reportMissingTypeStubs]
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from lictor.common.v1 import options_pb2
@@ -17,6 +19,8 @@ from shared.rpc.codec import decode
 from shared.rpc.context import CallAbortedError, CallContext
 
 OWN_PACKAGE: Final = "lictor."
+_HTTP: Final = cast("Any", annotations_pb2).http
+_PATH_VARIABLE: Final = re.compile(r"\{([^}=]+)")
 
 
 class Kind(Enum):
@@ -67,6 +71,8 @@ class MethodSpec:
     kind: Kind
     anonymous: bool
     """A standard service (health, reflection): no credential, no admission, no rules."""
+    in_path: tuple[FieldDescriptor, ...] = ()
+    """The fields that the path of the method's HTTP mapping names."""
 
     @property
     def mutates(self) -> bool:
@@ -130,7 +136,11 @@ def build_routes(bindings: Iterable[ServiceBinding], chain: Sequence[Middleware]
 
 
 def method_spec(method: MethodDescriptor) -> MethodSpec:
-    """Reads a method's descriptor. Every method of ours must state its rules, even when they are empty."""
+    """Reads a method's descriptor. Every method of ours must state its rules, even when they are empty.
+
+    Raises:
+        ValueError: It states none, or its path names something else than strings of its request.
+    """
     service = method.containing_service
     options = method.GetOptions()
     anonymous = not service.full_name.startswith(OWN_PACKAGE)
@@ -147,7 +157,18 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
         response_class=GetMessageClass(method.output_type),
         kind=Kind((method.client_streaming, method.server_streaming)),
         anonymous=anonymous,
+        in_path=_fields_in_path(method),
     )
+
+
+def _fields_in_path(method: MethodDescriptor) -> tuple[FieldDescriptor, ...]:
+    rule = method.GetOptions().Extensions[_HTTP]
+    pattern: str = getattr(rule, rule.WhichOneof("pattern") or "get")
+    names = _PATH_VARIABLE.findall(pattern)
+    found = tuple(method.input_type.fields_by_name[name] for name in names if name in method.input_type.fields_by_name)
+    if len(found) != len(names) or any(field.type != FieldDescriptor.TYPE_STRING for field in found):
+        raise ValueError(f"{method.full_name}: {pattern} names what is no string of the request itself")
+    return found
 
 
 _Answering: TypeAlias = Callable[[object, CallContext], Awaitable[Message]]
@@ -174,7 +195,9 @@ def _handler_endpoint(spec: MethodSpec, servicer: object) -> Endpoint | None:
 
 def _answering(spec: MethodSpec, handler: _Answering) -> Endpoint:
     async def call(context: CallContext, body: Body) -> bytes:
-        request = await decode(spec.request_class, body) if isinstance(body, bytes) else _requests(spec, body)
+        request = (
+            await decode(spec.request_class, body, spec.in_path) if isinstance(body, bytes) else _requests(spec, body)
+        )
         response = await handler(request, context)
         if context.code:
             raise CallAbortedError(context.code, context.details)
@@ -202,13 +225,13 @@ def _writing(spec: MethodSpec, handler: _Writing) -> Endpoint:
 
 async def _request(spec: MethodSpec, body: Body) -> object:
     if isinstance(body, bytes):
-        return await decode(spec.request_class, body)
+        return await decode(spec.request_class, body, spec.in_path)
     return _requests(spec, body)
 
 
 async def _requests(spec: MethodSpec, bodies: AsyncIterator[bytes]) -> AsyncIterator[Message]:
     async for raw in bodies:
-        yield await decode(spec.request_class, raw)
+        yield await decode(spec.request_class, raw, spec.in_path)
 
 
 def _raise_for_code(context: CallContext) -> None:

@@ -49,6 +49,15 @@ def bad_strings(descriptor: Descriptor, raw: bytes) -> list[BadString]:
     return list(_message(descriptor, memoryview(raw), "", 0))
 
 
+def contradicted(number: int, raw: bytes) -> bool:
+    """Whether a field that holds one string is there more than once, with different values.
+
+    Raises:
+        MalformedError: The framing is broken.
+    """
+    return len({bytes(payload) for found, payload in _length_delimited(memoryview(raw)) if found == number}) > 1
+
+
 def _message(descriptor: Descriptor, data: memoryview, prefix: str, depth: int) -> Iterator[BadString]:
     if depth > MAX_DEPTH:
         raise MalformedError

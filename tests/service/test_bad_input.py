@@ -312,6 +312,21 @@ async def test_invalid_utf8(suite: Suite, world: World, name: str, raw: bytes, v
     assert (error.code, error.reason, error.violations) == (INVALID, "FIELD_INVALID", violations)
 
 
+TWICE: list[tuple[str, bytes, Violations]] = [
+    ("GetProduct", b"\x0a\x01a\x0a\x01b", [("product_id", "GIVEN_TWICE")]),
+    ("GetProduct", b"\x0a\x00\x0a\x01b", [("product_id", "GIVEN_TWICE")]),
+    ("DeleteLicense", b"\x12\x01a\x0a\x00\x12\x01b\x12\x01a", [("license_id", "GIVEN_TWICE")]),
+    ("UpdateProduct", b"\x12\x01a\x2a\xff\x40" + b"x" * 8319 + b"\x12\x01b", [("product_id", "GIVEN_TWICE")]),
+]
+
+
+@pytest.mark.parametrize(("name", "raw", "violations"), TWICE)
+async def test_an_id_given_twice(suite: Suite, world: World, name: str, raw: bytes, violations: Violations) -> None:
+    async with unchanged(suite, world):
+        error = await refused_by(send_raw(suite, method_of(name), raw, world.test_key))
+    assert (error.code, error.reason, error.violations) == (INVALID, "FIELD_INVALID", violations)
+
+
 @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\x05abc", b"\x07", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"])
 async def test_bytes_that_are_no_message(suite: Suite, world: World, raw: bytes) -> None:
     async with unchanged(suite, world):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from google.api import annotations_pb2  # pyright: ignore[reportMissingTypeStubs]
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.wrappers_pb2 import StringValue
+from lictor.common.v1 import options_pb2
 from lictor.license.v1 import license_service_pb2, validation_service_pb2
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest, CreateLicenseResponse
 
@@ -100,6 +103,32 @@ def test_a_method_of_ours_without_rules_is_refused() -> None:
     service = pool.FindFileByName(file.name).services_by_name["LawlessService"]
     with pytest.raises(ValueError, match="states no"):
         build_routes([ServiceBinding(service, object())], [])
+
+
+def test_the_fields_of_a_path_are_strings_of_the_request() -> None:
+    methods = license_service_pb2.DESCRIPTOR.services_by_name["LicenseService"].methods_by_name
+    assert [field.name for field in method_spec(methods["RevokeLicense"]).in_path] == ["license_id"]
+    assert method_spec(methods["CreateLicense"]).in_path == ()
+    for number, path in enumerate(("/v1/{customer.email}", "/v1/{customer}", "/v1/{nothing=things/*}")):
+        file = descriptor_pb2.FileDescriptorProto(name=f"test{number}.proto", package="lictor.paths", syntax="proto3")
+        file.dependency.extend(
+            [
+                "lictor/license/v1/license_service.proto",
+                "lictor/common/v1/options.proto",
+                "google/api/annotations.proto",
+            ]
+        )
+        method = file.service.add(name=f"Service{number}").method.add(
+            name="Do",
+            input_type=".lictor.license.v1.CreateLicenseRequest",
+            output_type=".lictor.license.v1.CreateLicenseResponse",
+        )
+        method.options.Extensions[options_pb2.rules].SetInParent()
+        method.options.Extensions[cast("Any", annotations_pb2).http].get = path
+        pool = descriptor_pool.Default()
+        pool.AddSerializedFile(file.SerializeToString())
+        with pytest.raises(ValueError, match="no string of the request"):
+            method_spec(pool.FindMethodByName(f"lictor.paths.{file.service[0].name}.Do"))
 
 
 def test_a_missing_or_synchronous_handler_is_refused() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest, CustomerRef
 
-from shared.rpc.wire import BadString, Fault, MalformedError, bad_strings
+from shared.rpc.wire import BadString, Fault, MalformedError, bad_strings, contradicted
 
 DESCRIPTOR: Descriptor = CreateLicenseRequest.DESCRIPTOR
 UTF8, NUL = Fault.UTF8_INVALID, Fault.NUL_IN_STRING
@@ -114,3 +114,19 @@ def test_nul_is_found_exactly_where_it_is(name: str, labels: dict[str, str]) -> 
     found = bad_strings(DESCRIPTOR, request.SerializeToString())
     expected = int("\0" in name) + sum(("\0" in key) + ("\0" in value) for key, value in labels.items())
     assert [bad.fault for bad in found] == [NUL] * expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (b"", False),
+        (b"\x0a\x01a", False),
+        (b"\x0a\x01a\x0a\x01a", False),
+        (b"\x0a\x01a\x0a\x01b", True),
+        (b"\x0a\x01a\x0a\x00", True),
+        (b"\x0a\x01a\x12\x04\x0a\x01b\x0a", False),  # what looks like the field is another one's text
+        (b"\x0a\x01a\x80\x01\x05\x0a\x01b", True),
+    ],
+)
+def test_a_string_that_is_there_twice(raw: bytes, seen: bool) -> None:
+    assert contradicted(1, raw) is seen
