@@ -29,7 +29,7 @@ from lictor.common.v1 import options_pb2
 
 DEFAULT_STATE: Final = Path(".lictor")
 DEMO_BODY: Final = '{"license": {"licenseKey": "DEMO-0000-0000-0000-0000"}}'
-GRPCURL_TIMEOUT_S: Final = 10
+TOOL_TIMEOUT_S: Final = 10
 
 
 class CallUsageError(Exception):
@@ -205,6 +205,23 @@ def self_check(endpoint: str, api_key: str, *, state_dir: Path = DEFAULT_STATE) 
     return worked
 
 
+def curl_lines(endpoint: str, header: Path) -> list[str]:
+    """The lines for JSON over HTTP that worked; none where there is no curl.
+
+    Args:
+        endpoint: `host:port`.
+        header: A file with the header line that authorizes; a key in an argument would show in the process list.
+    """
+    if shutil.which("curl") is None:
+        return []
+    file = shlex.quote(os.path.relpath(header) if header.is_relative_to(Path.cwd()) else str(header))
+    lines = (
+        f"curl -H @{file} http://{endpoint}/v1/whoami",
+        f"curl -H @{file} http://{endpoint}/v1/licenses:validate -d '{DEMO_BODY}'",
+    )
+    return [line for line in lines if _runs(["sh", "-c", f"{line} --fail --silent"])]
+
+
 def _program() -> str:
     """How this program is called from here: by name where the shell would find it, else by its path."""
     own = Path(sys.argv[0]).absolute()
@@ -214,14 +231,14 @@ def _program() -> str:
     return shlex.quote(os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own))
 
 
-def _runs(command: list[str], api_key: str) -> bool:
+def _runs(command: list[str], api_key: str = "") -> bool:
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command; nothing in it comes from outside
+        done = subprocess.run(  # noqa: S603 - fixed commands; nothing in them comes from outside
             command,
-            env={**os.environ, "LICTOR_API_KEY": api_key},
+            env={**os.environ, **({"LICTOR_API_KEY": api_key} if api_key else {})},
             check=False,
             capture_output=True,
-            timeout=GRPCURL_TIMEOUT_S,
+            timeout=TOOL_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -47,7 +47,7 @@ DEFAULT_STATE = Path(".lictor")
 @app.command()
 def up(
     state_dir: StateDir = DEFAULT_STATE,
-    port: Annotated[int | None, typer.Option(help="Default: 7420, or a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="The first of four in a row. Default: 7420, or free ones.")] = None,
     bind: Annotated[str, typer.Option(help="Address to serve on; only loopback without TLS.")] = "127.0.0.1",
 ) -> None:
     """Start everything on this machine: Postgres, Valkey, the four services, and a demo account."""

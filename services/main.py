@@ -22,6 +22,7 @@ from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
 from shared.observe.logging import configure, get_logger
 from shared.rpc.envoy.bootstrap import EnvoySettings
+from shared.rpc.envoy.json_listener import mapped_services
 from shared.rpc.envoy.parent import QUIT_WITHIN_S, run_envoy
 from shared.rpc.envoy.program import obstacle
 from shared.rpc.runtime import App, Host, ServeSettings, serve
@@ -38,6 +39,16 @@ TARGETS: Final[dict[Target, tuple[type[ProcessSettings], Build]]] = {
     Target.WEBHOOK: (WebhookSettings, webhook.build),
     Target.ALL: (LicenseSettings, suite.build),
 }
+
+
+PACKAGES: Final[dict[Target, tuple[str, ...]]] = {
+    Target.LICENSE: ("lictor.account", "lictor.license"),
+    Target.ENTITLEMENT: ("lictor.entitlement",),
+    Target.MACHINE: ("lictor.machine",),
+    Target.WEBHOOK: ("lictor.webhook",),
+    Target.ALL: ("lictor.account", "lictor.license", "lictor.entitlement", "lictor.machine", "lictor.webhook"),
+}
+"""The contract's packages that a target serves, without their version."""
 
 
 def read_target() -> Target:
@@ -72,12 +83,15 @@ async def run() -> None:
         case Transport.GRPCIO:
             if settings.trusted_proxies > 0:
                 raise SettingsError("LICTOR_TRUSTED_PROXIES needs LICTOR_TRANSPORT=envoy")
+            refuse_json(settings)
             await serve_target(target, settings)
         case Transport.ENVOY:
             envoy = EnvoySettings(
                 api_addr=settings.api_addr,
                 application=ENVOY_APPLICATION,
                 json_logs=settings.log_format is LogFormat.JSON,
+                json_addr=settings.json_addr,
+                json_services=mapped_services(PACKAGES[target]),
                 tls=tls,
                 trusted_proxies=settings.trusted_proxies,
             )
@@ -112,11 +126,22 @@ def chosen_transport(wanted: Transport) -> Transport:
     return chosen
 
 
+def refuse_json(settings: ProcessSettings) -> None:
+    """SettingsError when a process that grpcio serves is told to take JSON, which it cannot."""
+    if settings.json_addr is None:
+        return
+    how = "LICTOR_TRANSPORT is grpcio"
+    if settings.transport is Transport.AUTO:
+        how = f"LICTOR_TRANSPORT is auto and takes grpcio here ({obstacle()})"
+    raise SettingsError(f"LICTOR_JSON_ADDR is set, but {how}: only the transport envoy takes JSON")
+
+
 def _serve_settings(settings: ProcessSettings) -> ServeSettings:
     return ServeSettings(
         api_addr=settings.api_addr,
         ops_addr=settings.ops_addr,
         ops_grpc_addr=settings.ops_grpc_addr,
+        json_addr=settings.json_addr,
         reflection=settings.reflection,
         max_in_flight=settings.max_in_flight,
         lame_duck_s=settings.lame_duck_s,

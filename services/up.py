@@ -9,7 +9,8 @@ import signal
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
@@ -21,17 +22,21 @@ from shared.crypto.root_secret import RootSecretError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
 from shared.embedded.errors import EmbeddedError
-from shared.embedded.ports import Listen, address, busy, free_listen, free_listens, loopback
+from shared.embedded.json_front import json_front
+from shared.embedded.ports import PORTS, Listen, address, busy, free_listen, free_listens, loopback
 from shared.embedded.process import GuardedProcess, wait_for
 from shared.embedded.progress import Say, silent, step
 from shared.embedded.serving import Child, children
 from shared.embedded.stack import Stack, stack
 from shared.embedded.state import AlreadyRunningError, RunRecord, StateDirectory
+from shared.rpc.envoy.json_listener import mapped_services
+from shared.rpc.envoy.program import has_stock_envoy, obstacle
 
 if TYPE_CHECKING:
     from services.bootstrap import DemoKeys
 
 DEFAULT_PORT: Final = 7420
+HIGHEST_PORT: Final = 65535 - (PORTS - 1)
 API_KEY: Final = "api-key"
 SERVICES: Final = ("license", "entitlement", "machine", "webhook")
 ANOTHER_WITHIN_S: Final = 60.0
@@ -144,22 +149,64 @@ def _run(state_dir: Path, port: int | None, host: str) -> int:
             listen = _listen(host, port)
             with step(_say, "making the demo account"):
                 key = demo_keys(servers).test_api_key
+            key_file = servers.state.path / _key_name(servers, API_KEY)
+            json = _json_by(servers)
+            listen = replace(listen, takes_json=json is JsonBy.SERVER)
             child = held.enter_context(children(servers, {"all": listen}, say=_say))["all"]
+            watched = [child.process]
+            if json is JsonBy.FRONT:
+                with step(_say, "starting JSON over HTTP"):
+                    watched.append(held.enter_context(json_front(servers.state, listen, _services())))
             with step(_say, "trying the call lines"):
                 lines = _self_check(listen.api, key, state_dir)
+                if json is not JsonBy.NOBODY:
+                    lines += _curl_lines(listen.json, servers.state.write(f"{key_file.name}.header", _header(key)))
             if not lines:
                 raise EmbeddedError(f"the server is up but no call got through, see {child.process.log}")
-            key_file = servers.state.path / _key_name(servers, API_KEY)
-            record = RunRecord(os.getpid(), listen.api, str(key_file), tuple(lines))
+            json_url = "" if json is JsonBy.NOBODY else f"http://{listen.json}"
+            record = RunRecord(os.getpid(), listen.api, str(key_file), tuple(lines), json_url)
             servers.state.write_run(record)
             up_at_all = True
             _show(record)
             _say(f"Logs: {child.process.log.parent}. Ctrl-C stops it; the data stay in {servers.state.path}.")
             embedded = (servers.postgres, servers.valkey)
-            _watch([child.process, *(server.process for server in embedded if server is not None)])
+            _watch([*watched, *(server.process for server in embedded if server is not None)])
     except KeyboardInterrupt:
         _say("Stopped." if up_at_all else "Stopped before it was up.")
     return 0 if up_at_all else 130
+
+
+class JsonBy(Enum):
+    """Who takes JSON over HTTP."""
+
+    SERVER = auto()
+    FRONT = auto()
+    """An Envoy in front of a server that grpcio serves."""
+    NOBODY = auto()
+
+
+def _json_by(servers: Stack) -> JsonBy:
+    if servers.environment["LICTOR_TRANSPORT"] != "grpcio" and obstacle() is None:
+        return JsonBy.SERVER
+    return JsonBy.FRONT if has_stock_envoy() else JsonBy.NOBODY
+
+
+def _services() -> tuple[str, ...]:
+    from services.main import PACKAGES  # noqa: PLC0415 - loads the services; `--help` need not
+    from shared.settings import Target  # noqa: PLC0415
+
+    return mapped_services(PACKAGES[Target.ALL])
+
+
+def _header(key: str) -> str:
+    """What curl reads, so that the key shows in no process list."""
+    return f"authorization: Bearer {key}\n"
+
+
+def _curl_lines(endpoint: str, header: Path) -> list[str]:
+    from services.call import curl_lines  # noqa: PLC0415 - loads the client; `--help` need not
+
+    return curl_lines(endpoint, header)
 
 
 def _self_check(endpoint: str, key: str, state_dir: Path) -> list[str]:
@@ -179,14 +226,15 @@ def _watch(processes: list[GuardedProcess]) -> None:
 
 def _listen(host: str, port: int | None) -> Listen:
     first = DEFAULT_PORT if port is None else port
-    if first > 65533:
-        raise EmbeddedError("--port takes three in a row, so 65533 is the highest")
-    taken = busy(host, (first, first + 1, first + 2))
+    if first > HIGHEST_PORT:
+        raise EmbeddedError(f"--port takes four in a row, so {HIGHEST_PORT} is the highest")
+    listen = Listen(host, first, first + 1, first + 2, first + 3)
+    taken = busy(host, listen.ports)
     if not taken:
-        return Listen(host, first, first + 1, first + 2)
+        return listen
     shown = ", ".join(str(number) for number in taken)
     if port is not None:
-        raise EmbeddedError(f"in use on {host}: {shown}; --port takes three in a row ({first} to {first + 2})")
+        raise EmbeddedError(f"in use on {host}: {shown}; --port takes four in a row ({first} to {listen.json_port})")
     other = free_listen(host)
     _say(f"In use, perhaps by another copy: {shown}. Taking port {other.api_port} instead.")
     return other
@@ -214,7 +262,10 @@ def _signals_interrupt() -> Generator[None]:
 
 def _show(record: RunRecord) -> None:
     key = Path(record.api_key_file).read_text().strip()
-    _say(f"\nLictor answers at {record.endpoint}\nTest API key: {key}  (kept in {record.api_key_file})\n\nTry:")
+    _say(f"\nLictor answers at {record.endpoint}\nTest API key: {key}  (kept in {record.api_key_file})")
+    if record.json_url:
+        _say(f"JSON over HTTP: {record.json_url}")
+    _say("\nTry:")
     for line in record.lines:
         _say(f"  {line}")
     _say("")

@@ -6,7 +6,7 @@ import ipaddress
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from shared.embedded.errors import EmbeddedError
@@ -14,20 +14,36 @@ from shared.embedded.errors import EmbeddedError
 FREE_RANGE: Final = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, which could take one before its process listens."""
 
+PORTS: Final = 4
+"""How many each process has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """The three addresses of one serving process: the API, its ops HTTP, its ops gRPC health."""
+    """The addresses of one serving process: the API, its ops HTTP, its ops gRPC health, and JSON over HTTP."""
 
     host: str
     api_port: int
     ops_port: int
     ops_grpc_port: int
+    json_port: int
+    takes_json: bool = field(default=False, kw_only=True)
+    """Whether the process itself takes JSON. Otherwise nobody does, or an Envoy in front."""
 
     @property
     def api(self) -> str:
         """As `host:port`, for a gRPC channel."""
         return address(self.host, self.api_port)
+
+    @property
+    def json(self) -> str:
+        """As `host:port`."""
+        return address(self.host, self.json_port)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.api_port, self.ops_port, self.ops_grpc_port, self.json_port)
 
     def environment(self) -> dict[str, str]:
         """The settings that make a process listen here."""
@@ -35,6 +51,7 @@ class Listen:
             "LICTOR_API_ADDR": self.api,
             "LICTOR_OPS_ADDR": address(self.host, self.ops_port),
             "LICTOR_OPS_GRPC_ADDR": address(self.host, self.ops_grpc_port),
+            **({"LICTOR_JSON_ADDR": self.json} if self.takes_json else {}),
         }
 
 
@@ -85,16 +102,16 @@ def busy(host: str, ports: Sequence[int]) -> list[int]:
 
 
 def free_listen(host: str) -> Listen:
-    """Three ports that are free now."""
+    """Ports that are free now."""
     return free_listens(host, 1)[0]
 
 
 def free_listens(host: str, count: int) -> list[Listen]:
-    """Three free ports for each of `count` processes; no two are the same."""
-    wanted, ports = 3 * count, list[int]()
+    """Free ports for each of `count` processes; no two are the same."""
+    wanted, ports = PORTS * count, list[int]()
     for port in random.sample(FREE_RANGE, len(FREE_RANGE)):
         if not busy(host, [port]):
             ports.append(port)
         if len(ports) == wanted:
-            return [Listen(host, *ports[at : at + 3]) for at in range(0, wanted, 3)]
+            return [Listen(host, *ports[at : at + PORTS]) for at in range(0, wanted, PORTS)]
     raise EmbeddedError(f"no {wanted} free ports on {host} from {FREE_RANGE.start} to {FREE_RANGE.stop}")

@@ -18,8 +18,8 @@ from shared.embedded.stack import Stack
 READY_WITHIN_S: Final = 60.0
 DRAIN_WITHIN_S: Final = 40.0
 ORPHAN_WITHIN_S: Final = 3.0
-NOT_THEIRS: Final = ("LICTOR_POSTGRES_ADMIN_DSN", "LICTOR_API_KEY")
-"""What a serving process has no business to know."""
+NOT_THEIRS: Final = ("LICTOR_POSTGRES_ADMIN_DSN", "LICTOR_API_KEY", "LICTOR_JSON_ADDR")
+"""What a serving process has no business to know, or is told by its `Listen`."""
 SERVE: Final = (sys.executable, "-m", "services.cli", "serve")
 
 

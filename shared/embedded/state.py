@@ -26,6 +26,8 @@ class RunRecord:
     endpoint: str
     api_key_file: str
     lines: tuple[str, ...]
+    json_url: str
+    """Where JSON over HTTP is taken; empty for nowhere."""
 
 
 class _RunJson(TypedDict):
@@ -33,6 +35,7 @@ class _RunJson(TypedDict):
     endpoint: str
     api_key_file: str
     lines: list[str]
+    json_url: str
 
 
 class StateDirectory:
@@ -94,7 +97,9 @@ class StateDirectory:
         if text is None:
             return None
         found: _RunJson = json.loads(text)
-        return RunRecord(found["pid"], found["endpoint"], found["api_key_file"], tuple(found["lines"]))
+        return RunRecord(
+            found["pid"], found["endpoint"], found["api_key_file"], tuple(found["lines"]), found["json_url"]
+        )
 
     def clear_run(self) -> None:
         """Takes back what `write_run` said."""

@@ -79,6 +79,7 @@ class GrpcioTransport(grpc.GenericRpcHandler):
         self._handlers: dict[str, Handler] = {}
         self._server: grpc.aio.Server | None = None
         self._live = LiveCalls()
+        self.json_port: int | None = None  # grpcio speaks no JSON
 
     async def start(self, address: str, routes: Mapping[str, Route], tls: TlsFiles | None = None) -> int:
         """Listens on `host:port` (port 0: any free one) and returns the port. Without `tls` in plain text.

@@ -45,6 +45,8 @@ class ServeSettings:
     api_addr: str
     ops_addr: str
     ops_grpc_addr: str
+    json_addr: str | None = None
+    """Where JSON is taken, by transports that take it."""
     reflection: bool = False
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
     lame_duck_s: float = 5.0
@@ -62,6 +64,7 @@ class Bound:
     api_addr: str
     ops_addr: str
     ops_grpc_addr: str
+    json_addr: str | None = None
 
 
 class Lifecycle:
@@ -82,6 +85,9 @@ class Lifecycle:
 
 class Transport(Protocol):
     """What takes the services' calls."""
+
+    json_port: int | None
+    """Where JSON over HTTP is taken; None for nowhere. Known once `start` has returned."""
 
     async def start(self, address: str, routes: Mapping[str, Route], tls: TlsFiles | None) -> int:
         """Listens on `host:port` and returns the port."""
@@ -173,11 +179,10 @@ async def serve(
         stack.push_async_callback(ops.close)
         stack.push_async_callback(tasks.drain, settings.drain_s)
         stack.push_async_callback(api.drain, settings.drain_s)
+        api_port = await api.start(settings.api_addr, build_routes(bindings, chain), settings.tls)
         bound = Bound(
-            api_addr=_at(
-                settings.api_addr,
-                await api.start(settings.api_addr, build_routes(bindings, chain), settings.tls),
-            ),
+            api_addr=_at(settings.api_addr, api_port),
+            json_addr=_at(settings.json_addr, api.json_port) if settings.json_addr and api.json_port else None,
             ops_addr=_at(
                 settings.ops_addr, await ops.start(settings.ops_addr, lambda: app.ready() and not life.leaving)
             ),
@@ -187,7 +192,9 @@ async def serve(
             ),
         )
         gc.freeze()  # what exists by now lives as long as the process: collections need not look at it again
-        _log.info("listening", api=bound.api_addr, ops=bound.ops_addr, ops_grpc=bound.ops_grpc_addr)
+        _log.info(
+            "listening", api=bound.api_addr, json=bound.json_addr, ops=bound.ops_addr, ops_grpc=bound.ops_grpc_addr
+        )
 
         await _serve_until_stopped(app, board, life, lambda: on_ready(bound) if on_ready else None)
 

@@ -114,11 +114,11 @@ def test_a_second_run_shows_the_first(state: Path, capsys: pytest.CaptureFixture
     first = StateDirectory(state)
     first.lock()
     key = first.write("api-key", "the-test-key\n")
-    first.write_run(RunRecord(7, "127.0.0.1:7420", str(key), ("lictor call one",)))
+    first.write_run(RunRecord(7, "127.0.0.1:7420", str(key), ("lictor call one",), "http://127.0.0.1:7423"))
     assert up(state, None, "127.0.0.1") == 0
     shown = capsys.readouterr().out
     assert "already running" in shown
-    for part in ("127.0.0.1:7420", "the-test-key", "lictor call one"):
+    for part in ("127.0.0.1:7420", "http://127.0.0.1:7423", "the-test-key", "lictor call one"):
         assert part in shown
     assert (known_endpoint(state), known_api_key(state)) == ("127.0.0.1:7420", "the-test-key")
     first.unlock()

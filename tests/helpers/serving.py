@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -104,16 +104,21 @@ def launch(
     )
 
 
+def json_listen() -> Listen:
+    """Free ports for a process that takes JSON."""
+    return replace(free_listen("127.0.0.1"), takes_json=True)
+
+
 @asynccontextmanager
 async def serving(
-    postgres: EmbeddedPostgres, folder: Path, transport: str = "envoy", **more: str
+    postgres: EmbeddedPostgres, folder: Path, transport: str = "envoy", listen: Listen | None = None, /, **more: str
 ) -> AsyncGenerator[Served]:
-    """target=all over `transport`. `more` are settings without their prefix."""
+    """target=all over `transport`, on free ports unless told. `more` are settings without their prefix."""
     settings = new_settings(postgres, folder)
     await migrate(postgres.admin_dsn())
     key_file = folder / f"operator-{uuid4().hex}"
     await bootstrap_operator_key(postgres.admin_dsn(), settings.root_secret_file, key_file)
-    listen = free_listen("127.0.0.1")
+    listen = listen or free_listen("127.0.0.1")
     environment = {
         "LICTOR_TARGET": "all",
         "LICTOR_TRANSPORT": transport,

@@ -14,7 +14,7 @@ from shared.embedded.ports import address, busy, free_listen, loopback
 from shared.embedded.progress import silent, step
 from shared.embedded.state import AlreadyRunningError, RunRecord, StateDirectory
 
-RECORD = RunRecord(7, "127.0.0.1:7420", "/somewhere/api-key", ("lictor call one", "lictor call two"))
+RECORD = RunRecord(7, "127.0.0.1:7420", "/somewhere/api-key", ("lictor call one", "lictor call two"), "")
 
 
 def test_a_second_run_is_told_of_the_first(tmp_path: Path) -> None:

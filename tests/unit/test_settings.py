@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from services.main import read_settings, read_target
+from services.main import read_settings, read_target, refuse_json
 from shared.settings import SettingsError, Target
 
 
@@ -54,3 +55,14 @@ def test_an_unknown_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bad_dsn_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LICTOR_POSTGRES_DSN", "postgresql://user:hunter2@db/lictor")
     assert "hunter2" not in repr(read_settings(Target.LICENSE))
+
+
+def test_json_needs_the_transport_envoy(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_json(read_settings(Target.LICENSE))
+    monkeypatch.setenv("LICTOR_JSON_ADDR", "127.0.0.1:7423")
+    with pytest.raises(SettingsError, match="LICTOR_JSON_ADDR is set, but LICTOR_TRANSPORT is grpcio"):
+        refuse_json(read_settings(Target.LICENSE))
+    monkeypatch.setenv("LICTOR_TRANSPORT", "auto")
+    monkeypatch.setitem(sys.modules, "pyvoy", None)
+    with pytest.raises(SettingsError, match=r"LICTOR_TRANSPORT is auto and takes grpcio here \(.*pyvoy"):
+        refuse_json(read_settings(Target.LICENSE))

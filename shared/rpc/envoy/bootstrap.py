@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from shared.rpc.envoy.json_listener import json_listener
 from shared.rpc.envoy.listener import listener
 from shared.rpc.envoy.program import CONFIG, module
 from shared.rpc.envoy.tls import TYPES, EnvoyTls, private_file
@@ -33,6 +34,7 @@ class EnvoySettings:
         application: The ASGI application, `module:name`.
         json_logs: Whether Envoy's own log lines are JSON.
         json_addr: Where JSON over HTTP is taken, host:port; None for nowhere.
+        json_services: What can be called there, by full names.
         tls: The certificate to show, on both; None for plain text.
         trusted_proxies: How many proxies in front may be believed about `x-forwarded-for`.
         share_port: Whether other processes of this deployment listen on the same ports.
@@ -42,6 +44,7 @@ class EnvoySettings:
     application: str
     json_logs: bool
     json_addr: str | None = None
+    json_services: tuple[str, ...] = ()
     tls: TlsFiles | None = None
     trusted_proxies: int = 0
     share_port: bool = False
@@ -57,32 +60,31 @@ def write_bootstrap(folder: Path, settings: EnvoySettings) -> None:
 def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
     """The configuration of an Envoy whose files are in `folder`."""
     python = python_filter(settings.application)
+    tls = EnvoyTls(folder, settings.tls) if settings.tls is not None else None
     api = listener(
         API, settings.api_addr, [python], codec="HTTP2",
-        trusted_proxies=settings.trusted_proxies, share_port=settings.share_port,
-        tls=EnvoyTls(folder, settings.tls) if settings.tls is not None else None,
+        trusted_proxies=settings.trusted_proxies, share_port=settings.share_port, tls=tls,
     )  # fmt: skip
+    listeners = [api]
+    if settings.json_addr is not None:
+        # Without a lifespan: what the application is, it is by the first listener; see `across`.
+        json_python = python_filter(settings.application, lifespan=False)
+        listeners.append(
+            json_listener(
+                settings.json_addr, settings.json_services, json_python,
+                trusted_proxies=settings.trusted_proxies, share_port=settings.share_port, tls=tls,
+            )
+        )  # fmt: skip
     made: dict[str, Any] = {
         "node": {"id": NODE, "cluster": NODE},
-        # Everyone who reaches the admin interface can end the process: the folder is 0700 and the socket 0600.
-        "admin": {"address": {"pipe": {"path": str(folder / ADMIN_SOCKET), "mode": 0o600}}},
+        "admin": private_admin(folder),
         "layered_runtime": {
             "layers": [
                 {"name": "limits", "static_layer": {"overload.premature_reset_total_stream_count": PREMATURE_RESETS}}
             ]
         },
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": MAX_CONNECTIONS,
-                    },
-                }
-            ]
-        },
-        "static_resources": {"listeners": [api]},
+        "overload_manager": overload_manager(),
+        "static_resources": {"listeners": listeners},
     }
     if settings.json_logs:
         form = {"timestamp": "%Y-%m-%dT%T.%FZ", "level": "%l", "module": "envoy.%n", "event": "%j"}
@@ -90,10 +92,30 @@ def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
     return made
 
 
-def python_filter(application: str) -> dict[str, Any]:
+def private_admin(folder: Path) -> dict[str, Any]:
+    """Everyone who reaches the admin interface can end the process: the folder is 0700 and the socket 0600."""
+    return {"address": {"pipe": {"path": str(folder / ADMIN_SOCKET), "mode": 0o600}}}
+
+
+def overload_manager() -> dict[str, Any]:
+    """A bound on connections, all listeners together."""
+    return {
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": MAX_CONNECTIONS,
+                },
+            }
+        ]
+    }
+
+
+def python_filter(application: str, *, lifespan: bool = True) -> dict[str, Any]:
     """The filter that hands requests to the application."""
     # One event loop: all that a service holds in memory belongs to it.
-    python = {"app": application, "interface": "asgi", "root_path": "", "lifespan": True, "worker_threads": 1}
+    python = {"app": application, "interface": "asgi", "root_path": "", "lifespan": lifespan, "worker_threads": 1}
     return {
         "name": "pyvoy",
         "typed_config": {

@@ -22,7 +22,7 @@ class Word(StrEnum):
     """What can be said."""
 
     LISTENING = "listening"
-    """To the inside: Envoy takes calls, on the port that follows."""
+    """To the inside: Envoy takes calls, on the port that follows; a second one is where it takes JSON."""
     STOP = "stop"
     """To the inside: leave in order; said again: hurry."""
     DRAIN = "drain"

