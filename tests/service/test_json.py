@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -31,6 +32,7 @@ from tests.helpers.suite import Suite, World
 
 pytestmark = needs_envoy
 MIB = 1024 * 1024
+WORKLOAD = "spiffe://example.org/caller"
 NOWHERE = "prod_00000000000000000000000000000000"
 
 
@@ -301,16 +303,28 @@ async def test_over_mutual_tls(postgres: EmbeddedPostgres, tmp_path: Path) -> No
     files = {"tls_cert_file": str(cert_file), "tls_key_file": str(key_file), "tls_client_ca_file": str(ca_file)}
     anonymous = ssl.create_default_context(cadata=authority.certificate.decode())
     known = ssl.create_default_context(cadata=authority.certificate.decode())
-    known.load_cert_chain(*callers.client("spiffe://example.org/caller").write(tmp_path, "caller"))
+    known.load_cert_chain(*callers.client(WORKLOAD).write(tmp_path, "caller"))
     async with serving(postgres, tmp_path, "envoy", json_listen(), **files) as running:
-        url = f"https://{running.listen.json}/v1/whoami"
-        headers = {"authorization": f"Bearer {running.suite.operator_key}"}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            async with session.get(url, ssl=known) as answer:
-                assert (answer.status, (await answer.json())["kind"]) == (200, "OPERATOR")
-            for stranger in (anonymous, None):
+        base, own = f"https://{running.listen.json}/v1", {"authorization": f"Bearer {running.suite.operator_key}"}
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=known)) as session:
+            named = {"displayName": "A", "requestId": str(uuid4())}
+            async with session.post(f"{base}/accounts", json=named, headers=own) as made:
+                assert made.status == 200, await made.text()
+                account_id = (await made.json())["account"]["accountId"]
+            binding = {
+                "displayName": "W", "spiffeIdPattern": WORKLOAD, "accountId": account_id, "mode": "TEST",
+                "scopes": ["licenses:read"],
+            }  # fmt: skip
+            async with session.post(f"{base}/workloadBindings", json=binding, headers=own) as bound:
+                assert bound.status == 200, await bound.text()
+            # Without a key the certificate says who calls; what the caller says of one does not.
+            forged = {"x-forwarded-client-cert": "URI=spiffe://example.org/another"}
+            async with session.get(f"{base}/whoami", headers=forged) as answer:
+                assert (answer.status, (await answer.json())["accountId"]) == (200, account_id)
+        for stranger, url in ((anonymous, base), (None, base.replace("https", "http"))):
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=stranger or True)) as session:
                 with pytest.raises(aiohttp.ClientError):
-                    await session.get(url if stranger else url.replace("https", "http"), ssl=stranger or True)
+                    await session.get(f"{url}/whoami", headers=own)
 
 
 def settings_of(postgres: EmbeddedPostgres, served: Served, **more: str) -> dict[str, str]:
