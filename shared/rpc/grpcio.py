@@ -12,7 +12,7 @@ import grpc.aio
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import UNKNOWN, Metrics
 from shared.rpc.context import CallAbortedError, CallContext, Metadata
-from shared.rpc.live import LiveCalls
+from shared.rpc.live import CONNECTION_AGE_GRACE_S, CONNECTION_AGE_S, LiveCalls
 from shared.rpc.routes import Body, Kind, Route
 from shared.rpc.status import DETAILS_KEY, status_of
 from shared.rpc.tls import TlsFiles, TlsMaterial, TlsWatch, certificate_uris, peer_identity
@@ -26,8 +26,7 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # above our own limit, so that our own answer names it
     ("grpc.max_metadata_size", 32 * 1024),  # likewise
     ("grpc.absolute_max_metadata_size", 64 * 1024),
-    ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.max_connection_age_grace_ms", int(CONNECTION_AGE_GRACE_S * 1000)),
     ("grpc.max_connection_idle_ms", 900_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 60_000),
@@ -72,9 +71,11 @@ class GrpcioTransport(grpc.GenericRpcHandler):
 
     Args:
         metrics: Where calls to unknown methods are counted; routes count themselves.
+        connection_age_s: How old a connection becomes before its caller is sent away.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, connection_age_s: float = CONNECTION_AGE_S) -> None:
+        self._options = (*OPTIONS, ("grpc.max_connection_age_ms", int(connection_age_s * 1000)))
         self._unknown = metrics.recorder(UNKNOWN, UNKNOWN)
         self._handlers: dict[str, Handler] = {}
         self._server: grpc.aio.Server | None = None
@@ -89,7 +90,7 @@ class GrpcioTransport(grpc.GenericRpcHandler):
             TlsError: The files of `tls` cannot be used.
         """
         self._handlers = {path: self._route_handler(route) for path, route in routes.items()}
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=self._options)
         self._server.add_generic_rpc_handlers((self,))
         if tls is None:
             port = self._server.add_insecure_port(address)

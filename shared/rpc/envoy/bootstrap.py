@@ -11,6 +11,7 @@ from shared.rpc.envoy.json_listener import json_listener
 from shared.rpc.envoy.listener import listener
 from shared.rpc.envoy.program import CONFIG, module
 from shared.rpc.envoy.tls import TYPES, EnvoyTls, private_file
+from shared.rpc.live import CONNECTION_AGE_S
 from shared.rpc.tls import TlsFiles
 
 MAX_CONNECTIONS: Final = 10_000
@@ -38,6 +39,7 @@ class EnvoySettings:
         tls: The certificate to show, on both; None for plain text.
         trusted_proxies: How many proxies in front may be believed about `x-forwarded-for`.
         share_port: Whether other processes of this deployment listen on the same ports.
+        connection_age_s: How old a connection becomes, give or take a fifth, before its caller is sent away.
     """
 
     api_addr: str
@@ -48,6 +50,7 @@ class EnvoySettings:
     tls: TlsFiles | None = None
     trusted_proxies: int = 0
     share_port: bool = False
+    connection_age_s: float = CONNECTION_AGE_S
 
 
 def write_bootstrap(folder: Path, settings: EnvoySettings) -> None:
@@ -64,6 +67,7 @@ def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
     api = listener(
         API, settings.api_addr, [python], codec="HTTP2",
         trusted_proxies=settings.trusted_proxies, share_port=settings.share_port, tls=tls,
+        connection_age_s=settings.connection_age_s,
     )  # fmt: skip
     listeners = [api]
     if settings.json_addr is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from shared.rpc.envoy.tls import TYPES, EnvoyTls, forwarded_certificate
+from shared.rpc.live import CONNECTION_AGE_GRACE_S, CONNECTION_AGE_S
 from shared.rpc.ops import split_address
 
 MAX_CONCURRENT_STREAMS: Final = 256
@@ -18,9 +19,16 @@ MAX_HEADERS_KIB: Final = 16
 
 
 def listener(
-    name: str, address: str, filters: Sequence[dict[str, Any]], *, codec: str, trusted_proxies: int, share_port: bool,
+    name: str,
+    address: str,
+    filters: Sequence[dict[str, Any]],
+    *,
+    codec: str,
+    trusted_proxies: int,
+    share_port: bool,
     tls: EnvoyTls | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    connection_age_s: float = CONNECTION_AGE_S,
+) -> dict[str, Any]:
     """A listener.
 
     Args:
@@ -32,6 +40,7 @@ def listener(
         trusted_proxies: How many proxies in front may be believed about `x-forwarded-for`.
         share_port: Whether other processes of this deployment listen on the same port.
         tls: The certificate to show; None for plain text.
+        connection_age_s: How old a connection becomes, give or take a fifth, before its caller is sent away.
     """
     manager = {
         "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -45,10 +54,10 @@ def listener(
         "max_request_headers_kb": MAX_HEADERS_KIB,
         "request_headers_timeout": "10s",
         "stream_idle_timeout": "0s",  # a watch may be silent for as long as nothing happens
-        "drain_timeout": "60s",  # what calls may still take on a connection that has reached its age
+        "drain_timeout": f"{CONNECTION_AGE_GRACE_S:.3f}s",
         "common_http_protocol_options": {
             "idle_timeout": "900s",
-            "max_connection_duration": "300s",
+            "max_connection_duration": f"{connection_age_s:.3f}s",
             "max_connection_duration_jitter": {"value": 20},
         },
         "http2_protocol_options": {
