@@ -248,17 +248,37 @@ async def test_a_message_whose_sending_fails_after_its_call_was_cancelled() -> N
     assert complaints == []
 
 
-async def test_a_request_stream_that_nobody_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(envoy_request, "MAX_WAITING_BYTES", 1000)
+async def test_a_request_stream_is_read_only_so_far_ahead_of_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envoy_request, "READ_AHEAD_BYTES", 1000)
+    server = Server(*(part(frame(b"x" * 300), True) for _ in range(50)), part(b""))
+    held: list[int] = []
 
-    async def late(_context: CallContext, body: Body) -> bytes:
+    async def slow(_context: CallContext, body: Body) -> bytes:
         assert not isinstance(body, bytes)
-        await asyncio.sleep(0.1)
-        return b"".join([message async for message in body])
+        messages = aiter(body)
+        await until(lambda: server.events.qsize() <= 50 - 3)
+        for _ in range(3):
+            held.append(server.events.qsize())
+            await asyncio.sleep(0)
+        read = [await anext(messages)]
+        return b"".join(read + [message async for message in messages])
 
-    server = Server(*(part(frame(b"x" * 300), True) for _ in range(5)))
-    await Calls(late).call(server, name="Collect")
-    assert server.status == str(Code.RESOURCE_EXHAUSTED.value)
+    await Calls(slow).call(server, name="Collect")
+    assert min(held) >= 51 - 1000 // 305 - 1
+    assert server.sent[1]["body"] == frame(b"x" * 300 * 50)
+
+
+async def test_a_message_longer_than_what_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envoy_request, "READ_AHEAD_BYTES", 10)
+
+    async def all_of(_context: CallContext, body: Body) -> bytes:
+        assert not isinstance(body, bytes)
+        return b"|".join([message async for message in body])
+
+    long = frame(b"x" * 300)
+    server = Server(*(part(long[at : at + 50], True) for at in range(0, len(long), 50)), part(frame(b"y")))
+    await Calls(all_of).call(server, name="Collect")
+    assert server.sent[1]["body"] == frame(b"x" * 300 + b"|y")
 
 
 async def test_an_error_of_a_handler() -> None:

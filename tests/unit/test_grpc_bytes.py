@@ -25,7 +25,11 @@ LIMIT = 1024 * 1024
 
 def read(chunks: Sequence[bytes], encoding: str = "identity") -> list[bytes]:
     reader = FrameReader(encoding)
-    found = [message for chunk in chunks for message in reader.feed(chunk)]
+    found: list[bytes] = []
+    for chunk in chunks:
+        reader.feed(chunk)
+        while (message := reader.next()) is not None:
+            found.append(message)
     reader.finish()
     return found
 

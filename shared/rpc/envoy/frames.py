@@ -46,28 +46,34 @@ class FrameReader:
         self._gzip = encoding == GZIP
         self._buffer = bytearray()
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The messages that are complete with this chunk.
+    @property
+    def waiting_bytes(self) -> int:
+        """What was fed and not taken yet, as it arrived."""
+        return len(self._buffer)
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next part of the body. Nothing is looked at before it is asked for."""
+        self._buffer += chunk
+
+    def next(self) -> bytes | None:
+        """The next message; None until the rest of it is fed.
 
         Raises:
             DomainError: FIELD_INVALID with MESSAGE_TOO_LARGE, as soon as a prefix announces it.
             CallAbortedError: INTERNAL; the bytes are not gRPC's.
         """
         buffer = self._buffer
-        buffer += chunk
-        messages: list[bytes] = []
-        begin = 0
-        while len(buffer) - begin >= PREFIX_BYTES:
-            flag, size = buffer[begin], int.from_bytes(buffer[begin + 1 : begin + PREFIX_BYTES], "big")
-            if size > MAX_MESSAGE_BYTES:
-                raise too_large(size)
-            end = begin + PREFIX_BYTES + size
-            if end > len(buffer):
-                break
-            messages.append(self._message(flag, bytes(buffer[begin + PREFIX_BYTES : end])))
-            begin = end
-        del buffer[:begin]
-        return messages
+        if len(buffer) < PREFIX_BYTES:
+            return None
+        flag, size = buffer[0], int.from_bytes(buffer[1:PREFIX_BYTES], "big")
+        if size > MAX_MESSAGE_BYTES:
+            raise too_large(size)
+        end = PREFIX_BYTES + size
+        if end > len(buffer):
+            return None
+        payload = bytes(buffer[PREFIX_BYTES:end])
+        del buffer[:end]  # moves no bytes: a bytearray remembers where it begins
+        return self._message(flag, payload)
 
     def finish(self) -> None:
         """Says that the body has ended.

@@ -8,11 +8,10 @@ waiting for the caller to leave: so a call that runs long is asked after now and
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
-from shared.errors import Code, DomainError
+from shared.errors import Code
 from shared.rpc.context import CallAbortedError
 from shared.rpc.deadlines import DEFAULT_S
 from shared.rpc.envoy.frames import ACCEPTED_ENCODINGS, IDENTITY, FrameReader, whole_message
@@ -24,8 +23,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 FIRST_LOOK_S: Final = 0.02
 LOOK_S: Final = 1.0
 """A call is asked after for the first time after `FIRST_LOOK_S`, then after twice as long, up to `LOOK_S`."""
-MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
-"""Messages of one request stream that wait for its handler."""
+READ_AHEAD_BYTES: Final = 1024 * 1024
+"""How much of a request stream may wait for its handler before no more is read."""
 
 
 class Request:
@@ -75,20 +74,23 @@ class Request:
             self._watch.discard(self)
 
     async def _message_in_parts(self, event: Event) -> bytes:
-        reader, found = self._reader(), list[bytes]()
+        reader = self._reader()
+        message: bytes | None = None
         while True:
             if event["type"] == "http.disconnect":
                 raise self._wire.left()
-            found += reader.feed(event.get("body", b""))
-            if len(found) > 1:
+            reader.feed(event.get("body", b""))
+            if message is None:
+                message = reader.next()
+            if message is not None and reader.waiting_bytes:
                 raise CallAbortedError(Code.INTERNAL, "more than one message in a call that takes one")
             if not event.get("more_body", False):
                 break
             event = await self._receive()
         reader.finish()
-        if not found:
+        if message is None:
             raise CallAbortedError(Code.INTERNAL, "no message in a call that takes one")
-        return found[0]
+        return message
 
     def messages(self) -> AsyncIterator[bytes]:
         """The messages of a request stream; to be called once, by the task that serves it."""
@@ -143,51 +145,48 @@ class Request:
 
 
 class _Inbox(AsyncIterator[bytes]):
-    """The messages of a request stream, read ahead: Envoy refuses a request when nobody takes what has arrived of it."""
+    """The messages of a request stream.
+
+    It is read ahead, for speed and because a caller that leaves is noticed by reading, but only so far: then nobody
+    takes what arrives, and Envoy's flow control holds the caller back.
+    """
 
     def __init__(self, request: Request, reader: FrameReader) -> None:
         self._request = request
         self._reader = reader
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._fault: DomainError | CallAbortedError | None = None
+        self._asking = False
         self._ended = False
         self._news = asyncio.Event()
-        request.ask(self._got)
+        self._ask()
 
     async def __anext__(self) -> bytes:
-        while not self._waiting:
-            if self._fault is not None:
-                raise self._fault
+        while True:
+            message = self._reader.next()
+            if message is not None:
+                if self._reader.waiting_bytes < READ_AHEAD_BYTES:
+                    self._ask()
+                return message
             if self._ended:
+                self._reader.finish()
                 raise StopAsyncIteration
+            self._ask()
             self._news.clear()
             await self._news.wait()
-        message = self._waiting.popleft()
-        self._waiting_bytes -= len(message)
-        return message
+
+    def _ask(self) -> None:
+        if not self._asking and not self._ended:
+            self._asking = True
+            self._request.ask(self._got)
 
     def _got(self, future: asyncio.Future[Event]) -> None:
         event = self._request.event(future)
         if event is None:
             return
-        try:
-            self._take(event)
-        except (DomainError, CallAbortedError) as fault:
-            self._fault = fault
+        self._asking = False
+        self._reader.feed(event.get("body", b""))
+        self._ended = not event.get("more_body", False)
         self._news.set()
-        if self._ended or self._fault is not None:
+        if self._ended:
             self._request.look_now_and_then()
-        else:
-            self._request.ask(self._got)
-
-    def _take(self, event: Event) -> None:
-        messages = self._reader.feed(event.get("body", b""))
-        self._waiting.extend(messages)
-        self._waiting_bytes += sum(map(len, messages))
-        if not event.get("more_body", False):
-            self._reader.finish()
-            self._ended = True
-        if self._waiting_bytes > MAX_WAITING_BYTES:
-            self._waiting.clear()
-            raise CallAbortedError(Code.RESOURCE_EXHAUSTED, f"over {MAX_WAITING_BYTES} bytes wait to be read")
+        elif self._reader.waiting_bytes < READ_AHEAD_BYTES:
+            self._ask()
