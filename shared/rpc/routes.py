@@ -147,6 +147,9 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
     if not anonymous and not options.HasExtension(options_pb2.rules):
         raise ValueError(f"{method.full_name} states no lictor.common.v1.rules")
     stated = options.Extensions[options_pb2.rules]
+    if stated.effect and method.client_streaming:
+        # On grpcio a stream that was cut off looks as if it were complete: half of it would be written.
+        raise ValueError(f"{method.full_name} writes what a stream of requests says; a write takes one message")
     rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot)
     return MethodSpec(
         path=f"/{service.full_name}/{method.name}",

@@ -131,6 +131,20 @@ def test_the_fields_of_a_path_are_strings_of_the_request() -> None:
             method_spec(pool.FindMethodByName(f"lictor.paths.{file.service[0].name}.Do"))
 
 
+def test_a_write_that_takes_a_stream_is_refused() -> None:
+    file = descriptor_pb2.FileDescriptorProto(name="lictor/testing/v1/written.proto", package="lictor.testing.v1")
+    file.dependency.extend(["google/protobuf/wrappers.proto", "lictor/common/v1/options.proto"])
+    method = file.service.add(name="Written").method.add(
+        name="Pour", input_type=".google.protobuf.StringValue", output_type=".google.protobuf.StringValue",
+        client_streaming=True,
+    )  # fmt: skip
+    method.options.Extensions[options_pb2.rules].effect = options_pb2.Effect.RESTRICTING
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    with pytest.raises(ValueError, match="takes one message"):
+        method_spec(pool.FindFileByName(file.name).services_by_name["Written"].methods_by_name["Pour"])
+
+
 def test_a_missing_or_synchronous_handler_is_refused() -> None:
     class Synchronous(EchoServicer):
         # Wrong on purpose, in types too.
