@@ -281,6 +281,23 @@ async def test_a_message_longer_than_what_is_read_ahead(monkeypatch: pytest.Monk
     assert server.sent[1]["body"] == frame(b"x" * 300 + b"|y")
 
 
+async def test_many_small_messages_let_other_calls_have_their_turn() -> None:
+    turns: list[int] = []
+
+    async def count(_context: CallContext, body: Body) -> bytes:
+        assert not isinstance(body, bytes)
+        return b"%d" % len([message async for message in body])
+
+    server = Server(part(frame(b"") * 10_000))
+    call = asyncio.create_task(Calls(count).call(server, name="Collect"))
+    while not call.done():
+        turns.append(len(turns))
+        await asyncio.sleep(0)
+    await call
+    assert server.sent[1]["body"] == frame(b"10000")
+    assert len(turns) > 100
+
+
 async def test_an_error_of_a_handler() -> None:
     async def refuse(_context: CallContext, _body: Body) -> bytes:
         raise DomainError(Reason.LICENSE_NOT_FOUND, "no such license")

@@ -25,6 +25,8 @@ LOOK_S: Final = 1.0
 """A call is asked after for the first time after `FIRST_LOOK_S`, then after twice as long, up to `LOOK_S`."""
 READ_AHEAD_BYTES: Final = 1024 * 1024
 """How much of a request stream may wait for its handler before no more is read."""
+MESSAGES_A_TURN: Final = 64
+"""After so many messages that were there already, other calls get their turn."""
 
 
 class Request:
@@ -156,6 +158,7 @@ class _Inbox(AsyncIterator[bytes]):
         self._reader = reader
         self._asking = False
         self._ended = False
+        self._taken = 0
         self._news = asyncio.Event()
         self._ask()
 
@@ -165,6 +168,9 @@ class _Inbox(AsyncIterator[bytes]):
             if message is not None:
                 if self._reader.waiting_bytes < READ_AHEAD_BYTES:
                     self._ask()
+                self._taken += 1
+                if self._taken % MESSAGES_A_TURN == 0:
+                    await asyncio.sleep(0)
                 return message
             if self._ended:
                 self._reader.finish()
