@@ -45,13 +45,15 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 class _GrpcioWire:
     """One call's way out through grpc."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_peer")
 
     def __init__(self, context: ServicerContext) -> None:
         self._context = context
+        # Read now: a write may outlive its call, and grpc crashes the process when it is asked afterwards.
+        self._peer = context.peer()
 
     def peer(self) -> str:
-        return self._context.peer()
+        return self._peer
 
     def peer_identity(self) -> str:
         # There is none without TLS, nor where none was asked for. One that was shown was verified, or there would be no
