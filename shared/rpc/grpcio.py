@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Never, TypeAlias, assert_never, cast
 
 import grpc
@@ -62,10 +63,21 @@ class _GrpcioWire:
         return "" if shown is None else peer_identity(certificate_uris(next(iter(shown))))
 
     async def send(self, message: bytes) -> None:
-        await self._context.write(message)
+        with _caller_there():
+            await self._context.write(message)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        await self._context.send_initial_metadata(metadata)
+        with _caller_there():
+            await self._context.send_initial_metadata(metadata)
+
+
+@contextmanager
+def _caller_there() -> Generator[None]:
+    """What grpc raises when its caller has left ends the handler like a cancellation, which may follow a moment later."""
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError("the caller has left") from None
 
 
 class GrpcioTransport(grpc.GenericRpcHandler):
