@@ -24,6 +24,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.so_reuseport", 0),  # a second process on the same port fails instead of taking half of the connections
     ("grpc.max_concurrent_streams", 256),
+    # Counts calls that their client has seen the end of, and so refuses those of a client that keeps to the limit.
+    ("grpc.http.overload_protection", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # above our own limit, so that our own answer names it
     ("grpc.max_metadata_size", 32 * 1024),  # likewise
     ("grpc.absolute_max_metadata_size", 64 * 1024),
