@@ -1,6 +1,6 @@
 """The contract's tool: makes the Python stubs and the descriptor set, and checks that they are fresh, clean and compatible.
 
-python tools/protos.py make    write clients/python/lictor/<area>/v1/*_pb2* and descriptors.binpb
+python tools/protos.py make    write clients/python/lictor/<area>/v1/*_pb2*, descriptors.binpb and the stubs under tests/
 python tools/protos.py check   buf lint, format and breaking; fail when the committed stubs are stale
 """
 
@@ -18,6 +18,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PROTOS: Final = ROOT / "protos"
 WORKSPACE: Final = ROOT / "build" / "protos"
 STUBS: Final = ROOT / "clients" / "python" / "lictor"
+TEST_PROTOS: Final = ROOT / "tests" / "protos"
+"""The service of the conformance suite: no part of the contract, so its stubs lie beside it."""
 BIN: Final = Path(sys.executable).parent
 IMPORTED: Final = ("google/api/annotations.proto", "google/api/http.proto")
 ERROR_DETAILS: Final = ("google/rpc/status.proto", "google/rpc/error_details.proto")
@@ -50,15 +52,22 @@ def _run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedP
 
 
 def _generate(out: Path) -> None:
-    files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("lictor/**/*.proto"))
-    out.mkdir(parents=True, exist_ok=True)
-    _protoc(
-        f"--plugin=protoc-gen-mypy={BIN / 'protoc-gen-mypy'}", f"--plugin=protoc-gen-mypy_grpc={BIN / 'protoc-gen-mypy_grpc'}",
-        f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}", *files,
-    )  # fmt: skip
+    (out / "lictor").mkdir(parents=True, exist_ok=True)
+    contract = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("lictor/**/*.proto"))
+    _stubs(out, *contract)
+    tree = TEST_PROTOS.parent.parent
+    _stubs(out, f"-I{tree}", *sorted(str(path.relative_to(tree)) for path in TEST_PROTOS.rglob("*.proto")))
     _protoc(
         "--include_imports", "--include_source_info", f"--descriptor_set_out={out / 'lictor' / 'descriptors.binpb'}",
-        *files, *ERROR_DETAILS,
+        *contract, *ERROR_DETAILS,
+    )  # fmt: skip
+
+
+def _stubs(out: Path, *arguments: str) -> None:
+    _protoc(
+        f"--plugin=protoc-gen-mypy={BIN / 'protoc-gen-mypy'}", f"--plugin=protoc-gen-mypy_grpc={BIN / 'protoc-gen-mypy_grpc'}",
+        f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}",
+        *arguments,
     )  # fmt: skip
 
 
@@ -69,36 +78,43 @@ def _protoc(*arguments: str) -> None:
 
 
 def _generated(folder: Path) -> set[Path]:
-    found = {path.relative_to(folder) for path in folder.glob("*/v1/*_pb2*")}
-    return {path for path in found if path.suffix in {".py", ".pyi"}} | {Path("descriptors.binpb")}
+    found = {path.relative_to(folder) for path in (*folder.glob("*/v1/*_pb2*"), *folder.glob("descriptors.binpb"))}
+    return {path for path in found if path.suffix in {".py", ".pyi", ".binpb"}}
+
+
+def _places(fresh: Path) -> tuple[tuple[Path, Path], ...]:
+    """Where stubs are generated, and where they are committed."""
+    return (fresh / "lictor", STUBS), (fresh / "tests" / "protos", TEST_PROTOS)
 
 
 def make() -> int:
     _lay_workspace()
     fresh = ROOT / "build" / "stubs"
     shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "lictor").mkdir(parents=True)
     _generate(fresh)
-    for old in _generated(STUBS):
-        (STUBS / old).unlink(missing_ok=True)
-    for new in _generated(fresh / "lictor"):
-        (STUBS / new).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(fresh / "lictor" / new, STUBS / new)
-    for area in STUBS.glob("*/v1"):
-        (area / "__init__.py").touch()
-        (area.parent / "__init__.py").touch()
+    for made, committed in _places(fresh):
+        for old in _generated(committed):
+            (committed / old).unlink(missing_ok=True)
+        for new in _generated(made):
+            (committed / new).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(made / new, committed / new)
+        for area in committed.glob("*/v1"):
+            (area / "__init__.py").touch()
+            (area.parent / "__init__.py").touch()
     return 0
 
 
 def _stale() -> list[str]:
     fresh = ROOT / "build" / "stubs-check"
     shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "lictor").mkdir(parents=True)
     _generate(fresh)
-    expected, actual = _generated(fresh / "lictor"), _generated(STUBS)
-    wrong = [str(path) for path in sorted(expected ^ actual)]
-    same = sorted(expected & actual)
-    return wrong + [str(p) for p in same if not filecmp.cmp(fresh / "lictor" / p, STUBS / p, shallow=False)]
+    wrong: list[str] = []
+    for made, committed in _places(fresh):
+        expected, actual = _generated(made), _generated(committed)
+        wrong += [str(path) for path in sorted(expected ^ actual)]
+        same = sorted(expected & actual)
+        wrong += [str(path) for path in same if not filecmp.cmp(made / path, committed / path, shallow=False)]
+    return wrong
 
 
 def _breaking() -> str:

@@ -1,7 +1,7 @@
 """The echo service of `tests.helpers.echo` in a process of its own: as a program it serves over what `LICTOR_TRANSPORT`
 says, by itself or by starting Envoy; as a module Envoy loads it.
 
-A request says what its handler does: `sleep:0.5`, `fail`, `big:1000`; anything else is echoed.
+A request says what its handler does: `sleep:0.5`, `fail`, `metadata`, `identity`, `peer`; anything else is echoed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,8 @@ async def behave(request: CreateLicenseRequest, context: CallContext) -> str:
             return "slept"
         case "fail":
             raise DomainError(Reason.LICENSE_NOT_FOUND, "no 100% näive license", metadata={"id": "lic_1"})
-        case "big":
-            return "x" * int(value)
         case "metadata":
             return "\n".join(f"{key}={value!r}" for key, value in context.invocation_metadata())
-        case "trail":
-            await context.send_initial_metadata((("first", "1"), ("first-bin", b"\0\1")))
-            context.set_trailing_metadata((("last", "2"), ("last-bin", b"\xff")))
-            return context.peer()
         case "identity" | "peer":
             return context.peer_identity() if verb == "identity" else context.peer()
         case _:
