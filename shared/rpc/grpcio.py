@@ -48,12 +48,13 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 class _GrpcioWire:
     """One call's way out through grpc."""
 
-    __slots__ = ("_context", "_peer")
+    __slots__ = ("_certificate", "_context", "_peer")
 
     def __init__(self, context: ServicerContext) -> None:
         self._context = context
         # Read now: a write may outlive its call, and grpc crashes the process when it is asked afterwards.
         self._peer = context.peer()
+        self._certificate = context.auth_context().get(PEER_CERTIFICATE)
 
     def peer(self) -> str:
         return self._peer
@@ -61,7 +62,7 @@ class _GrpcioWire:
     def peer_identity(self) -> str:
         # There is none without TLS, nor where none was asked for. One that was shown was verified, or there would be no
         # connection.
-        shown = self._context.auth_context().get(PEER_CERTIFICATE)
+        shown = self._certificate
         return "" if shown is None else peer_identity(certificate_uris(next(iter(shown))))
 
     async def send(self, message: bytes) -> None:

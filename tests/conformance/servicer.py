@@ -51,6 +51,7 @@ class TestServicer:
                 metadata=entries(context.invocation_metadata()),
                 remaining_ms=-1 if remaining_s is None else remaining_s * 1000,
                 peer=context.peer(),
+                identity=context.peer_identity(),
             )
 
     Hot = Unary

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lictor.common.v1 import options_pb2 as lictor_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.tests/protos/lictor_test/v1/test_service.proto\x12\x0elictor.test.v1\x1a\x1elictor/common/v1/options.proto\"\x0e\n\x0c\x45mptyRequest\"\x0f\n\rEmptyResponse\"?\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x06\x62inary\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05value\"\xbd\x01\n\tBehaviour\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x10initial_metadata\x18\x02 \x03(\x0b\x32\x15.lictor.test.v1.Entry\x12\x30\n\x11trailing_metadata\x18\x03 \x03(\x0b\x32\x15.lictor.test.v1.Entry\x12\x10\n\x08sleep_ms\x18\x04 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x05 \x01(\x05\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"c\n\x0cUnaryRequest\x12,\n\tbehaviour\x18\x01 \x01(\x0b\x32\x19.lictor.test.v1.Behaviour\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x61nswer_bytes\x18\x03 \x01(\x05\"m\n\rUnaryResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\'\n\x08metadata\x18\x02 \x03(\x0b\x32\x15.lictor.test.v1.Entry\x12\x14\n\x0cremaining_ms\x18\x03 \x01(\x01\x12\x0c\n\x04peer\x18\x04 \x01(\t\"6\n\x04Part\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x05\x12\x10\n\x08pause_ms\x18\x03 \x01(\x05\"s\n\rOutputRequest\x12,\n\tbehaviour\x18\x01 \x01(\x0b\x32\x19.lictor.test.v1.Behaviour\x12#\n\x05parts\x18\x02 \x03(\x0b\x32\x14.lictor.test.v1.Part\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"!\n\x0eOutputResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"M\n\x0cInputRequest\x12,\n\tbehaviour\x18\x01 \x01(\x0b\x32\x19.lictor.test.v1.Behaviour\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"0\n\rInputResponse\x12\x10\n\x08messages\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\x1d\n\rRecallRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"u\n\x0eRecallResponse\x12\r\n\x05\x62\x65gan\x18\x01 \x01(\x08\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\x12\x11\n\tcancelled\x18\x03 \x01(\x08\x12\x0c\n\x04read\x18\x04 \x01(\x03\x12\x0c\n\x04sent\x18\x05 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x03\x32\x97\x05\n\x0bTestService\x12J\n\x05\x45mpty\x12\x1c.lictor.test.v1.EmptyRequest\x1a\x1d.lictor.test.v1.EmptyResponse\"\x04\xaa\x86\x19\x00\x12U\n\x05Unary\x12\x1c.lictor.test.v1.UnaryRequest\x1a\x1d.lictor.test.v1.UnaryResponse\"\x0f\xaa\x86\x19\x0b\x12\ttest:read\x12J\n\x03Hot\x12\x1c.lictor.test.v1.UnaryRequest\x1a\x1d.lictor.test.v1.UnaryResponse\"\x06\xaa\x86\x19\x02 \x01\x12X\n\x05Write\x12\x1c.lictor.test.v1.UnaryRequest\x1a\x1d.lictor.test.v1.UnaryResponse\"\x12\xaa\x86\x19\x0e\x08\x01\x12\ntest:write\x12O\n\x06Output\x12\x1d.lictor.test.v1.OutputRequest\x1a\x1e.lictor.test.v1.OutputResponse\"\x04\xaa\x86\x19\x00\x30\x01\x12L\n\x05Input\x12\x1c.lictor.test.v1.InputRequest\x1a\x1d.lictor.test.v1.InputResponse\"\x04\xaa\x86\x19\x00(\x01\x12Q\n\x06\x44uplex\x12\x1d.lictor.test.v1.OutputRequest\x1a\x1e.lictor.test.v1.OutputResponse\"\x04\xaa\x86\x19\x00(\x01\x30\x01\x12M\n\x06Recall\x12\x1d.lictor.test.v1.RecallRequest\x1a\x1e.lictor.test.v1.RecallResponse\"\x04\xaa\x86\x19\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.tests/protos/lictor_test/v1/test_service.proto\x12\x0elictor.test.v1\x1a\x1elictor/common/v1/options.proto\"\x0e\n\x0c\x45mptyRequest\"\x0f\n\rEmptyResponse\"?\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x06\x62inary\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05value\"\xbd\x01\n\tBehaviour\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x10initial_metadata\x18\x02 \x03(\x0b\x32\x15.lictor.test.v1.Entry\x12\x30\n\x11trailing_metadata\x18\x03 \x03(\x0b\x32\x15.lictor.test.v1.Entry\x12\x10\n\x08sleep_ms\x18\x04 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x05 \x01(\x05\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"c\n\x0cUnaryRequest\x12,\n\tbehaviour\x18\x01 \x01(\x0b\x32\x19.lictor.test.v1.Behaviour\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x61nswer_bytes\x18\x03 \x01(\x05\"\x7f\n\rUnaryResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\'\n\x08metadata\x18\x02 \x03(\x0b\x32\x15.lictor.test.v1.Entry\x12\x14\n\x0cremaining_ms\x18\x03 \x01(\x01\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x10\n\x08identity\x18\x05 \x01(\t\"6\n\x04Part\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x05\x12\x10\n\x08pause_ms\x18\x03 \x01(\x05\"s\n\rOutputRequest\x12,\n\tbehaviour\x18\x01 \x01(\x0b\x32\x19.lictor.test.v1.Behaviour\x12#\n\x05parts\x18\x02 \x03(\x0b\x32\x14.lictor.test.v1.Part\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"!\n\x0eOutputResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"M\n\x0cInputRequest\x12,\n\tbehaviour\x18\x01 \x01(\x0b\x32\x19.lictor.test.v1.Behaviour\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"0\n\rInputResponse\x12\x10\n\x08messages\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\x1d\n\rRecallRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"u\n\x0eRecallResponse\x12\r\n\x05\x62\x65gan\x18\x01 \x01(\x08\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\x12\x11\n\tcancelled\x18\x03 \x01(\x08\x12\x0c\n\x04read\x18\x04 \x01(\x03\x12\x0c\n\x04sent\x18\x05 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x03\x32\x97\x05\n\x0bTestService\x12J\n\x05\x45mpty\x12\x1c.lictor.test.v1.EmptyRequest\x1a\x1d.lictor.test.v1.EmptyResponse\"\x04\xaa\x86\x19\x00\x12U\n\x05Unary\x12\x1c.lictor.test.v1.UnaryRequest\x1a\x1d.lictor.test.v1.UnaryResponse\"\x0f\xaa\x86\x19\x0b\x12\ttest:read\x12J\n\x03Hot\x12\x1c.lictor.test.v1.UnaryRequest\x1a\x1d.lictor.test.v1.UnaryResponse\"\x06\xaa\x86\x19\x02 \x01\x12X\n\x05Write\x12\x1c.lictor.test.v1.UnaryRequest\x1a\x1d.lictor.test.v1.UnaryResponse\"\x12\xaa\x86\x19\x0e\x08\x01\x12\ntest:write\x12O\n\x06Output\x12\x1d.lictor.test.v1.OutputRequest\x1a\x1e.lictor.test.v1.OutputResponse\"\x04\xaa\x86\x19\x00\x30\x01\x12L\n\x05Input\x12\x1c.lictor.test.v1.InputRequest\x1a\x1d.lictor.test.v1.InputResponse\"\x04\xaa\x86\x19\x00(\x01\x12Q\n\x06\x44uplex\x12\x1d.lictor.test.v1.OutputRequest\x1a\x1e.lictor.test.v1.OutputResponse\"\x04\xaa\x86\x19\x00(\x01\x30\x01\x12M\n\x06Recall\x12\x1d.lictor.test.v1.RecallRequest\x1a\x1e.lictor.test.v1.RecallResponse\"\x04\xaa\x86\x19\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,21 +59,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNARYREQUEST']._serialized_start=388
   _globals['_UNARYREQUEST']._serialized_end=487
   _globals['_UNARYRESPONSE']._serialized_start=489
-  _globals['_UNARYRESPONSE']._serialized_end=598
-  _globals['_PART']._serialized_start=600
-  _globals['_PART']._serialized_end=654
-  _globals['_OUTPUTREQUEST']._serialized_start=656
-  _globals['_OUTPUTREQUEST']._serialized_end=771
-  _globals['_OUTPUTRESPONSE']._serialized_start=773
-  _globals['_OUTPUTRESPONSE']._serialized_end=806
-  _globals['_INPUTREQUEST']._serialized_start=808
-  _globals['_INPUTREQUEST']._serialized_end=885
-  _globals['_INPUTRESPONSE']._serialized_start=887
-  _globals['_INPUTRESPONSE']._serialized_end=935
-  _globals['_RECALLREQUEST']._serialized_start=937
-  _globals['_RECALLREQUEST']._serialized_end=966
-  _globals['_RECALLRESPONSE']._serialized_start=968
-  _globals['_RECALLRESPONSE']._serialized_end=1085
-  _globals['_TESTSERVICE']._serialized_start=1088
-  _globals['_TESTSERVICE']._serialized_end=1751
+  _globals['_UNARYRESPONSE']._serialized_end=616
+  _globals['_PART']._serialized_start=618
+  _globals['_PART']._serialized_end=672
+  _globals['_OUTPUTREQUEST']._serialized_start=674
+  _globals['_OUTPUTREQUEST']._serialized_end=789
+  _globals['_OUTPUTRESPONSE']._serialized_start=791
+  _globals['_OUTPUTRESPONSE']._serialized_end=824
+  _globals['_INPUTREQUEST']._serialized_start=826
+  _globals['_INPUTREQUEST']._serialized_end=903
+  _globals['_INPUTRESPONSE']._serialized_start=905
+  _globals['_INPUTRESPONSE']._serialized_end=953
+  _globals['_RECALLREQUEST']._serialized_start=955
+  _globals['_RECALLREQUEST']._serialized_end=984
+  _globals['_RECALLRESPONSE']._serialized_start=986
+  _globals['_RECALLRESPONSE']._serialized_end=1103
+  _globals['_TESTSERVICE']._serialized_start=1106
+  _globals['_TESTSERVICE']._serialized_end=1769
 # @@protoc_insertion_point(module_scope)

@@ -163,11 +163,14 @@ class UnaryResponse(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     REMAINING_MS_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
     remaining_ms: _builtins.float
     """Milliseconds that the handler had left; negative without a deadline."""
     peer: _builtins.str
     """The caller's address."""
+    identity: _builtins.str
+    """The identity that the caller has proven."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]:
         """The metadata that reached the handler."""
@@ -179,10 +182,11 @@ class UnaryResponse(_message.Message):
         metadata: _abc.Iterable[Global___Entry] | None = ...,
         remaining_ms: _builtins.float = ...,
         peer: _builtins.str = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "metadata", b"metadata", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
