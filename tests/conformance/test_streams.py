@@ -15,7 +15,7 @@ from tests.protos.lictor_test.v1 import test_service_pb2 as pb
 
 LARGE: Final = 256 * 1024
 PARTS: Final = 256
-HELD_BACK_BYTES: Final = 24 * MIB
+HELD_BACK_BYTES: Final = 32 * MIB
 """What may be on its way of a stream of 64 MiB that nobody reads: the windows and buffers of both ends."""
 MEMORY_BYTES: Final = 32 * MIB
 """How much memory the server may need for that."""

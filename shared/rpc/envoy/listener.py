@@ -13,8 +13,8 @@ from shared.rpc.ops import split_address
 MAX_CONCURRENT_STREAMS: Final = 256
 BUFFER_BYTES: Final = 1024 * 1024
 REQUEST_BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""How much of a request Envoy keeps for a busy event loop before it holds the caller back. Where a filter needs the
-request whole, it answers 413 beyond it: so it is well over our own limit of a message, which our own answer names."""
+"""The most that a filter may keep of a request that it needs whole: beyond it Envoy answers 413. Well over our own limit
+of a message, so that our own answer names that. Where no filter does, the stream's window holds the caller back before."""
 MAX_HEADERS_KIB: Final = 16
 
 
