@@ -14,7 +14,7 @@ import typer
 from shared.crypto.root_secret import RootSecretError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
-from shared.rpc.envoy.program import EnvoyError
+from shared.rpc.child import ChildError
 from shared.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -22,7 +22,7 @@ keys = typer.Typer(no_args_is_help=True, help="Keys of operators.")
 app.add_typer(keys, name="keys")
 
 _REFUSALS = (
-    SettingsError, RootSecretError, MigrationError, RoleRefusedError, EnvoyError, OSError, ValueError,
+    SettingsError, RootSecretError, MigrationError, RoleRefusedError, ChildError, OSError, ValueError,
     asyncpg.PostgresError, asyncpg.InterfaceError,
 )  # fmt: skip
 StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]

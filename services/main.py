@@ -21,9 +21,10 @@ from services.webhook import app as webhook
 from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
 from shared.observe.logging import configure, get_logger
+from shared.rpc.child import QUIT_WITHIN_S
 from shared.rpc.envoy.bootstrap import EnvoySettings
 from shared.rpc.envoy.json_listener import mapped_services
-from shared.rpc.envoy.parent import QUIT_WITHIN_S, run_envoy
+from shared.rpc.envoy.parent import run_envoy
 from shared.rpc.envoy.program import obstacle
 from shared.rpc.runtime import App, Host, ServeSettings, serve
 from shared.settings import LogFormat, ProcessSettings, SettingsError, Target, Transport, refuse_unknown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from shared.rpc.ops import split_address
+from shared.rpc.addresses import split_address
 from shared.rpc.tls import TlsError, TlsFiles, load
 from shared.settings import PREFIX, ProcessSettings, SettingsError
 

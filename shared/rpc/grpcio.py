@@ -12,8 +12,9 @@ import grpc.aio
 
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import UNKNOWN, Metrics
+from shared.rpc.ages import CONNECTION_AGE_GRACE_S, CONNECTION_AGE_S
 from shared.rpc.context import CallAbortedError, CallContext, Metadata
-from shared.rpc.live import CONNECTION_AGE_GRACE_S, CONNECTION_AGE_S, LiveCalls
+from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Body, Kind, Route
 from shared.rpc.status import DETAILS_KEY, status_of
 from shared.rpc.tls import TlsFiles, TlsMaterial, TlsWatch, certificate_uris, peer_identity
@@ -22,7 +23,6 @@ ServicerContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    ("grpc.so_reuseport", 0),  # a second process on the same port fails instead of taking half of the connections
     ("grpc.max_concurrent_streams", 256),
     # Counts calls that their client has seen the end of, and so refuses those of a client that keeps to the limit.
     ("grpc.http.overload_protection", 0),
@@ -89,10 +89,18 @@ class GrpcioTransport(grpc.GenericRpcHandler):
     Args:
         metrics: Where calls to unknown methods are counted; routes count themselves.
         connection_age_s: How old a connection becomes before its caller is sent away.
+        share_port: Whether other processes of this deployment listen on the same port.
     """
 
-    def __init__(self, metrics: Metrics, connection_age_s: float = CONNECTION_AGE_S) -> None:
-        self._options = (*OPTIONS, ("grpc.max_connection_age_ms", int(connection_age_s * 1000)))
+    def __init__(
+        self, metrics: Metrics, connection_age_s: float = CONNECTION_AGE_S, *, share_port: bool = False
+    ) -> None:
+        # Alone on its port a process wants it to itself: a second one must fail instead of taking half of the connections.
+        self._options = (
+            *OPTIONS,
+            ("grpc.max_connection_age_ms", int(connection_age_s * 1000)),
+            ("grpc.so_reuseport", int(share_port)),
+        )
         self._unknown = metrics.recorder(UNKNOWN, UNKNOWN)
         self._handlers: dict[str, Handler] = {}
         self._server: grpc.aio.Server | None = None
@@ -116,17 +124,16 @@ class GrpcioTransport(grpc.GenericRpcHandler):
         await self._server.start()
         return port
 
-    async def drain(self, grace_s: float) -> None:
-        """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left.
-
-        Streams of standard services, which would last for ever (a health watch), end with DRAINING at once.
-        """
+    async def drain(self, grace_s: float, refuse: Callable[[], None] = lambda: None) -> None:
+        """See `Transport`. From the first moment on grpc itself cancels a call that arrives, before its client has read
+        GOAWAY (its issue 41785): the lame duck is there so that clients have left before."""
         # grpc crashes when a server is stopped twice at a time, so the first to come takes it.
         server, self._server = self._server, None
         if server is None:
             return
         self._live.leave()
         await server.stop(grace_s)
+        refuse()
         # stop() does not wait for handlers whose call it cancelled.
         await self._live.idle(UNWIND_S)
 

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final
 
 from shared.rpc.admission import draining
 from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, Route
-
-CONNECTION_AGE_S: Final = 300.0
-"""How old a connection becomes before its caller is sent away, so that callers spread over new processes."""
-CONNECTION_AGE_GRACE_S: Final = 60.0
-"""What the calls on a connection that has reached its age may still take."""
 
 
 class LiveCalls:

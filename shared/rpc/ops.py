@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from aiohttp import web
 
-from shared.observe.metrics import Metrics
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """The host and port of `127.0.0.1:7421` or `[::1]:7421`.
-
-    Raises:
-        ValueError: There is no port.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal():
-        raise ValueError(f"not a host:port address: {address!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+from shared.rpc.addresses import split_address
 
 
 class OpsListener:
-    """Answers probes and scrapes. `/livez` proves that the event loop turns; `/readyz` asks `ready`."""
+    """Answers probes and scrapes. `/livez` proves that the event loop turns; `/readyz` asks `ready`.
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    Args:
+        exposition: The metrics as text, and its content type.
+        live: What else `/livez` asks.
+    """
+
+    def __init__(
+        self, exposition: Callable[[], Awaitable[tuple[bytes, str]]], live: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._make_exposition = exposition
+        self._live = live
         self._ready: Callable[[], bool] = lambda: False
         self._runner: web.AppRunner | None = None
 
@@ -50,11 +46,11 @@ class OpsListener:
             await self._runner.cleanup()
 
     async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        return web.Response(text="ok\n") if self._live() else web.Response(text="not live\n", status=503)
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ready\n") if self._ready() else web.Response(text="not ready\n", status=503)
 
     async def _exposition(self, _request: web.Request) -> web.Response:
-        body, content_type = self._metrics.exposition()
+        body, content_type = await self._make_exposition()
         return web.Response(body=body, headers={"Content-Type": content_type})

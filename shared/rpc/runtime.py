@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,18 +12,19 @@ from typing import Final, Protocol
 from shared.clock import Clock
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
+from shared.rpc.addresses import join_address, split_address
 from shared.rpc.admission import DEFAULT_MAX_IN_FLIGHT, AdmissionGate
 from shared.rpc.auth import Authenticator
 from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
 from shared.rpc.middleware import standard_chain
-from shared.rpc.ops import OpsListener, split_address
+from shared.rpc.ops import OpsListener
 from shared.rpc.routes import Route, ServiceBinding, build_routes
+from shared.rpc.signals import signals
 from shared.rpc.tls import TlsFiles
 from shared.tasks import TaskGroupTracker
 
 READY_POLL_S: Final = 0.1
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _log = get_logger(__name__)
 
 
@@ -93,8 +93,15 @@ class Transport(Protocol):
         """Listens on `host:port` and returns the port."""
         ...
 
-    async def drain(self, grace_s: float) -> None:
-        """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left."""
+    async def drain(self, grace_s: float, refuse: Callable[[], None] = ...) -> None:
+        """Leaves: closes the listener, sends connections away, and answers what still comes until they are gone.
+
+        Streams of standard services, which would last for ever (a health watch), end with DRAINING at once.
+
+        Args:
+            grace_s: How long that may take; calls that are in flight then are cancelled.
+            refuse: Called before that: from then on new calls are refused.
+        """
         ...
 
 
@@ -112,6 +119,14 @@ class Host(Protocol):
         """Tells `life` what the process is told, while the block runs."""
         ...
 
+    def up(self, bound: Bound, services: Sequence[str]) -> None:
+        """Hears once where the process listens and what it serves."""
+        ...
+
+    def ready(self, ready: bool) -> None:
+        """Hears each change of whether calls can be served."""
+        ...
+
 
 class GrpcioHost:
     """A process of our own: `grpc.aio` listens, signals tell."""
@@ -123,14 +138,14 @@ class GrpcioHost:
 
     @asynccontextmanager
     async def told(self, life: Lifecycle) -> AsyncGenerator[None]:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, life.ask)
-        try:
+        with signals(life.ask):
             yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+
+    def up(self, bound: Bound, services: Sequence[str]) -> None:
+        """Nobody asks."""
+
+    def ready(self, ready: bool) -> None:
+        """Nobody asks."""
 
 
 async def serve(
@@ -144,8 +159,9 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM, SIGINT or `stop`, then leaves in order and returns.
 
-    Leaving: health says NOT_SERVING; calls are still served for the lame duck; connections are sent away and calls in
-    flight finish; writes whose caller gave up finish; the ops listeners close. A second signal skips the lame duck.
+    Leaving: health says NOT_SERVING; calls are still served for the lame duck; connections are sent away, and calls
+    are served until they are gone; writes whose caller gave up finish; the ops listeners close. A second signal skips
+    the lame duck.
 
     Args:
         app: The services.
@@ -172,13 +188,16 @@ async def serve(
         bindings.append(reflection_binding([*names, HEALTH.full_name]))
     chain = standard_chain(gate, metrics, tasks, app.authenticator)
 
+    async def exposition() -> tuple[bytes, str]:
+        return metrics.exposition()
+
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(host.told(life))
-        api, ops, ops_grpc = host.transport(metrics), OpsListener(metrics), GrpcioTransport(metrics)
+        api, ops, ops_grpc = host.transport(metrics), OpsListener(exposition), GrpcioTransport(metrics)
         stack.push_async_callback(ops_grpc.drain, 0.0)
         stack.push_async_callback(ops.close)
         stack.push_async_callback(tasks.drain, settings.drain_s)
-        stack.push_async_callback(api.drain, settings.drain_s)
+        stack.push_async_callback(api.drain, settings.drain_s, gate.drain)
         api_port = await api.start(settings.api_addr, build_routes(bindings, chain), settings.tls)
         bound = Bound(
             api_addr=_at(settings.api_addr, api_port),
@@ -192,27 +211,31 @@ async def serve(
             ),
         )
         gc.freeze()  # what exists by now lives as long as the process: collections need not look at it again
+        host.up(bound, names)
         _log.info(
             "listening", api=bound.api_addr, json=bound.json_addr, ops=bound.ops_addr, ops_grpc=bound.ops_grpc_addr
         )
 
-        await _serve_until_stopped(app, board, life, lambda: on_ready(bound) if on_ready else None)
+        await _serve_until_stopped(app, board, life, host, lambda: on_ready(bound) if on_ready else None)
 
         _log.info("leaving", lame_duck_s=settings.lame_duck_s, in_flight=gate.in_flight)
         await board.leave()
+        host.ready(False)
         with suppress(TimeoutError):
             await asyncio.wait_for(life.hurry.wait(), settings.lame_duck_s)
-        gate.drain()
     _log.info("left")
 
 
-async def _serve_until_stopped(app: App, board: HealthBoard, life: Lifecycle, announce: Callable[[], None]) -> None:
+async def _serve_until_stopped(
+    app: App, board: HealthBoard, life: Lifecycle, host: Host, announce: Callable[[], None]
+) -> None:
     """Keeps health equal to `app.ready()` until the process is told to leave."""
     serving = announced = False
     while not life.leaving:
         if app.ready() is not serving:
             serving = not serving
             await board.set_serving(serving)
+            host.ready(serving)
         if serving and not announced:
             announced = True
             announce()
@@ -221,5 +244,4 @@ async def _serve_until_stopped(app: App, board: HealthBoard, life: Lifecycle, an
 
 
 def _at(address: str, port: int) -> str:
-    host, _ = split_address(address)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_address(split_address(address)[0], port)

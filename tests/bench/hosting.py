@@ -8,11 +8,11 @@ from typing import Final
 
 from shared.clock import SystemClock
 from shared.observe.logging import configure
+from shared.rpc.ages import CONNECTION_AGE_S
 from shared.rpc.auth import Authenticator
 from shared.rpc.envoy.bootstrap import EnvoySettings
 from shared.rpc.envoy.host import EnvoyApplication, EnvoyHost
 from shared.rpc.envoy.parent import run_envoy
-from shared.rpc.live import CONNECTION_AGE_S
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App, Host, ServeSettings, serve
 

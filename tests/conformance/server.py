@@ -11,8 +11,8 @@ import sys
 from typing import Final
 
 from shared.observe.metrics import Metrics
+from shared.rpc.ages import CONNECTION_AGE_S
 from shared.rpc.grpcio import GrpcioTransport
-from shared.rpc.live import CONNECTION_AGE_S
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import GrpcioHost
 from tests.bench.hosting import application, run_inside_envoy, serve_one

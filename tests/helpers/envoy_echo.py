@@ -1,13 +1,15 @@
 """The echo service of `tests.helpers.echo` in a process of its own: as a program it serves over what `LICTOR_TRANSPORT`
 says, by itself or by starting Envoy; as a module Envoy loads it.
 
-A request says what its handler does: `sleep:0.5`, `fail`, `metadata`, `identity`, `peer`; anything else is echoed.
+A request says what its handler does: `sleep:0.5`, `sleep:0.5:answer`, `fail`, `metadata`, `identity`, `peer`; anything else
+is echoed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,7 @@ from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 from shared.clock import SystemClock
 from shared.errors import DomainError, Reason
 from shared.observe.logging import configure
+from shared.rpc.child import ChildError
 from shared.rpc.context import CallContext
 from shared.rpc.envoy.bootstrap import EnvoySettings
 from shared.rpc.envoy.host import EnvoyApplication
@@ -25,13 +28,16 @@ from shared.rpc.runtime import App, GrpcioHost, Host, ServeSettings, serve
 from shared.rpc.tls import TlsFiles
 from tests.helpers.echo import ECHO, EchoAuthenticator, EchoServicer
 
+LEAVE_WITHIN_S: Final = 20.0
+
 
 async def behave(request: CreateLicenseRequest, context: CallContext) -> str:
     verb, _, value = request.display_name.partition(":")
     match verb:
         case "sleep":
-            await asyncio.sleep(float(value))
-            return "slept"
+            seconds, _, answer = value.partition(":")
+            await asyncio.sleep(float(seconds))
+            return answer or "slept"
         case "fail":
             raise DomainError(Reason.LICENSE_NOT_FOUND, "no 100% näive license", metadata={"id": "lic_1"})
         case "metadata":
@@ -47,9 +53,14 @@ async def _serve(host: Host) -> None:
     servicer = EchoServicer()
     servicer.behaviour = behave
     api, ops, ops_grpc = (os.environ[f"LICTOR_{name}_ADDR"] for name in ("API", "OPS", "OPS_GRPC"))
-    app = App([ServiceBinding(ECHO, servicer)], EchoAuthenticator(), lambda: True)
-    settings = ServeSettings(api, ops, ops_grpc, lame_duck_s=0, drain_s=1, tls=_tls())
-    await serve(app, settings, SystemClock(), host=host)
+    echo = App([ServiceBinding(ECHO, servicer)], EchoAuthenticator(), lambda: True)
+    lame_duck_s, drain_s = float(_option("LAME_DUCK_S", "0")), float(_option("DRAIN_S", "1"))
+    settings = ServeSettings(api, ops, ops_grpc, lame_duck_s=lame_duck_s, drain_s=drain_s, tls=_tls())
+    await serve(echo, settings, SystemClock(), host=host)
+
+
+def _option(name: str, default: str) -> str:
+    return os.environ.get(f"LICTOR_{name}", default)
 
 
 def _tls() -> TlsFiles | None:
@@ -63,15 +74,22 @@ def _envoy_settings() -> EnvoySettings:
         application="tests.helpers.envoy_echo:app",
         json_logs=False,
         tls=_tls(),
-        trusted_proxies=int(os.environ.get("LICTOR_TRUSTED_PROXIES", "0")),
+        trusted_proxies=int(_option("TRUSTED_PROXIES", "0")),
     )
+
+
+async def _main() -> None:
+    configure(json=False, level="info")
+    if _option("TRANSPORT", "envoy") == "envoy":
+        await run_envoy(_envoy_settings(), LEAVE_WITHIN_S)
+    else:
+        await _serve(GrpcioHost())
 
 
 app: Final = EnvoyApplication(_serve, (OSError,))
 
 if __name__ == "__main__":
-    configure(json=False, level="info")
-    if os.environ.get("LICTOR_TRANSPORT") == "grpcio":
-        asyncio.run(_serve(GrpcioHost()))
-    else:
-        asyncio.run(run_envoy(_envoy_settings(), 20))
+    try:
+        asyncio.run(_main())
+    except (ChildError, OSError) as failed:
+        sys.exit(str(failed))

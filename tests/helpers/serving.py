@@ -14,6 +14,7 @@ from uuid import uuid4
 import aiohttp
 import grpc.aio
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from services.bootstrap import bootstrap_operator_key
 from shared.db.migrate import migrate
@@ -28,6 +29,7 @@ from tests.helpers.suite import Suite, new_settings
 
 READY_WITHIN_S: Final = 30.0
 needs_envoy: Final = pytest.mark.skipif(obstacle() is not None, reason=f"NOT TESTED, the envoy transport: {obstacle()}")
+TRANSPORTS: Final = (pytest.param("grpcio"), pytest.param("envoy", marks=needs_envoy))
 
 
 @dataclass(frozen=True)
@@ -145,3 +147,21 @@ def serve_echo(folder: Path, listen: Listen, **more: str) -> GuardedProcess:
     """The echo service, under Envoy unless told otherwise. `more` are settings without their prefix."""
     environment = {f"LICTOR_{name.upper()}": value for name, value in more.items()}
     return launch(folder, listen, environment, (sys.executable, "-m", "tests.helpers.envoy_echo"))
+
+
+@asynccontextmanager
+async def echo_process(folder: Path, **more: str) -> AsyncGenerator[tuple[GuardedProcess, Listen]]:
+    """The same, ready, while the block runs."""
+    listen = free_listen("127.0.0.1")
+    process = serve_echo(folder, listen, **more)
+    try:
+        assert await settled(process, listen), process.log.read_text()
+        yield process, listen
+    finally:
+        await asyncio.to_thread(process.stop)
+
+
+def samples(exposition: str, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    """The values of one metric in an exposition, by their sorted labels."""
+    found = (sample for family in text_string_to_metric_families(exposition) for sample in family.samples)
+    return {tuple(sorted(sample.labels.items())): sample.value for sample in found if sample.name == name}

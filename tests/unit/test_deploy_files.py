@@ -13,7 +13,7 @@ import pytest
 from services.main import read_settings, read_target
 from shared.db.pool import read_passwords
 from shared.db.roles import LOGIN_ROLES
-from shared.rpc.ops import split_address
+from shared.rpc.addresses import split_address
 from shared.settings import OTHER_VARIABLES, PREFIX, ProcessSettings, Target, Transport
 from tests.helpers.deploy import DEPLOY, HOME, compose, dockerfile, secrets_of, sent, sources, stage
 from tests.helpers.embedded import TREE

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from shared.rpc.ages import CONNECTION_AGE_S
 from shared.rpc.envoy.json_listener import json_listener
 from shared.rpc.envoy.listener import listener
 from shared.rpc.envoy.program import CONFIG, module
 from shared.rpc.envoy.tls import TYPES, EnvoyTls, private_file
-from shared.rpc.live import CONNECTION_AGE_S
 from shared.rpc.tls import TlsFiles
 
 MAX_CONNECTIONS: Final = 10_000
@@ -22,6 +22,9 @@ in a burst Envoy's HTTP/2 codec closes the connection anyway."""
 NODE: Final = "lictor"
 """A name of its own, which Envoy wants before it reads certificates from files."""
 ADMIN_SOCKET: Final = "admin.sock"
+LEAVING: Final = "leaving"
+"""A file that holds 0, and 1 once the process leaves."""
+LEAVING_MONITOR: Final = "envoy.resource_monitors.injected_resource"
 API: Final = "api"
 """The name of the listener for gRPC."""
 
@@ -57,7 +60,15 @@ def write_bootstrap(folder: Path, settings: EnvoySettings) -> None:
     """Writes the configuration, which nobody else may read: arguments can be seen by every user of a machine."""
     if settings.tls is not None:
         EnvoyTls(folder, settings.tls).write()
+    (folder / LEAVING).write_text("0")
     private_file(folder / CONFIG, bootstrap(folder, settings))
+
+
+def mark_leaving(folder: Path) -> None:
+    """Makes the Envoy whose files are in `folder` send its connections away."""
+    made = folder / f"{LEAVING}.new"
+    made.write_text("1")
+    made.replace(folder / LEAVING)  # Envoy watches for a file that is moved here
 
 
 def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def bootstrap(folder: Path, settings: EnvoySettings) -> dict[str, Any]:
                 {"name": "limits", "static_layer": {"overload.premature_reset_total_stream_count": PREMATURE_RESETS}}
             ]
         },
-        "overload_manager": overload_manager(),
+        "overload_manager": {**overload_manager(folder / LEAVING), "actions": [_send_away()]},
         "static_resources": {"listeners": listeners},
     }
     if settings.json_logs:
@@ -101,18 +112,37 @@ def private_admin(folder: Path) -> dict[str, Any]:
     return {"address": {"pipe": {"path": str(folder / ADMIN_SOCKET), "mode": 0o600}}}
 
 
-def overload_manager() -> dict[str, Any]:
-    """A bound on connections, all listeners together."""
+def overload_manager(leaving: Path | None = None) -> dict[str, Any]:
+    """A bound on connections, all listeners together; with `leaving`, also a look at what that file holds."""
+    monitors: list[dict[str, Any]] = [
+        {
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": MAX_CONNECTIONS,
+            },
+        }
+    ]
+    if leaving is None:
+        return {"resource_monitors": monitors}
+    injected = f"{TYPES}.resource_monitors.injected_resource.v3.InjectedResourceConfig"
+    monitors.append({"name": LEAVING_MONITOR, "typed_config": {"@type": injected, "filename": str(leaving)}})
+    return {"resource_monitors": monitors, "refresh_interval": "0.1s"}
+
+
+def _send_away() -> dict[str, Any]:
+    """Makes every connection reach its age once the process leaves: each gets GOAWAY at once, idle ones too.
+
+    Envoy's own draining sends GOAWAY with the next answer on a connection. A connection without calls would get none,
+    and a call that its client sends as the process ends would be lost.
+    """
     return {
-        "resource_monitors": [
-            {
-                "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": {
-                    "@type": f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": MAX_CONNECTIONS,
-                },
-            }
-        ]
+        "name": "envoy.overload_actions.reduce_timeouts",
+        "triggers": [{"name": LEAVING_MONITOR, "scaled": {"scaling_threshold": 0.5, "saturation_threshold": 1.0}}],
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+            "timer_scale_factors": [{"timer": "HTTP_DOWNSTREAM_CONNECTION_MAX", "min_timeout": "0s"}],
+        },
     }
 
 

@@ -11,21 +11,21 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
+from shared.rpc.control import CONTROL_FOLDER, Control, Word
 from shared.rpc.envoy.across import serve_across
 from shared.rpc.envoy.calls import EnvoyCalls, Scope
-from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
 from shared.rpc.envoy.request import Receive
 from shared.rpc.envoy.wire import Send
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Route
 from shared.rpc.runtime import Lifecycle
 from shared.rpc.tls import TlsFiles
+from shared.rpc.worker import Telling, open_control, report
 
 UNWIND_S = 1.0
 """How long cancelled handlers get to clean up."""
@@ -33,13 +33,13 @@ UNWIND_S = 1.0
 _log = get_logger(__name__)
 
 
-class EnvoyHost:
+class EnvoyHost(Telling):
     """The process around the services is an Envoy. Told by `Control`."""
 
     name = "envoy"
 
     def __init__(self, control: Control) -> None:
-        self._control = control
+        super().__init__(control)
         self.calls: EnvoyCalls | None = None
         self.set = asyncio.Event()
         """Routes are set, so that Envoy may begin to listen."""
@@ -47,6 +47,8 @@ class EnvoyHost:
         """Where Envoy listens."""
         self.json_port: int | None = None
         """Where it takes JSON, if it does; known with `port`."""
+        self.gone = asyncio.Event()
+        """After `close_listener`: no connection is left."""
         self.ending = False
         """The process ends whatever is in flight: there is nothing to wait for."""
 
@@ -71,6 +73,8 @@ class EnvoyHost:
                 self.port.set_result(int(port))
             elif word is Word.STOP:
                 life.ask()
+            elif word is Word.GONE:
+                self.gone.set()
         _log.error("the process that started Envoy is gone; leaving")
         shutil.rmtree(os.environ[CONTROL_FOLDER], ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -99,16 +103,22 @@ class EnvoyTransport:
         self.json_port = self._host.json_port
         return port
 
-    async def drain(self, grace_s: float) -> None:
-        """Sends connections away, waits up to `grace_s` for calls in flight, then cancels what is left.
-
-        Streams of standard services, which would last for ever (a health watch), end with DRAINING at once.
-        """
+    async def drain(self, grace_s: float, refuse: Callable[[], None] = lambda: None) -> None:
+        """See `Transport`. A client that honours GOAWAY loses no call: until its connection is gone, calls are answered."""
         self._live.leave()
         self._host.close_listener()
-        if not await self._live.idle(0 if self._host.ending else grace_s):
+        gone = await self._gone(0 if self._host.ending else grace_s)
+        refuse()
+        if not await self._live.idle(0):
             self._calls.cut()
             await self._live.idle(UNWIND_S)
+        if not gone and not self._host.ending:
+            await self._gone(UNWIND_S)  # for the last answers to be on their way
+
+    async def _gone(self, within_s: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._host.gone.wait(), within_s)
+        return self._host.gone.is_set()
 
 
 class EnvoyApplication:
@@ -138,9 +148,9 @@ class EnvoyApplication:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._home = asyncio.get_running_loop()
-        control = await Control.over(socket.socket(fileno=int(os.environ.pop(CONTROL_FD))))
+        control = await open_control()
         host = EnvoyHost(control)
-        serving = asyncio.create_task(self._report(self._serve(host), control), name="serving")
+        serving = asyncio.create_task(report(self._serve(host), control, self._expected), name="serving")
         begun = asyncio.create_task(host.set.wait())
         await asyncio.wait({serving, begun}, return_when=asyncio.FIRST_COMPLETED)
         begun.cancel()
@@ -155,15 +165,3 @@ class EnvoyApplication:
         await asyncio.wait({serving})
         control.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _report(self, serving: Awaitable[None], control: Control) -> None:
-        """Serves, and says how that ended."""
-        try:
-            await serving
-        except self._expected as error:
-            control.say(Word.FAILED, str(error))
-        except Exception as error:  # noqa: BLE001 - the end of the line: whatever it is goes to the log and ends the process
-            _log.error("serving failed", exc_info=error)
-            control.say(Word.FAILED, f"{type(error).__name__}, see the log")
-        else:
-            control.say(Word.LEFT)

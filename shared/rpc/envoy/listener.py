@@ -6,9 +6,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
+from shared.rpc.addresses import split_address
+from shared.rpc.ages import CONNECTION_AGE_S
 from shared.rpc.envoy.tls import TYPES, EnvoyTls, forwarded_certificate
-from shared.rpc.live import CONNECTION_AGE_GRACE_S, CONNECTION_AGE_S
-from shared.rpc.ops import split_address
 
 MAX_CONCURRENT_STREAMS: Final = 256
 BUFFER_BYTES: Final = 1024 * 1024
@@ -54,7 +54,7 @@ def listener(
         "max_request_headers_kb": MAX_HEADERS_KIB,
         "request_headers_timeout": "10s",
         "stream_idle_timeout": "0s",  # a watch may be silent for as long as nothing happens
-        "drain_timeout": f"{CONNECTION_AGE_GRACE_S:.3f}s",
+        "drain_timeout": "1s",  # between the word to go and the refusal of what its client sends after that
         "common_http_protocol_options": {
             "idle_timeout": "900s",
             "max_connection_duration": f"{connection_age_s:.3f}s",

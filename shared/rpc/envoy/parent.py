@@ -1,39 +1,34 @@
 """The process that starts Envoy, watches over it, and makes it leave in order.
 
-SIGTERM -> the inside says NOT_SERVING and waits out the lame duck -> it asks for the listener to be closed
--> calls in flight end -> it says that it has left -> Envoy quits
+SIGTERM -> the inside says NOT_SERVING and waits out the lame duck -> it asks for connections to be sent away
+-> their last calls end, they close -> the inside says that it has left -> Envoy quits
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 
-from shared.observe.logging import get_logger
-from shared.rpc.envoy.bootstrap import ADMIN_SOCKET, API, EnvoySettings, write_bootstrap
-from shared.rpc.envoy.control import CONTROL_FD, CONTROL_FOLDER, Control, Word
+from shared.rpc.addresses import refuse_busy
+from shared.rpc.child import Child, started
+from shared.rpc.control import CONTROL_FOLDER, Control, Word
+from shared.rpc.envoy.bootstrap import ADMIN_SOCKET, API, EnvoySettings, mark_leaving, write_bootstrap
 from shared.rpc.envoy.json_listener import JSON
 from shared.rpc.envoy.program import EnvoyError, command, environment
 from shared.rpc.envoy.tls import renewing
-from shared.rpc.ops import split_address
+from shared.rpc.signals import signals
 
 LISTENING_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.02
 ADMIN_WITHIN_S: Final = 5.0
-QUIT_WITHIN_S: Final = 10.0
-LAST_WORDS_S: Final = 1.0
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_log = get_logger(__name__)
+_CONNECTIONS: Final = "/stats?filter=^http\\..*\\.downstream_cx_active$"
 
 
 async def run_envoy(settings: EnvoySettings, leave_within_s: float) -> None:
@@ -44,86 +39,64 @@ async def run_envoy(settings: EnvoySettings, leave_within_s: float) -> None:
         leave_within_s: How long leaving may take; an Envoy that is still there is killed.
 
     Raises:
-        EnvoyError: Envoy or the application inside did not start, or ended by itself.
+        ChildError: Envoy or the application inside did not start, or ended by itself.
         OSError: The address cannot be bound.
         TlsError: The files of the certificate cannot be used.
     """
     for address in filter(None, (settings.api_addr, settings.json_addr)):
-        _refuse_busy(address)
-    with tempfile.TemporaryDirectory(prefix="lictor-") as name:  # 0700
+        refuse_busy(address)
+    async with envoy(settings, leave_within_s) as child:
+        with signals(child.stop):
+            await child.run()
+
+
+@asynccontextmanager
+async def envoy(
+    settings: EnvoySettings, leave_within_s: float, inside: Mapping[str, str] | None = None
+) -> AsyncGenerator[EnvoyChild]:
+    """An Envoy to be run; `inside` are environment variables for the application."""
+    with tempfile.TemporaryDirectory(prefix="lictor-", ignore_cleanup_errors=True) as name:  # 0700
         folder = Path(name)
         write_bootstrap(folder, settings)
+        variables = {**environment(), CONTROL_FOLDER: str(folder), **(inside or {})}
         async with (
             renewing(folder, settings.tls),
-            _started(folder) as (process, control),
+            started(command(folder), variables, EnvoyChild.name) as (process, control),
             aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(folder / ADMIN_SOCKET)),
                 timeout=aiohttp.ClientTimeout(total=ADMIN_WITHIN_S),
             ) as admin,
         ):
-            await _Envoy(process, control, admin, leave_within_s).run()
+            yield EnvoyChild(process, control, leave_within_s, folder, admin)
 
 
-class _Envoy:
-    """One running Envoy."""
+class EnvoyChild(Child):
+    """One running Envoy with the application inside."""
 
-    def __init__(self, process: Process, control: Control, admin: aiohttp.ClientSession, leave_within_s: float) -> None:
-        self._process = process
-        self._control = control
+    name = "Envoy"
+    error = EnvoyError
+
+    def __init__(
+        self, process: Process, control: Control, leave_within_s: float, folder: Path, admin: aiohttp.ClientSession
+    ) -> None:
+        super().__init__(process, control, leave_within_s)
+        self._folder = folder
         self._admin = admin
-        self._leave_within_s = leave_within_s
         self._listening = False
-        self._left = False
-        self._why = ""
-        self._deadline: asyncio.TimerHandle | None = None
+        self._sending_away: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        announcing, listening = asyncio.create_task(self._announce()), asyncio.create_task(self._listen())
+        announcing = asyncio.create_task(self._announce())
         try:
-            with self._signals():
-                status = await self._process.wait()
-                await asyncio.wait({listening}, timeout=LAST_WORDS_S)
+            await super().run()
         finally:
-            announcing.cancel()
-            listening.cancel()
-            await asyncio.wait({announcing, listening})
-            if self._deadline is not None:
-                self._deadline.cancel()
-        if not self._left:
-            raise EnvoyError(self._why or f"Envoy ended by itself with status {status}")
+            tasks = {task for task in (announcing, self._sending_away) if task is not None}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
-    @contextmanager
-    def _signals(self) -> Generator[None]:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        if not self._listening:  # nothing is in flight, and nobody inside may be there yet to hear a word
-            self._left = True
-            self._process.terminate()
-            self._kill_after(QUIT_WITHIN_S)
-            return
-        self._control.say(Word.STOP)
-        if self._deadline is None:
-            self._kill_after(self._leave_within_s)
-
-    def _kill_after(self, seconds: float) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self._kill, seconds)
-
-    def _kill(self, within_s: float) -> None:
-        _log.error("Envoy did not end in time and is killed", within_s=within_s)
-        self._why = self._why or f"Envoy did not end within {within_s:.0f} s and was killed"
-        self._left = False
-        with suppress(ProcessLookupError):
-            self._process.kill()
+    def _hears(self) -> bool:
+        return self._listening
 
     async def _announce(self) -> None:
         """Tells the inside once Envoy listens."""
@@ -132,8 +105,7 @@ class _Envoy:
                 while (ports := await self._ports()) is None:  # noqa: ASYNC110 - Envoy can only be asked
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            self._why = f"Envoy did not listen within {LISTENING_WITHIN_S:.0f} s"
-            self._kill(LISTENING_WITHIN_S)
+            self.kill(f"did not listen within {LISTENING_WITHIN_S:.0f} s")
             return
         self._listening = True
         self._control.say(Word.LISTENING, " ".join(map(str, ports)))
@@ -152,17 +124,27 @@ class _Envoy:
                 return [bound[name] for name in (API, JSON) if name in bound] or None
         return None
 
-    async def _listen(self) -> None:
-        while (heard := await self._control.hear()) is not None:
-            word, more = heard
-            if word is Word.DRAIN:
-                # Draining makes the next answer on a connection send it away; closing the listener takes no new ones.
-                await self._post("drain_listeners?graceful&skip_exit")
-                await self._post("drain_listeners")
-            elif word in (Word.LEFT, Word.FAILED):
-                self._left, self._why = word is Word.LEFT, more
-                self._kill_after(QUIT_WITHIN_S)
-                await self._quit()
+    async def _heard(self, word: Word) -> None:
+        if word is Word.DRAIN:
+            self._sending_away = asyncio.create_task(self._send_away())
+        elif word in (Word.LEFT, Word.FAILED):
+            await self._quit()
+
+    async def _send_away(self) -> None:
+        """Takes no new connections, sends those that are there away, and tells the inside when they are gone."""
+        await self._post("drain_listeners")
+        mark_leaving(self._folder)
+        while await self._connections() != 0:  # noqa: ASYNC110 - Envoy can only be asked
+            await asyncio.sleep(POLL_S)
+        self._control.say(Word.GONE)
+
+    async def _connections(self) -> int | None:
+        """How many there are on the listeners; None when Envoy does not say."""
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with self._admin.get("http://envoy" + _CONNECTIONS) as answer:
+                counts = dict(line.split(": ") for line in (await answer.text()).splitlines())
+            return sum(int(count) for name, count in counts.items() if not name.startswith("http.admin."))
+        return None
 
     async def _quit(self) -> None:
         if not await self._post("quitquitquit"):
@@ -174,44 +156,3 @@ class _Envoy:
             async with self._admin.post(f"http://envoy/{path}") as answer:
                 return answer.status == 200
         return False
-
-
-@asynccontextmanager
-async def _started(folder: Path) -> AsyncGenerator[tuple[Process, Control]]:
-    """Envoy and the way to talk to its inside; Envoy is gone when the block ends."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = await asyncio.create_subprocess_exec(
-            *command(folder),
-            env={**environment(), CONTROL_FD: str(theirs.fileno()), CONTROL_FOLDER: str(folder)},
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,  # Ctrl-C at the terminal is for this process: Envoy would end at once
-        )
-    _log.info("Envoy started", pid=process.pid)
-    control = await Control.over(ours)
-    try:
-        yield process, control
-    finally:
-        control.close()
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), QUIT_WITHIN_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-def _refuse_busy(address: str) -> None:
-    """Raises OSError when the address cannot be bound: clearer, and sooner, than Envoy's own lines."""
-    host, port = split_address(address)
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(error.errno, f"{address}: {os.strerror(error.errno or 0)}") from None

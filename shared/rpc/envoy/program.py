@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from shared.rpc.child import ChildError
+
 CONFIG: Final = "envoy.json"
 
 
-class EnvoyError(Exception):
+class EnvoyError(ChildError):
     """Envoy cannot be started, or did not go on."""
 
 

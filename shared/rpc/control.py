@@ -1,4 +1,4 @@
-"""What the process that started Envoy and the Python inside Envoy say to each other, over a socket pair.
+"""What a process that serves and the one that started it say to each other, over a socket pair.
 
 Its end is as telling as its words: neither side outlives the other.
 """
@@ -8,29 +8,57 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 CONTROL_FD: Final = "_LICTOR_CONTROL_FD"
-"""The environment variable that tells the Python inside Envoy which descriptor its end is. No setting."""
+"""The environment variable that tells a process that serves which descriptor its end is. No setting."""
 
 CONTROL_FOLDER: Final = "_LICTOR_CONTROL_FOLDER"
 """Likewise, where Envoy's files are: the inside removes them when whoever made them is gone."""
 
 
 class Word(StrEnum):
-    """What can be said."""
+    """What can be said. The inside is the process that serves, the outside the one that started it."""
 
     LISTENING = "listening"
     """To the inside: Envoy takes calls, on the port that follows; a second one is where it takes JSON."""
     STOP = "stop"
     """To the inside: leave in order; said again: hurry."""
+    UP = "up"
+    """To the outside: it listens. `Up` follows."""
+    READY = "ready"
+    """To the outside: calls can be served."""
+    UNREADY = "unready"
+    """To the outside: calls cannot be served."""
     DRAIN = "drain"
-    """To the outside: close the listener and send connections away."""
+    """To the outside: close Envoy's listeners and send its connections away."""
+    GONE = "gone"
+    """To the inside: that is done, and no connection is left."""
     FAILED = "failed"
     """To the outside: serving ended for the reason that follows."""
     LEFT = "left"
     """To the outside: the last call is answered and everything is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What a process that serves tells of itself: where its ops listener is, and which services it has."""
+
+    ops_addr: str
+    services: Sequence[str]
+
+    def said(self) -> str:
+        """As it follows the word."""
+        return json.dumps([self.ops_addr, *self.services])
+
+    @classmethod
+    def heard(cls, more: str) -> Up:
+        """From what followed the word."""
+        ops_addr, *services = json.loads(more)
+        return cls(ops_addr, services)
 
 
 class Control:
