@@ -5,26 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import asyncpg
 import typer
 
-from shared.crypto.root_secret import RootSecretError
-from shared.db.migrate import MigrationError
-from shared.db.roles import RoleRefusedError
-from shared.rpc.child import ChildError
 from shared.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="Keys of operators.")
 app.add_typer(keys, name="keys")
 
-_REFUSALS = (
-    SettingsError, RootSecretError, MigrationError, RoleRefusedError, ChildError, OSError, ValueError,
-    asyncpg.PostgresError, asyncpg.InterfaceError,
-)  # fmt: skip
 StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]
 Endpoint = Annotated[str, typer.Option(envvar="LICTOR_ENDPOINT", help="host:port of the services.")]
 ApiKey = Annotated[
@@ -59,14 +52,12 @@ def up(
 @app.command()
 def serve() -> None:
     """Serve LICTOR_TARGET, with settings from the environment, until SIGTERM."""
+    import uvloop  # noqa: PLC0415
+
     from services.main import run  # noqa: PLC0415 - keeps the other commands quick
 
-    try:
-        import uvloop  # noqa: PLC0415
-
+    with _refusing():
         uvloop.run(run())
-    except _REFUSALS as error:
-        _refuse(error)
 
 
 @app.command()
@@ -76,10 +67,8 @@ def migrate() -> None:
     from shared.db.pool import read_passwords  # noqa: PLC0415
 
     file = os.environ.get("LICTOR_POSTGRES_PASSWORD_FILE")
-    try:
+    with _refusing():
         applied = asyncio.run(run(_required("LICTOR_POSTGRES_ADMIN_DSN"), read_passwords(Path(file) if file else None)))
-    except _REFUSALS as error:
-        _refuse(error)
     typer.echo(f"applied {', '.join(applied)}" if applied else "up to date")
 
 
@@ -88,11 +77,9 @@ def bootstrap(out: Annotated[Path, typer.Option(help="A file that does not exist
     """Make an operator key, which manages accounts, in the database of LICTOR_POSTGRES_ADMIN_DSN."""
     from services.bootstrap import bootstrap_operator_key  # noqa: PLC0415
 
-    try:
+    with _refusing():
         secret_file = Path(_required("LICTOR_ROOT_SECRET_FILE"))
         made = asyncio.run(bootstrap_operator_key(_required("LICTOR_POSTGRES_ADMIN_DSN"), secret_file, out))
-    except _REFUSALS as error:
-        _refuse(error)
     typer.echo(f"operator key {made} is in {out}; keep it safe, it is nowhere else")
 
 
@@ -101,10 +88,8 @@ def list_keys() -> None:
     """Show the operator keys of the database of LICTOR_POSTGRES_ADMIN_DSN."""
     from services.bootstrap import list_operator_keys  # noqa: PLC0415
 
-    try:
+    with _refusing():
         found = asyncio.run(list_operator_keys(_required("LICTOR_POSTGRES_ADMIN_DSN")))
-    except _REFUSALS as error:
-        _refuse(error)
     for key in found:
         ended = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "works"
         typer.echo(f"{key.operator_key_id}  ...{key.hint}  made {key.created_at:%Y-%m-%d %H:%M}  {ended}")
@@ -115,10 +100,8 @@ def revoke(operator_key_id: Annotated[str, typer.Argument(help="opk_...")]) -> N
     """End an operator key in the database of LICTOR_POSTGRES_ADMIN_DSN."""
     from services.bootstrap import revoke_operator_key  # noqa: PLC0415
 
-    try:
+    with _refusing():
         done = asyncio.run(revoke_operator_key(_required("LICTOR_POSTGRES_ADMIN_DSN"), operator_key_id))
-    except _REFUSALS as error:
-        _refuse(error)
     if not done:
         _refuse(ValueError(f"no operator key {operator_key_id} that still works"))
     typer.echo(f"{operator_key_id} is refused from the next call on")
@@ -174,6 +157,19 @@ def _required(name: str) -> str:
     if not value:
         raise SettingsError(f"{name} is not set")
     return value
+
+
+@contextmanager
+def _refusing() -> Generator[None]:
+    """Ends the command with one line for what can go wrong with a deployment."""
+    try:
+        yield
+    except Exception as error:
+        from services.refusals import REFUSALS  # noqa: PLC0415 - a process that only watches has no use for drivers
+
+        if not isinstance(error, REFUSALS):
+            raise
+        _refuse(error)
 
 
 def _refuse(error: BaseException) -> NoReturn:

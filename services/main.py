@@ -1,23 +1,18 @@
-"""One process of one target: settings from the environment, the target's app, serve until told to stop."""
+"""`lictor serve`: settings from the environment, then one process or several that serve a target until told to stop."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from pydantic import ValidationError
 
-from services import suite
-from services.entitlement import app as entitlement
 from services.entitlement.settings import Settings as EntitlementSettings
-from services.license import app as license_
 from services.license.settings import Settings as LicenseSettings
-from services.machine import app as machine
 from services.machine.settings import Settings as MachineSettings
 from services.tls import checked_tls, named_tls, open_addresses
-from services.webhook import app as webhook
 from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
 from shared.observe.logging import configure, get_logger
@@ -26,19 +21,21 @@ from shared.rpc.envoy.bootstrap import EnvoySettings
 from shared.rpc.envoy.json_listener import mapped_services
 from shared.rpc.envoy.parent import run_envoy
 from shared.rpc.envoy.program import obstacle
-from shared.rpc.runtime import App, Host, ServeSettings, serve
 from shared.settings import LogFormat, ProcessSettings, SettingsError, Target, Transport, refuse_unknown
 
-Build = Callable[[Any, Clock], AbstractAsyncContextManager[App]]
+if TYPE_CHECKING:
+    from shared.rpc.runtime import App, Host
+
+Build = Callable[[Any, Clock], "AbstractAsyncContextManager[App]"]
 
 ENVOY_APPLICATION: Final = "services.envoy_entry:app"
 
-TARGETS: Final[dict[Target, tuple[type[ProcessSettings], Build]]] = {
-    Target.LICENSE: (LicenseSettings, license_.build),
-    Target.ENTITLEMENT: (EntitlementSettings, entitlement.build),
-    Target.MACHINE: (MachineSettings, machine.build),
-    Target.WEBHOOK: (WebhookSettings, webhook.build),
-    Target.ALL: (LicenseSettings, suite.build),
+SETTINGS: Final[dict[Target, type[ProcessSettings]]] = {
+    Target.LICENSE: LicenseSettings,
+    Target.ENTITLEMENT: EntitlementSettings,
+    Target.MACHINE: MachineSettings,
+    Target.WEBHOOK: WebhookSettings,
+    Target.ALL: LicenseSettings,
 }
 
 
@@ -62,11 +59,10 @@ def read_target() -> Target:
 
 def read_settings(target: Target) -> ProcessSettings:
     """SettingsError names every variable that is missing or bad, by its own name and never with its value."""
-    kind = TARGETS[target][0]
     # Every target of one deployment shares an environment, so the settings of all are known to each.
     refuse_unknown(LicenseSettings)
     try:
-        return kind()  # pyright: ignore[reportCallIssue] - the fields come from the environment
+        return SETTINGS[target]()  # pyright: ignore[reportCallIssue] - the fields come from the environment
     except ValidationError as error:
         faults = [f"LICTOR_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(faults)) from None
@@ -80,32 +76,68 @@ async def run() -> None:
     tls = checked_tls(settings)
     if tls is None and (seen_by_others := open_addresses(settings)):
         get_logger(__name__).warning("plain text, and not only on this machine", addresses=seen_by_others)
-    match chosen_transport(settings.transport):
-        case Transport.GRPCIO:
-            if settings.trusted_proxies > 0:
-                raise SettingsError("LICTOR_TRUSTED_PROXIES needs LICTOR_TRANSPORT=envoy")
-            refuse_json(settings)
-            await serve_target(target, settings)
-        case Transport.ENVOY:
-            envoy = EnvoySettings(
-                api_addr=settings.api_addr,
-                application=ENVOY_APPLICATION,
-                json_logs=settings.log_format is LogFormat.JSON,
-                json_addr=settings.json_addr,
-                json_services=mapped_services(PACKAGES[target]),
-                tls=tls,
-                trusted_proxies=settings.trusted_proxies,
-            )
-            await run_envoy(envoy, settings.lame_duck_s + 2 * settings.drain_s + QUIT_WITHIN_S)
-        case Transport.AUTO:
-            raise AssertionError("auto was resolved")
+    transport = chosen_transport(settings.transport)
+    if transport is Transport.GRPCIO:
+        _refuse_what_needs_envoy(settings)
+    if transport is Transport.ENVOY:
+        await run_envoy(_envoy_settings(target, settings), _leave_within_s(settings))
+    else:
+        await serve_target(target, settings)
 
 
 async def serve_target(target: Target, settings: ProcessSettings, host: Host | None = None) -> None:
     """Builds a target and serves it: in this process, or within what `host` says is around."""
+    # Whoever only watches over processes need not load what they serve.
+    from shared.rpc.runtime import ServeSettings, serve  # noqa: PLC0415
+
     clock = SystemClock()
-    async with TARGETS[target][1](settings, clock) as app:
-        await serve(app, _serve_settings(settings), clock, host=host)
+    async with _build_of(target)(settings, clock) as app:
+        served = ServeSettings(
+            api_addr=settings.api_addr,
+            ops_addr=settings.ops_addr,
+            ops_grpc_addr=settings.ops_grpc_addr,
+            json_addr=settings.json_addr,
+            reflection=settings.reflection,
+            max_in_flight=settings.max_in_flight,
+            lame_duck_s=settings.lame_duck_s,
+            drain_s=settings.drain_s,
+            tls=named_tls(settings),
+        )
+        await serve(app, served, clock, host=host)
+
+
+def _build_of(target: Target) -> Build:
+    """Loads a target."""
+    match target:
+        case Target.LICENSE:
+            from services.license.app import build  # noqa: PLC0415
+        case Target.ENTITLEMENT:
+            from services.entitlement.app import build  # noqa: PLC0415
+        case Target.MACHINE:
+            from services.machine.app import build  # noqa: PLC0415
+        case Target.WEBHOOK:
+            from services.webhook.app import build  # noqa: PLC0415
+        case Target.ALL:
+            from services.suite import build  # noqa: PLC0415
+        case _ as never:
+            assert_never(never)
+    return build
+
+
+def _envoy_settings(target: Target, settings: ProcessSettings) -> EnvoySettings:
+    return EnvoySettings(
+        api_addr=settings.api_addr,
+        application=ENVOY_APPLICATION,
+        json_logs=settings.log_format is LogFormat.JSON,
+        json_addr=settings.json_addr,
+        json_services=mapped_services(PACKAGES[target]),
+        tls=named_tls(settings),
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+def _leave_within_s(settings: ProcessSettings) -> float:
+    return settings.lame_duck_s + 2 * settings.drain_s + QUIT_WITHIN_S
 
 
 def chosen_transport(wanted: Transport) -> Transport:
@@ -127,6 +159,13 @@ def chosen_transport(wanted: Transport) -> Transport:
     return chosen
 
 
+def _refuse_what_needs_envoy(settings: ProcessSettings) -> None:
+    """SettingsError when a process that grpcio serves is told what only Envoy can do."""
+    if settings.trusted_proxies > 0:
+        raise SettingsError("LICTOR_TRUSTED_PROXIES needs LICTOR_TRANSPORT=envoy")
+    refuse_json(settings)
+
+
 def refuse_json(settings: ProcessSettings) -> None:
     """SettingsError when a process that grpcio serves is told to take JSON, which it cannot."""
     if settings.json_addr is None:
@@ -135,17 +174,3 @@ def refuse_json(settings: ProcessSettings) -> None:
     if settings.transport is Transport.AUTO:
         how = f"LICTOR_TRANSPORT is auto and takes grpcio here ({obstacle()})"
     raise SettingsError(f"LICTOR_JSON_ADDR is set, but {how}: only the transport envoy takes JSON")
-
-
-def _serve_settings(settings: ProcessSettings) -> ServeSettings:
-    return ServeSettings(
-        api_addr=settings.api_addr,
-        ops_addr=settings.ops_addr,
-        ops_grpc_addr=settings.ops_grpc_addr,
-        json_addr=settings.json_addr,
-        reflection=settings.reflection,
-        max_in_flight=settings.max_in_flight,
-        lame_duck_s=settings.lame_duck_s,
-        drain_s=settings.drain_s,
-        tls=named_tls(settings),
-    )

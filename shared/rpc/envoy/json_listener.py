@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -77,7 +77,8 @@ def _is_mapped(service: ServiceDescriptorProto) -> bool:
 
 
 def _descriptors() -> Path:
-    return Path(str(importlib.resources.files("lictor") / "descriptors.binpb"))
+    found = importlib.util.find_spec("lictor")  # importing it would load gRPC
+    return Path((found and found.origin) or "").parent / "descriptors.binpb"
 
 
 def _transcoder(services: Sequence[str]) -> dict[str, Any]:

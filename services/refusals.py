@@ -1,0 +1,18 @@
+"""What can go wrong with a deployment, with a message that is enough. Loads drivers: look at it when something did."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from shared.crypto.root_secret import RootSecretError
+from shared.db.migrate import MigrationError
+from shared.db.roles import RoleRefusedError
+from shared.rpc.child import ChildError
+from shared.settings import SettingsError
+
+REFUSALS: Final[tuple[type[Exception], ...]] = (
+    SettingsError, RootSecretError, MigrationError, RoleRefusedError, ChildError, OSError, ValueError,
+    asyncpg.PostgresError, asyncpg.InterfaceError,
+)  # fmt: skip
