@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from pydantic import ValidationError
@@ -16,10 +18,11 @@ from services.tls import checked_tls, named_tls, open_addresses
 from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
 from shared.observe.logging import configure, get_logger
-from shared.rpc.child import QUIT_WITHIN_S
+from shared.rpc.addresses import shared_port
+from shared.rpc.child import QUIT_WITHIN_S, Child
 from shared.rpc.envoy.bootstrap import EnvoySettings
 from shared.rpc.envoy.json_listener import mapped_services
-from shared.rpc.envoy.parent import run_envoy
+from shared.rpc.envoy.parent import envoy, run_envoy
 from shared.rpc.envoy.program import obstacle
 from shared.settings import LogFormat, ProcessSettings, SettingsError, Target, Transport, refuse_unknown
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 Build = Callable[[Any, Clock], "AbstractAsyncContextManager[App]"]
 
 ENVOY_APPLICATION: Final = "services.envoy_entry:app"
+WORKER: Final = (sys.executable, "-m", "services.worker")
 
 SETTINGS: Final[dict[Target, type[ProcessSettings]]] = {
     Target.LICENSE: LicenseSettings,
@@ -79,7 +83,9 @@ async def run() -> None:
     transport = chosen_transport(settings.transport)
     if transport is Transport.GRPCIO:
         _refuse_what_needs_envoy(settings)
-    if transport is Transport.ENVOY:
+    if settings.processes > 1:
+        await _serve_in_several(target, settings, transport)
+    elif transport is Transport.ENVOY:
         await run_envoy(_envoy_settings(target, settings), _leave_within_s(settings))
     else:
         await serve_target(target, settings)
@@ -122,6 +128,26 @@ def _build_of(target: Target) -> Build:
         case _ as never:
             assert_never(never)
     return build
+
+
+async def _serve_in_several(target: Target, settings: ProcessSettings, transport: Transport) -> None:
+    # One process that watches over itself needs neither this nor gRPC.
+    from shared.rpc.supervisor import GroupSettings, Supervisor, worker  # noqa: PLC0415
+
+    leave_within_s = _leave_within_s(settings)
+    with ExitStack() as ports:
+        api_addr = ports.enter_context(shared_port(settings.api_addr))
+        json_addr = ports.enter_context(shared_port(settings.json_addr)) if settings.json_addr is not None else None
+        shared = replace(_envoy_settings(target, settings), api_addr=api_addr, json_addr=json_addr, share_port=True)
+        inside = {"LICTOR_API_ADDR": api_addr, "LICTOR_OPS_ADDR": "127.0.0.1:0", "LICTOR_OPS_GRPC_ADDR": "127.0.0.1:0"}
+
+        def open_child() -> AbstractAsyncContextManager[Child]:
+            if transport is Transport.ENVOY:
+                return envoy(shared, leave_within_s, inside)
+            return worker(WORKER, inside, leave_within_s)
+
+        group = GroupSettings(settings.processes, settings.ops_addr, settings.ops_grpc_addr)
+        await Supervisor(open_child, group).run()
 
 
 def _envoy_settings(target: Target, settings: ProcessSettings) -> EnvoySettings:

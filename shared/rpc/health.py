@@ -38,6 +38,10 @@ class HealthBoard:
         """The service, to be bound on every listener that answers health checks."""
         return ServiceBinding(HEALTH, self._servicer)
 
+    def also(self, services: Iterable[str]) -> None:
+        """Adds services; `set_serving` tells of them."""
+        self._names = tuple(dict.fromkeys((*self._names, *services)))
+
     async def set_serving(self, serving: bool) -> None:
         """Tells callers and watchers. Does nothing once the process leaves."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

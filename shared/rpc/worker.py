@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from shared.observe.logging import get_logger
+from shared.observe.metrics import Metrics
 from shared.rpc.control import CONTROL_FD, Control, Up, Word
-from shared.rpc.runtime import Bound
+from shared.rpc.grpcio import GrpcioTransport
+from shared.rpc.runtime import Bound, Host, Lifecycle, Transport
+from shared.rpc.signals import signals
 
 _log = get_logger(__name__)
 
@@ -30,6 +35,36 @@ class Telling:
         self._control.say(Word.READY if ready else Word.UNREADY)
 
 
+class WorkerHost(Telling):
+    """One of several processes of our own on one port: `grpc.aio` listens, `Control` tells.
+
+    A signal that was sent to it alone makes it leave in order, too; another one takes its place.
+    """
+
+    name = "grpcio"
+
+    def transport(self, metrics: Metrics) -> Transport:
+        return GrpcioTransport(metrics, share_port=True)
+
+    @asynccontextmanager
+    async def told(self, life: Lifecycle) -> AsyncGenerator[None]:
+        listening = asyncio.create_task(self._listen(life), name="control")
+        try:
+            with signals(life.ask):
+                yield
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _listen(self, life: Lifecycle) -> None:
+        while (heard := await self._control.hear()) is not None:
+            if heard[0] is Word.STOP:
+                life.ask()
+        _log.error("the process that started this one is gone; leaving")
+        life.stop.set()
+        life.hurry.set()
+
+
 async def open_control() -> Control:
     """This process's end."""
     return await Control.over(socket.socket(fileno=int(os.environ.pop(CONTROL_FD))))
@@ -46,3 +81,17 @@ async def report(serving: Awaitable[None], control: Control, expected: tuple[typ
         control.say(Word.FAILED, f"{type(error).__name__}, see the log")
     else:
         control.say(Word.LEFT)
+
+
+async def run_worker(serve: Callable[[Host], Awaitable[None]], expected: tuple[type[Exception], ...]) -> None:
+    """Serves as one of several processes, until told to leave.
+
+    Args:
+        serve: Builds the services and serves them under a host.
+        expected: Errors whose message is enough.
+    """
+    control = await open_control()
+    try:
+        await report(serve(WorkerHost(control)), control, expected)
+    finally:
+        control.close()

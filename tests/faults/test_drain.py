@@ -131,9 +131,12 @@ async def test_a_call_that_does_not_end_is_cut_after_the_grace(tmp_path: Path) -
         assert await ended(process) == 0
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_lame_duck_serves_on_and_a_second_signal_hurries(transport: str, tmp_path: Path) -> None:
-    async with echo_process(tmp_path, transport=transport, lame_duck_s="600") as (process, listen):
+async def test_a_lame_duck_serves_on_and_a_second_signal_hurries(
+    transport: str, processes: str, tmp_path: Path
+) -> None:
+    async with echo_process(tmp_path, transport=transport, processes=processes, lame_duck_s="600") as (process, listen):
         os.kill(process.pid, signal.SIGTERM)
         ops_grpc = f"{listen.host}:{listen.ops_grpc_port}"
         async with grpc.aio.insecure_channel(listen.api) as api, grpc.aio.insecure_channel(ops_grpc) as ops:

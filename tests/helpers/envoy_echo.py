@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +20,17 @@ from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 from shared.clock import SystemClock
 from shared.errors import DomainError, Reason
 from shared.observe.logging import configure
-from shared.rpc.child import ChildError
+from shared.rpc.addresses import shared_port
+from shared.rpc.child import Child, ChildError
 from shared.rpc.context import CallContext
 from shared.rpc.envoy.bootstrap import EnvoySettings
 from shared.rpc.envoy.host import EnvoyApplication
-from shared.rpc.envoy.parent import run_envoy
+from shared.rpc.envoy.parent import envoy, run_envoy
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App, GrpcioHost, Host, ServeSettings, serve
+from shared.rpc.supervisor import GroupSettings, Supervisor, worker
 from shared.rpc.tls import TlsFiles
+from shared.rpc.worker import run_worker
 from tests.helpers.echo import ECHO, EchoAuthenticator, EchoServicer
 
 LEAVE_WITHIN_S: Final = 20.0
@@ -50,6 +55,10 @@ async def behave(request: CreateLicenseRequest, context: CallContext) -> str:
 
 async def _serve(host: Host) -> None:
     configure(json=False, level="info")
+    if _option("CRASH", ""):
+        os._exit(3)
+    if _option("FAIL", ""):
+        raise OSError(_option("FAIL", ""))
     servicer = EchoServicer()
     servicer.behaviour = behave
     api, ops, ops_grpc = (os.environ[f"LICTOR_{name}_ADDR"] for name in ("API", "OPS", "OPS_GRPC"))
@@ -78,9 +87,28 @@ def _envoy_settings() -> EnvoySettings:
     )
 
 
-async def _main() -> None:
+async def _supervise(envoy_too: bool, processes: int) -> None:
+    with shared_port(os.environ["LICTOR_API_ADDR"]) as api:
+        inside = {"LICTOR_API_ADDR": api, "LICTOR_OPS_ADDR": "127.0.0.1:0", "LICTOR_OPS_GRPC_ADDR": "127.0.0.1:0"}
+
+        def open_child() -> AbstractAsyncContextManager[Child]:
+            if envoy_too:
+                return envoy(replace(_envoy_settings(), api_addr=api, share_port=True), LEAVE_WITHIN_S, inside)
+            command = (sys.executable, "-m", "tests.helpers.envoy_echo", "worker")
+            return worker(command, inside, LEAVE_WITHIN_S)
+
+        group = GroupSettings(processes, os.environ["LICTOR_OPS_ADDR"], os.environ["LICTOR_OPS_GRPC_ADDR"])
+        await Supervisor(open_child, group, float(_option("HUNG_AFTER_S", "15"))).run()
+
+
+async def _main(arguments: list[str]) -> None:
     configure(json=False, level="info")
-    if _option("TRANSPORT", "envoy") == "envoy":
+    transport, processes = _option("TRANSPORT", "envoy"), int(_option("PROCESSES", "1"))
+    if arguments == ["worker"]:
+        await run_worker(_serve, (OSError,))
+    elif processes > 1:
+        await _supervise(transport == "envoy", processes)
+    elif transport == "envoy":
         await run_envoy(_envoy_settings(), LEAVE_WITHIN_S)
     else:
         await _serve(GrpcioHost())
@@ -90,6 +118,6 @@ app: Final = EnvoyApplication(_serve, (OSError,))
 
 if __name__ == "__main__":
     try:
-        asyncio.run(_main())
+        asyncio.run(_main(sys.argv[1:]))
     except (ChildError, OSError) as failed:
         sys.exit(str(failed))
