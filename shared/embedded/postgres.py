@@ -26,6 +26,7 @@ STATUS_LINE: Final = 7
 LOCALE: Final = ("--locale-provider=builtin", "--locale=C", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
 SETTINGS: Final = (
     "listen_addresses=", "max_connections=200", "shared_buffers=64MB", "jit=off", "timezone=UTC", "log_timezone=UTC",
+    "autovacuum_naptime=10s",  # until fresh tables are analyzed, plans may read all of an account
 )  # fmt: skip
 CARELESS: Final = ("fsync=off", "full_page_writes=off")
 """For tests: safe against the death of the server, not of the machine."""
