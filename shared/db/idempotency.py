@@ -8,7 +8,6 @@ import asyncpg
 
 from shared.crypto import sealing
 from shared.db.pool import Transaction
-from shared.db.roles import Connection
 from shared.errors import DomainError, Reason
 
 
@@ -79,7 +78,7 @@ async def store(tx: Transaction, request: Claim, result: bytes) -> None:
     )  # fmt: skip
 
 
-async def sweep(conn: Connection, *, limit: int) -> int:
+async def sweep(conn: asyncpg.Connection, *, limit: int) -> int:
     """Deletes up to `limit` results older than 24 hours; returns how many."""
     return await conn.fetchval(
         "WITH old AS (SELECT ctid FROM record.request WHERE created_at < now() - interval '24 hours' "

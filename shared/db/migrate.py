@@ -12,7 +12,7 @@ from typing import Final
 
 import asyncpg
 
-from shared.db.roles import LOGIN_ROLES, SCHEMAS, Connection, Role
+from shared.db.roles import LOGIN_ROLES, SCHEMAS, Role
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x11C7_0001
@@ -140,7 +140,7 @@ def no_database() -> MigrationError:
     return MigrationError("there is no such database: check its name, and run `lictor migrate`")
 
 
-async def refuse_incompatible(conn: Connection) -> None:
+async def refuse_incompatible(conn: asyncpg.Connection) -> None:
     """Raises MigrationError when this version's code must not run on the database as it stands."""
     own = load_migrations()[-1].version
     try:

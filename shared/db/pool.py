@@ -1,4 +1,4 @@
-"""One pool of connections per database role, and the transactions on it, each inside one tenant."""
+"""The connections of a database role, and the transactions on them, each inside one tenant."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Self
 
 import asyncpg
 
+from shared.db.connections import Connections
 from shared.db.faults import translated
 from shared.db.migrate import no_database, refuse_incompatible
 from shared.db.roles import Role, not_let_in, refuse_powerful
 from shared.tenancy import Tenant
 
 POOL_SIZE = 8
-ACQUIRE_TIMEOUT_S = 2.0
 STATEMENT_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 2000
 INTERRUPT_WITHIN_S = 1.0
@@ -50,7 +50,7 @@ def read_passwords(path: Path | None) -> Mapping[str, str]:
 class Transaction:
     """One open transaction inside one tenant. `now` is its time by Postgres."""
 
-    conn: asyncpg.pool.PoolConnectionProxy
+    conn: asyncpg.Connection
     tenant: Tenant
     now: datetime
 
@@ -68,38 +68,40 @@ async def _prepare(conn: asyncpg.Connection) -> None:
         await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
-async def _nothing_to_reset(conn: asyncpg.Connection) -> None:
-    """Every setting here is a transaction's own, so a connection is given back without another round trip."""
-
-
 class Database:
     """The connections of one role. Refuses to open as a role that could see past its tenant."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._ending: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, target: PostgresTarget, role: Role, *, size: int = POOL_SIZE) -> Self:
         """Connects. RoleRefusedError, MigrationError or an OSError says why a process must not start."""
-        try:
-            pool = await asyncpg.create_pool(
-                target.dsn, user=role.value, password=target.passwords.get(role.value), min_size=1, max_size=size,
-                command_timeout=STATEMENT_TIMEOUT_S, init=_prepare, reset=_nothing_to_reset,
-                server_settings={"jit": "off", "application_name": role.value},
+
+        async def connect() -> asyncpg.Connection:
+            conn = await asyncpg.connect(
+                target.dsn, user=role.value, password=target.passwords.get(role.value),
+                command_timeout=STATEMENT_TIMEOUT_S, server_settings={"jit": "off", "application_name": role.value},
             )  # fmt: skip
+            await _prepare(conn)
+            return conn
+
+        connections = Connections(connect, size)
+        try:
+            conn = await connections.acquire()
         except asyncpg.InvalidAuthorizationSpecificationError as error:
             raise not_let_in(role) from error
         except asyncpg.InvalidCatalogNameError as error:
             raise no_database() from error
         try:
-            async with pool.acquire() as conn:
-                await refuse_powerful(conn)
-                await refuse_incompatible(conn)
+            await refuse_powerful(conn)
+            await refuse_incompatible(conn)
         except BaseException:
-            pool.terminate()
+            connections.terminate()
             raise
-        return cls(pool)
+        connections.give_back(conn)
+        return cls(connections)
 
     @classmethod
     @asynccontextmanager
@@ -115,9 +117,9 @@ class Database:
         """Waits for what is running, at most as long as a statement may take."""
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):
-                await self._pool.close()
+                await self._connections.close()
         except TimeoutError:
-            self._pool.terminate()
+            self._connections.terminate()
 
     async def load(self, statement: str, *arguments: object) -> Sequence[asyncpg.Record]:
         """Runs one SELECT over fact functions, in a transaction of its own without an id."""
@@ -146,7 +148,7 @@ class Database:
                 yield conn
 
     @asynccontextmanager
-    async def _begun(self, *, read_only: bool) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+    async def _begun(self, *, read_only: bool) -> AsyncGenerator[asyncpg.Connection]:
         async with self._lent() as conn:
             transaction = conn.transaction(readonly=read_only)
             await transaction.start()
@@ -160,9 +162,9 @@ class Database:
             await transaction.commit()
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+    async def _lent(self) -> AsyncGenerator[asyncpg.Connection]:
         """A connection. Whoever is cancelled, or out of time, does not wait until Postgres has noticed: it may hang."""
-        conn = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        conn = await self._connections.acquire()
         try:
             yield conn
         except (asyncio.CancelledError, TimeoutError):
@@ -171,14 +173,13 @@ class Database:
             task.add_done_callback(self._ending.discard)
             raise
         except BaseException:
-            await self._pool.release(conn)
+            self._connections.give_back(conn)
             raise
-        await self._pool.release(conn)
+        self._connections.give_back(conn)
 
-    async def _end(self, conn: asyncpg.pool.PoolConnectionProxy) -> None:
+    async def _end(self, conn: asyncpg.Connection) -> None:
         with suppress(Exception):
             async with asyncio.timeout(INTERRUPT_WITHIN_S):
                 await conn.execute("ROLLBACK")  # runs when the interrupted statement has ended
         conn.terminate()
-        with suppress(Exception):
-            await self._pool.release(conn)
+        self._connections.give_back(conn)

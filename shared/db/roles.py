@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Final
 
 import asyncpg
-import asyncpg.pool
 
 
 class Role(StrEnum):
@@ -21,9 +20,6 @@ class Role(StrEnum):
     FACTS = "lictor_facts"
     VIEWS = "lictor_views"
 
-
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
-"""A connection, held or borrowed."""
 
 SCHEMAS: Final = ("record", "license", "entitlement", "machine", "webhook")
 LOGIN_ROLES: Final = tuple(role for role in Role if role not in (Role.MIGRATE, Role.VIEWS))
@@ -41,7 +37,7 @@ def not_let_in(role: Role) -> RoleRefusedError:
     )
 
 
-async def refuse_powerful(conn: Connection) -> None:
+async def refuse_powerful(conn: asyncpg.Connection) -> None:
     """Raises RoleRefusedError when the connection's role, or one that it can become, could walk through row-level security."""
     row = await conn.fetchrow(
         """
