@@ -12,6 +12,7 @@ MINUTES ?= 10
 KINDS ?=
 SPLIT ?=
 ARGS ?=
+WORKERS ?= 2
 # Keeps the output of checks that run side by side apart; make 3.81 (macOS) cannot.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 LOCKS := run build embedded dev envoy
@@ -35,8 +36,8 @@ run: setup-run ## start everything on this machine and print how to call it (ARG
 demo: setup-run ## walk the example flows against a fresh stack (FLOW=name, SPLIT=1 for four processes)
 	@$(BIN)/lictor demo $(if $(FLOW),--flow $(FLOW)) $(if $(SPLIT),--split) $(ARGS)
 
-test: setup ## run the tests (ARGS="-k word")
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests, two files at a time (ARGS="-k word", WORKERS=0 for one after the other)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-long: setup ## run the long consistency and fault tests
 	@$(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \

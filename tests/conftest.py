@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from shared.embedded import ports
+from shared.embedded.ports import FREE_RANGE
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.embedded import state_directory
 from tests.helpers.serving import needs_envoy, serving
 from tests.helpers.suite import Suite, World, running_suite
+
+collect_ignore_glob = ["protos/*"]  # stubs, one of which is called test_service_...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports() -> None:
+    """Tests that run side by side take their ports from ranges of their own: nothing else keeps two from one port."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    share = len(FREE_RANGE) // workers
+    ports.FREE_RANGE = FREE_RANGE[worker * share : (worker + 1) * share]  # pyright: ignore[reportConstantRedefinition]
 
 
 @pytest.fixture(scope="session")

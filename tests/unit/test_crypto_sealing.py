@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.crypto import sealing
 
-ONE, OTHER = uuid4().hex, uuid4().hex
+ONE, OTHER = "6ecd8c99409345269a43b1fbbbb94ae6", "3f1c1ab6f7f14bd5a4d6a8d2f2c7e0a1"
 CONTEXT = b"acc_1|TEST|/lictor.license.v1.LicenseService/CreateLicense"
 
 
