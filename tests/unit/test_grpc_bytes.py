@@ -55,6 +55,8 @@ def test_messages_are_found_wherever_chunks_break() -> None:
 def test_a_whole_message_is_taken_at_once() -> None:
     assert whole_message(frame(b"abc")) == b"abc"
     assert whole_message(frame(b"")) == b""
+    assert whole_message(frame(bytes(LIMIT))) == bytes(LIMIT)
+    assert whole_message(frame(bytes(LIMIT + 1))) is None, "it must be refused by its prefix, however it arrives"
     for body in (b"", b"\0\0", frame(b"abc")[:-1], frame(b"abc") + b"\0", compressed(b"abc")):
         assert whole_message(body) is None
 

@@ -22,8 +22,10 @@ def frame(message: bytes) -> bytes:
 
 
 def whole_message(body: bytes) -> bytes | None:
-    """The message of a body that is exactly one uncompressed frame, as nearly every request is; otherwise None."""
-    if body[:1] == b"\0" and len(body) >= PREFIX_BYTES and int.from_bytes(body[1:5], "big") == len(body) - PREFIX_BYTES:
+    """The message of a body that is exactly one uncompressed frame of a size that is taken, as nearly every request is;
+    otherwise None."""
+    size = len(body) - PREFIX_BYTES
+    if 0 <= size <= MAX_MESSAGE_BYTES and body[0] == 0 and int.from_bytes(body[1:PREFIX_BYTES], "big") == size:
         return body[PREFIX_BYTES:]
     return None
 
