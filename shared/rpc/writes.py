@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import cache
+from time import monotonic
 from typing import Protocol, TypeVar, cast
 from uuid import UUID
 
@@ -56,14 +56,14 @@ class Writer:
         try:
             async with self._db.transaction(context.principal.tenant) as tx:
                 response = await self._in_transaction(tx, context, request, response_type, work)
-                at, known = await _record_time(tx), asyncio.get_running_loop().time()
+                at, known = await _record_time(tx), monotonic()
         except asyncpg.IntegrityConstraintViolationError as error:
             meant = self._taken(error.constraint_name or "")
             if meant is None:
                 raise
             raise meant from error
         # The record's time at which the reply to COMMIT was in: a retry's is its own, and so never too early.
-        elapsed = timedelta(seconds=asyncio.get_running_loop().time() - known)
+        elapsed = timedelta(seconds=monotonic() - known)  # not the loop's time: uvloop keeps it for a turn
         response.effective_time.FromDatetime(at + elapsed)
         return response
 
