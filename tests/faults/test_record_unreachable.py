@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +132,18 @@ def paused(server: EmbeddedPostgres) -> Generator[None]:
     """The whole server: the process that takes connections, and those that serve them."""
     os.kill(server.pid, signal.SIGSTOP)  # first, so that no child is born after we have looked
     stopped = [server.pid, *children(server.pid)]
-    for pid in stopped[1:]:
-        os.kill(pid, signal.SIGSTOP)
+    _signal_all(stopped[1:], signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        _signal_all(stopped, signal.SIGCONT)
+
+
+def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    """Autovacuum's workers come and go by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 async def until_answered(scene: Scene, within_s: float) -> ValidateLicenseResponse:
