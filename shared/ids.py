@@ -16,6 +16,7 @@ class Prefix(StrEnum):
     WORKLOAD_BINDING = "wlb"
     PRODUCT = "prod"
     POLICY = "pol"
+    TIER = "tier"
     CUSTOMER = "cus"
     LICENSE = "lic"
     EVENT = "evt"

@@ -65,6 +65,7 @@ ACCOUNT_SCOPES: Final = frozenset(
         "keys:read", "keys:write",
         "products:read", "products:write",
         "policies:read", "policies:write",
+        "tiers:read", "tiers:write",
         "licenses:read", "licenses:write", "licenses:validate",
     }
 )  # fmt: skip

@@ -36,6 +36,7 @@ VIOLATIONS: Final = {
     "EMAIL_INVALID": "not an email address",
     "LICENSE_KEY_INVALID": "a key of your own that is not 8 to 255 printable ASCII characters without spaces",
     "SPIFFE_ID_PATTERN_INVALID": "neither a SPIFFE ID with a path nor one whose last segment is `*`",
+    "OTHER_PRODUCT": "belongs to another product than the license",
     "SCOPE_UNKNOWN": "no such scope",
     "ENUM_UNKNOWN": "a number that this version has no name for",
     "FIELD_UNKNOWN": "the update mask names a field that is not there or cannot be updated",

@@ -16,9 +16,10 @@ _KEY: Final = re.compile(r"PROAPP(-[0-9A-HJKMNP-TV-Z]{4}){4}")
 
 
 def run(walk: Walk, test: Lictor, live: Lictor) -> None:
-    """Issue, validate, suspend, reinstate, renew, revoke, ban; each refusal shown."""
+    """Issue, validate, change the tier, suspend, reinstate, renew, revoke, ban; each refusal shown."""
     policy_id = _catalog(walk, test)
     _validation(walk, test, live, policy_id)
+    _tiers(walk, test, policy_id)
     _states(walk, test, policy_id)
     _expiry(walk, test, policy_id)
     _refusals(walk, test, policy_id)
@@ -50,6 +51,18 @@ def _validation(walk: Walk, test: Lictor, live: Lictor, policy_id: str) -> None:
     walk.expect("so it does in lower case with o for 0", test.validate(key=sloppy).code, "VALID")
     walk.expect("an unknown key", test.validate(key="PROAPP-0000-0000-0000-0000").code, "NOT_FOUND")
     walk.expect("a test license asked for with a live key", live.validate(key=issued.key).code, "NOT_FOUND")
+
+
+def _tiers(walk: Walk, client: Lictor, policy_id: str) -> None:
+    product_id = client.policies.get(policy_id).product_id
+    free = client.tiers.create(product_id=product_id, slug="free", display_name="Free", position=0).tier
+    pro = client.tiers.create(product_id=product_id, slug="pro", display_name="Pro", position=10).tier
+    issued = client.licenses.create(policy_id=policy_id, tier_id=free.tier_id)
+    asked = client.validate(key=issued.key, required_tier="pro")
+    walk.expect("a license of tier free where pro is required", asked.code, "TIER_SCOPE_MISMATCH")
+    client.licenses.change_tier(issued.license.license_id, pro.tier_id)
+    asked = client.validate(key=issued.key, required_tier="free")
+    walk.expect("upgraded to pro, which stands above free", (asked.code, asked.tier), ("VALID", "pro"))
 
 
 def _states(walk: Walk, client: Lictor, policy_id: str) -> None:

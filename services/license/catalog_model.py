@@ -1,4 +1,4 @@
-"""Products and policies, and the templates that policies are made from. Pure."""
+"""Products, tiers and policies, and the templates that policies are made from. Pure."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ class Product:
     slug: str
     display_name: str
     url: str
+    labels: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """An edition of a product. A greater `position` is a higher tier."""
+
+    tier_id: str
+    external_id: str | None
+    product_id: str
+    slug: str
+    display_name: str
+    position: int
     labels: Mapping[str, str]
     metadata: Mapping[str, Any]
     revision: int

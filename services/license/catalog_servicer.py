@@ -15,7 +15,7 @@ from services.license.commands.delete_policy import delete_policy
 from services.license.commands.delete_product import delete_product
 from services.license.commands.update_policy import update_policy
 from services.license.commands.update_product import update_product
-from services.license.resources import Resources
+from services.license.tier_servicer import TierMethods
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.ids import Prefix, new_id
@@ -26,11 +26,8 @@ _FLAGS: Final = frozenset({"is_trial", "floating", "require_fingerprint", "requi
 _GENERAL: Final = TEMPLATES[Template.CUSTOM]
 
 
-class CatalogServicer:
-    """Products and policies."""
-
-    def __init__(self, resources: Resources) -> None:
-        self._r = resources
+class CatalogServicer(TierMethods):
+    """Products, tiers and policies."""
 
     async def CreateProduct(self, request: pb.CreateProductRequest, context: CallContext) -> pb.CreateProductResponse:
         fields.check(request)

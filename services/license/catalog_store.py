@@ -105,11 +105,11 @@ async def update_product(tx: Transaction, product: Product) -> None:
 
 
 async def delete_product(tx: Transaction, product_id: str) -> None:
-    """RESOURCE_IN_USE while a policy belongs to it."""
+    """RESOURCE_IN_USE while a policy or a tier belongs to it."""
     try:
         await tx.conn.execute(DELETE_PRODUCT, *_in_tenant(tx, product_id))
     except asyncpg.ForeignKeyViolationError as error:
-        raise in_use(product_id, "policy") from error
+        raise in_use(product_id, "tier" if error.constraint_name == "tier_product" else "policy") from error
 
 
 async def insert_policy(tx: Transaction, policy: Policy) -> None:

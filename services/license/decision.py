@@ -22,6 +22,7 @@ class Code(IntEnum):
     SUSPENDED = 40
     NOT_YET_VALID = 50
     EXPIRED = 60
+    TIER_SCOPE_MISMATCH = 110
     VALID = 310
 
 
@@ -34,6 +35,19 @@ class Facts(Protocol):
     def starts_at(self) -> datetime | None: ...
     @property
     def expires_at(self) -> datetime | None: ...
+    @property
+    def tier(self) -> str | None: ...
+    @property
+    def tier_position(self) -> int | None: ...
+    @property
+    def required_position(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the caller wants the license to be fit for. `required_tier` is a slug; empty means any tier, or none."""
+
+    required_tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +61,22 @@ class Verdict:
     recheck_after: timedelta
 
 
-CHECKS: Final[tuple[tuple[Code, Callable[[Facts, datetime], bool]], ...]] = (
-    (Code.BANNED, lambda facts, now: facts.status == Status.BANNED),
-    (Code.REVOKED, lambda facts, now: facts.status == Status.REVOKED),
-    (Code.SUSPENDED, lambda facts, now: facts.status == Status.SUSPENDED),
-    (Code.NOT_YET_VALID, lambda facts, now: facts.starts_at is not None and now < facts.starts_at),
-    (Code.EXPIRED, lambda facts, now: facts.expires_at is not None and now >= facts.expires_at),
+def _tier_is_too_low(facts: Facts, asked: Asked) -> bool:
+    """A tier is met by itself and by those of a greater position; one that there is not is met by none."""
+    if not asked.required_tier or facts.tier == asked.required_tier:
+        return False
+    return (
+        facts.tier_position is None or facts.required_position is None or facts.tier_position <= facts.required_position
+    )
+
+
+CHECKS: Final[tuple[tuple[Code, Callable[[Facts, Asked, datetime], bool]], ...]] = (
+    (Code.BANNED, lambda facts, asked, now: facts.status == Status.BANNED),
+    (Code.REVOKED, lambda facts, asked, now: facts.status == Status.REVOKED),
+    (Code.SUSPENDED, lambda facts, asked, now: facts.status == Status.SUSPENDED),
+    (Code.NOT_YET_VALID, lambda facts, asked, now: facts.starts_at is not None and now < facts.starts_at),
+    (Code.EXPIRED, lambda facts, asked, now: facts.expires_at is not None and now >= facts.expires_at),
+    (Code.TIER_SCOPE_MISMATCH, lambda facts, asked, now: _tier_is_too_low(facts, asked)),
 )
 """The checks in their order; each is true when it fails."""
 
@@ -63,15 +87,16 @@ DETAILS: Final = {
     Code.SUSPENDED: "The license is suspended.",
     Code.NOT_YET_VALID: "The license has not started yet.",
     Code.EXPIRED: "The license has expired.",
+    Code.TIER_SCOPE_MISMATCH: "The license does not have the required tier, or a higher one.",
     Code.VALID: "The license is valid.",
 }
 
 
-def decide(facts: Facts | None, now: datetime) -> Verdict:
-    """The verdict on a license at `now`; None are the facts of a license that there is not."""
+def decide(facts: Facts | None, asked: Asked, now: datetime) -> Verdict:
+    """The verdict on a license at `now`, for what is asked of it; None are the facts of a license that there is not."""
     if facts is None:
         return Verdict(False, Code.NOT_FOUND, (Code.NOT_FOUND,), None, RECHECK_AFTER)
-    failed = tuple(code for code, fails in CHECKS if fails(facts, now))
+    failed = tuple(code for code, fails in CHECKS if fails(facts, asked, now))
     until = _next_change(facts, now)
     recheck = RECHECK_AFTER if until is None else min(RECHECK_AFTER, until - now)
     if failed:

@@ -14,10 +14,12 @@ _TAKEN: Final[Mapping[str, tuple[Reason, str]]] = MappingProxyType(
         "api_key_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "workload_binding_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "product_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
+        "tier_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "policy_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "license_external_id": (Reason.EXTERNAL_ID_TAKEN, "external_id"),
         "product_code": (Reason.CODE_TAKEN, "code"),
         "product_slug": (Reason.CODE_TAKEN, "slug"),
+        "tier_slug": (Reason.CODE_TAKEN, "slug"),
         "license_key_hash": (Reason.KEY_TAKEN, "key"),
     }
 )

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from services.license.account_model import Account, ApiKey
-from services.license.catalog_model import Policy, Product
+from services.license.catalog_model import Policy, Product, Tier
 from services.license.model import Customer, License
 from services.license.workload_model import WorkloadBinding
 from shared.rules.spiffe import SpiffeIdPattern
 
-Subject = Account | ApiKey | WorkloadBinding | Product | Policy | Customer | License
+Subject = Account | ApiKey | WorkloadBinding | Product | Tier | Policy | Customer | License
 _LEFT_OUT = frozenset({"hint", "key_hint"})
 
 

@@ -20,6 +20,7 @@ from shared.rules import spiffe
 from shared.tenancy import ACCOUNT_SCOPES
 
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
+TIER_FIELDS: Final = ("external_id", "slug", "display_name", "position", "labels", "metadata")
 POLICY_FIELDS: Final = (
     "external_id", "display_name", "duration", "is_trial", "max_machines", "floating", "require_fingerprint",
     "require_heartbeat", "heartbeat_interval", "offline_allowed", "offline_max_ttl", "labels", "metadata",
@@ -47,6 +48,7 @@ _SLUG: Final = f.text(
     reason="SLUG_INVALID",
     words="must match ^[a-z0-9-]{1,63}$: lower case, digits, hyphens",
 )
+_POSITION: Final = f.at_least("position", 0)
 _TERMS: Final = (
     f.duration("duration", least=_HOUR, most=_CENTURY),
     f.at_least("max_machines", 1),
@@ -61,6 +63,16 @@ def _id(field: str) -> f.Check:
 
 def _optional_id(field: str) -> f.Check:
     return f.text(field, max_chars=_ID_CHARS)
+
+
+def _tier_slug(field: str, *, required: bool = False) -> f.Check:
+    return f.text(
+        field,
+        required=required,
+        pattern=r"[a-z0-9_]{1,63}",
+        reason="SLUG_INVALID",
+        words="must match ^[a-z0-9_]{1,63}$: lower case, digits, underscores",
+    )
 
 
 def _get(field: str) -> tuple[f.Check, ...]:
@@ -177,6 +189,16 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
             _EXTERNAL_ID, _SLUG, _NAME, _URL, *_DATA,
         ),
         catalog.DeleteProductRequest: (_RID, _id("product_id"), _ETAG, _REASON),
+        catalog.CreateTierRequest: (
+            _RID, _id("product_id"), _tier_slug("slug", required=True), _EXTERNAL_ID, _REQUIRED_NAME, _POSITION, *_DATA,
+        ),
+        catalog.GetTierRequest: _get("tier_id"),
+        catalog.ListTiersRequest: (*_PAGE, _optional_id("product_id")),
+        catalog.UpdateTierRequest: (
+            _RID, _id("tier_id"), _ETAG, f.mask(TIER_FIELDS, never_empty=("slug", "display_name")), _EXTERNAL_ID,
+            _tier_slug("slug"), _NAME, _POSITION, *_DATA,
+        ),
+        catalog.DeleteTierRequest: (_RID, _id("tier_id"), _ETAG, _REASON),
         catalog.CreatePolicyRequest: (
             _RID, _id("product_id"), f.known_enum("template"), _EXTERNAL_ID, _REQUIRED_NAME, *_TERMS, _contradictions,
             _perpetual, *_DATA,
@@ -189,14 +211,14 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         catalog.DeletePolicyRequest: (_RID, _id("policy_id"), _ETAG, _REASON),
         licenses.CreateLicenseRequest: (
-            _RID, _id("policy_id"), _optional_id("product_id"),
+            _RID, _id("policy_id"), _optional_id("product_id"), _optional_id("tier_id"),
             f.nested("customer", _customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME),
             _KEY, _EXTERNAL_ID, _NAME, f.timestamp("start_time"), f.timestamp("expire_time"), *_DATA,
         ),
         licenses.GetLicenseRequest: _get("license_id"),
         licenses.ListLicensesRequest: (
             *_PAGE, _optional_id("product_id"), _optional_id("policy_id"), _optional_id("customer_id"),
-            f.text("customer_email"), f.known_enum("status"),
+            f.text("customer_email"), _optional_id("tier_id"), f.known_enum("status"),
         ),
         licenses.UpdateLicenseRequest: (
             _RID, _id("license_id"), _ETAG, f.mask(LICENSE_FIELDS), _EXTERNAL_ID, _NAME, f.timestamp("start_time"),
@@ -207,8 +229,11 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.RenewLicenseRequest: _STATUS_CHANGE,
         licenses.RevokeLicenseRequest: _STATUS_CHANGE,
         licenses.BanLicenseRequest: _STATUS_CHANGE,
+        licenses.ChangeTierRequest: (*_STATUS_CHANGE, _optional_id("tier_id")),
         licenses.DeleteLicenseRequest: _STATUS_CHANGE,
-        validation.ValidateLicenseRequest: (_one_selector, f.known_enum("view")),
+        validation.ValidateLicenseRequest: (
+            _one_selector, f.known_enum("view"), _tier_slug("required_tier"),
+        ),
     }
 )  # fmt: skip
 

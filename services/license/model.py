@@ -30,6 +30,7 @@ class Action(StrEnum):
     RENEW = "renew"
     REVOKE = "revoke"
     BAN = "ban"
+    CHANGE_TIER = "change_tier"
     UPDATE = "update"
     DELETE = "delete"
 
@@ -40,16 +41,19 @@ TRANSITIONS: Final[Mapping[tuple[Status, Action], Status]] = MappingProxyType(
         (Status.ACTIVE, Action.RENEW): Status.ACTIVE,
         (Status.ACTIVE, Action.REVOKE): Status.REVOKED,
         (Status.ACTIVE, Action.BAN): Status.BANNED,
+        (Status.ACTIVE, Action.CHANGE_TIER): Status.ACTIVE,
         (Status.ACTIVE, Action.UPDATE): Status.ACTIVE,
         (Status.SUSPENDED, Action.REINSTATE): Status.ACTIVE,
         (Status.SUSPENDED, Action.RENEW): Status.SUSPENDED,
         (Status.SUSPENDED, Action.REVOKE): Status.REVOKED,
         (Status.SUSPENDED, Action.BAN): Status.BANNED,
+        (Status.SUSPENDED, Action.CHANGE_TIER): Status.SUSPENDED,
         (Status.SUSPENDED, Action.UPDATE): Status.SUSPENDED,
         (Status.EXPIRED, Action.REINSTATE): Status.ACTIVE,
         (Status.EXPIRED, Action.RENEW): Status.ACTIVE,
         (Status.EXPIRED, Action.REVOKE): Status.REVOKED,
         (Status.EXPIRED, Action.BAN): Status.BANNED,
+        (Status.EXPIRED, Action.CHANGE_TIER): Status.ACTIVE,
         (Status.EXPIRED, Action.UPDATE): Status.ACTIVE,
     }
 )
@@ -68,6 +72,7 @@ class License:
     external_id: str | None
     product_id: str
     policy_id: str
+    tier_id: str | None
     customer_id: str | None
     display_name: str
     status: Status
@@ -154,6 +159,18 @@ def update(license_: License, changes: Mapping[str, Any], now: datetime) -> Lice
     changed = replace(license_, **changes)
     refuse_empty_period(changed.starts_at, changed.expires_at)
     return _touched(changed, now)
+
+
+def change_tier(license_: License, tier_id: str | None, now: datetime) -> License:
+    """With another tier, or with none."""
+    refuse_unless_allowed(effective(license_.status, license_.expires_at, now), Action.CHANGE_TIER)
+    return _touched(replace(license_, tier_id=tier_id), now)
+
+
+def refuse_foreign_tier(tier_product_id: str, product_id: str) -> None:
+    """FIELD_INVALID where a license would get the tier of another product."""
+    if tier_product_id != product_id:
+        raise _bad("tier_id", "OTHER_PRODUCT", "the tier belongs to another product")
 
 
 def refuse_empty_period(starts_at: datetime | None, expires_at: datetime | None) -> None:

@@ -15,7 +15,7 @@ from lictor.license.v1 import catalog_service_pb2 as catalog_pb
 from lictor.license.v1 import license_service_pb2 as license_pb
 
 from services.license.account_model import Account, ApiKey
-from services.license.catalog_model import Policy, Product
+from services.license.catalog_model import Policy, Product, Tier
 from services.license.model import License, effective, etag_of
 from services.license.workload_model import WorkloadBinding
 from shared.tenancy import Mode
@@ -114,6 +114,23 @@ def product(value: Product) -> catalog_pb.Product:
     )
 
 
+def tier(value: Tier) -> catalog_pb.Tier:
+    return catalog_pb.Tier(
+        tier_id=value.tier_id,
+        external_id=value.external_id or "",
+        product_id=value.product_id,
+        slug=value.slug,
+        display_name=value.display_name,
+        position=value.position,
+        labels=value.labels,
+        metadata=struct(value.metadata),
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
 def policy(value: Policy) -> catalog_pb.Policy:
     return catalog_pb.Policy(
         policy_id=value.policy_id,
@@ -147,6 +164,7 @@ def license_(value: License, now: datetime, *, metadata: bool = True) -> license
         external_id=value.external_id or "",
         product_id=value.product_id,
         policy_id=value.policy_id,
+        tier_id=value.tier_id or "",
         customer_id=value.customer_id or "",
         display_name=value.display_name,
         status=license_pb.LicenseStatus.Status.Value(status.value),

@@ -9,6 +9,7 @@ from lictor.license.v1 import license_service_pb2 as pb
 
 from services.license import fields, queries, render, store
 from services.license.commands.change_license_status import StatusChange, change_license_status
+from services.license.commands.change_tier import TierChange, change_license_tier
 from services.license.commands.create_license import CustomerName, NamedBy, NewLicense, create_license
 from services.license.commands.delete_license import delete_license
 from services.license.commands.update_license import update_license
@@ -54,7 +55,7 @@ class LicenseServicer:
         fields.check(request)
         status = Status(pb.LicenseStatus.Status.Name(request.status)) if request.status else None
         narrowed = store.LicenseFilter(
-            request.product_id, request.policy_id, request.customer_id, request.customer_email, status
+            request.product_id, request.policy_id, request.customer_id, request.customer_email, request.tier_id, status
         )
         page = await queries.page_of(
             self._r,
@@ -98,6 +99,16 @@ class LicenseServicer:
     async def BanLicense(self, request: pb.BanLicenseRequest, context: CallContext) -> pb.BanLicenseResponse:
         return await self._change(context, request, Action.BAN, pb.BanLicenseResponse)
 
+    async def ChangeTier(self, request: pb.ChangeTierRequest, context: CallContext) -> pb.ChangeTierResponse:
+        fields.check(request)
+        wanted = TierChange(request.license_id, request.tier_id, request.etag, request.reason)
+
+        async def work(tx: Transaction) -> pb.ChangeTierResponse:
+            changed = await change_license_tier(tx, actor=context.principal.key_id, wanted=wanted)
+            return pb.ChangeTierResponse(license=render.license_(changed, tx.now))
+
+        return await self._r.writer.run(context, request, pb.ChangeTierResponse, work)
+
     async def DeleteLicense(self, request: pb.DeleteLicenseRequest, context: CallContext) -> pb.DeleteLicenseResponse:
         fields.check(request)
 
@@ -129,6 +140,7 @@ def _wanted(request: pb.CreateLicenseRequest) -> NewLicense:
     return NewLicense(
         policy_id=request.policy_id,
         product_id=request.product_id,
+        tier_id=request.tier_id,
         customer=_customer(request.customer) if request.HasField("customer") else None,
         key=request.key or None,
         external_id=request.external_id or None,

@@ -13,8 +13,8 @@ from shared.db import statements
 from shared.db.pool import Transaction
 
 _LICENSE: Final = (
-    "license_id", "external_id", "product_id", "policy_id", "customer_id", "display_name", "status", "status_reason",
-    "key_hint", "starts_at", "expires_at", "labels", "metadata", "revision", "created_at", "updated_at",
+    "license_id", "external_id", "product_id", "policy_id", "tier_id", "customer_id", "display_name", "status",
+    "status_reason", "key_hint", "starts_at", "expires_at", "labels", "metadata", "revision", "created_at", "updated_at",
 )  # fmt: skip
 _CUSTOMER: Final = (
     "customer_id", "email", "subject_ref", "display_name", "revision", "created_at", "updated_at",
@@ -52,6 +52,7 @@ class LicenseFilter:
     policy_id: str = ""
     customer_id: str = ""
     customer_email: str = ""
+    tier_id: str = ""
     status: Status | None = None
 
 
@@ -59,7 +60,7 @@ def page_of_licenses_statement(narrowed: LicenseFilter) -> tuple[str, list[str]]
     """The statement of a page and the values of its filters, from $5 on."""
     conditions: list[str] = []
     values: list[str] = []
-    for column in ("product_id", "policy_id", "customer_id"):
+    for column in ("product_id", "policy_id", "customer_id", "tier_id"):
         if value := getattr(narrowed, column):
             values.append(value)
             conditions.append(f"{column} = ${4 + len(values)}")
@@ -86,7 +87,8 @@ def _license(row: asyncpg.Record | None) -> License | None:
 
 def _values(license_: License) -> tuple[Any, ...]:
     return (
-        license_.license_id, license_.external_id, license_.product_id, license_.policy_id, license_.customer_id,
+        license_.license_id, license_.external_id, license_.product_id, license_.policy_id, license_.tier_id,
+        license_.customer_id,
         license_.display_name, license_.status.value, license_.status_reason, license_.key_hint, license_.starts_at,
         license_.expires_at, dict(license_.labels), dict(license_.metadata), license_.revision, license_.created_at,
         license_.updated_at,

@@ -8,7 +8,7 @@ from lictor.common.v1.common_pb2 import Decision, Freshness, View
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import fields, keys, render, store
-from services.license.decision import DETAILS, Code, decide
+from services.license.decision import DETAILS, Asked, Code, decide
 from services.license.model import License
 from services.license.resources import Resources
 from shared.facts.license import Loaded
@@ -32,7 +32,7 @@ class ValidationServicer:
         fields.check(request)
         tenant = context.principal.tenant
         loaded = await self._load(tenant, request)
-        verdict = decide(loaded.facts, loaded.at)
+        verdict = decide(loaded.facts, Asked(request.required_tier), loaded.at)
         response = pb.ValidateLicenseResponse(
             decision=Decision(
                 decision_id=new_id(Prefix.DECISION),
@@ -51,6 +51,8 @@ class ValidationServicer:
             response.product_id = loaded.facts.product_id
             response.policy_id = loaded.facts.policy_id
             response.is_trial = loaded.facts.is_trial
+            response.tier_id = loaded.facts.tier_id or ""
+            response.tier = loaded.facts.tier or ""
             if loaded.facts.expires_at is not None:
                 response.expire_time.FromDatetime(loaded.facts.expires_at)
             if request.view in _WITH_LICENSE:
@@ -62,9 +64,9 @@ class ValidationServicer:
 
     async def _load(self, tenant: Tenant, request: pb.ValidateLicenseRequest) -> Loaded:
         if request.license.WhichOneof("selector") == "license_id":
-            return await self._r.facts.by_id(tenant, request.license.license_id)
+            return await self._r.facts.by_id(tenant, request.license.license_id, request.required_tier)
         hashes = self._r.hasher.candidates(keys.canonical(request.license.license_key))
-        return await self._r.facts.by_key(tenant, hashes)
+        return await self._r.facts.by_key(tenant, hashes, request.required_tier)
 
     async def _license(self, tenant: Tenant, license_id: str) -> License | None:
         async with self._r.db.transaction(tenant, read_only=True) as tx:

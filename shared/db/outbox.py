@@ -19,9 +19,10 @@ EVENT_TYPES: Final = frozenset(
         "workload_binding.created", "workload_binding.updated", "workload_binding.deleted",
         "product.created", "product.updated", "product.deleted",
         "policy.created", "policy.updated", "policy.deleted",
+        "tier.created", "tier.updated", "tier.deleted",
         "customer.created",
         "license.created", "license.updated", "license.suspended", "license.reinstated", "license.renewed",
-        "license.revoked", "license.banned", "license.deleted",
+        "license.revoked", "license.banned", "license.tier.updated", "license.deleted",
     }
 )  # fmt: skip
 """The registry of event names. No event carries a key."""

@@ -10,11 +10,16 @@ from shared.db.pool import Database
 from shared.tenancy import Tenant
 
 _FACTS: Final = """
-    SELECT clock_timestamp() AS at, l.license_id, l.product_id, l.policy_id, l.status, l.starts_at, l.expires_at, p.is_trial
+    SELECT clock_timestamp() AS at, l.license_id, l.product_id, l.policy_id, l.status, l.starts_at, l.expires_at,
+           p.is_trial, l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position
 """
+# The functions' own columns have the database's collation, with which no index on the tables' would serve. No tier
+# has the empty slug of a caller that asks for none.
 _JOINS: Final = """
       LEFT JOIN LATERAL license.license_facts($1, $2, k.license_id) AS l ON true
       LEFT JOIN LATERAL license.policy_facts($1, $2, l.policy_id) AS p ON true
+      LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS t ON t.tier_id COLLATE "C" = l.tier_id
+      LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS r ON r.slug COLLATE "C" = $4
 """
 LOAD_BY_KEY: Final = (
     _FACTS + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true" + _JOINS
@@ -33,6 +38,12 @@ class LicenseFacts:
     starts_at: datetime | None
     expires_at: datetime | None
     is_trial: bool
+    tier_id: str | None
+    tier: str | None
+    """The slug of the tier."""
+    tier_position: int | None
+    required_position: int | None
+    """The position of the tier that was asked for; None where the product has no such tier, or none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +60,20 @@ class LicenseFactsReader:
     def __init__(self, facts: Database) -> None:
         self._facts = facts
 
-    async def by_key(self, tenant: Tenant, key_hashes: list[bytes]) -> Loaded:
-        return await self._load(LOAD_BY_KEY, tenant, key_hashes)
+    async def by_key(self, tenant: Tenant, key_hashes: list[bytes], required_tier: str) -> Loaded:
+        return await self._load(LOAD_BY_KEY, tenant, key_hashes, required_tier)
 
-    async def by_id(self, tenant: Tenant, license_id: str) -> Loaded:
-        return await self._load(LOAD_BY_ID, tenant, license_id)
+    async def by_id(self, tenant: Tenant, license_id: str, required_tier: str) -> Loaded:
+        return await self._load(LOAD_BY_ID, tenant, license_id, required_tier)
 
-    async def _load(self, statement: str, tenant: Tenant, root: list[bytes] | str) -> Loaded:
-        rows = await self._facts.load(statement, tenant.account_id, tenant.mode.value, root)
+    async def _load(self, statement: str, tenant: Tenant, root: list[bytes] | str, required_tier: str) -> Loaded:
+        rows = await self._facts.load(statement, tenant.account_id, tenant.mode.value, root, required_tier)
         # Two live peppers can match one key each while a key is rotated; a row without a license is a deleted one's.
         row = next((row for row in rows if row["license_id"] is not None), rows[0])
         if row["license_id"] is None:
             return Loaded(row["at"], None)
         facts = LicenseFacts(
             row["license_id"], row["product_id"], row["policy_id"], row["status"], row["starts_at"], row["expires_at"],
-            row["is_trial"],
+            row["is_trial"], row["tier_id"], row["tier"], row["tier_position"], row["required_position"],
         )  # fmt: skip
         return Loaded(row["at"], facts)

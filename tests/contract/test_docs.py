@@ -112,7 +112,15 @@ def test_operations_explains_every_role() -> None:
 def test_licensing_shows_the_whole_table_of_states() -> None:
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", LICENSING, re.MULTILINE)
     shown = {name: [cell.strip().strip("`") for cell in cells.split("|")] for name, cells in rows}
-    actions = (Action.SUSPEND, Action.REINSTATE, Action.RENEW, Action.REVOKE, Action.BAN, Action.UPDATE)
+    actions = (
+        Action.SUSPEND,
+        Action.REINSTATE,
+        Action.RENEW,
+        Action.REVOKE,
+        Action.BAN,
+        Action.CHANGE_TIER,
+        Action.UPDATE,
+    )
     for status in Status:
         expected = [str(TRANSITIONS.get((status, action), "refused")) for action in actions]
         assert shown[status.value] == [*expected, "gone"]

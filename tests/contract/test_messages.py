@@ -53,6 +53,7 @@ def test_resources_have_what_all_have_in_common() -> None:
         "account.v1.ApiKey",
         "account.v1.WorkloadBinding",
         "license.v1.Product",
+        "license.v1.Tier",
         "license.v1.Policy",
         "license.v1.License",
     ):

@@ -41,12 +41,12 @@ METHODS: Final[dict[str, MethodDescriptor]] = {
 """Every method of the suite by its request's full name."""
 
 _LIFE_OF_A_LICENSE: Final = """
-               suspend    reinstate  renew      revoke   ban     update     delete
-    active     suspended  -          active     revoked  banned  active     gone
-    suspended  -          active     suspended  revoked  banned  suspended  gone
-    expired    -          active     active     revoked  banned  expired    gone
-    revoked    -          -          -          -        -       -          gone
-    banned     -          -          -          -        -       -          gone
+               suspend    reinstate  renew      revoke   ban     change_tier  update     delete
+    active     suspended  -          active     revoked  banned  active       active     gone
+    suspended  -          active     suspended  revoked  banned  suspended    suspended  gone
+    expired    -          active     active     revoked  banned  expired      expired    gone
+    revoked    -          -          -          -        -       -            -          gone
+    banned     -          -          -          -        -       -            -          gone
 """
 
 

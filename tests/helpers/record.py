@@ -137,7 +137,9 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
     own = {"account_id": tenant.account_id, "mode": tenant.mode.value}
     end = (time + timedelta(days=500)).isoformat()
     status, name, data = "active" if even else "suspended", f"name {n}", {"n": str(n)}
-    product_id, policy_id, license_id, customer_id = (f"{p}_{short}" for p in ("prod", "pol", "lic", "cus"))
+    product_id, tier_id, policy_id, license_id, customer_id = (
+        f"{p}_{short}" for p in ("prod", "tier", "pol", "lic", "cus")
+    )
     event_id, key_id = f"evt_{short}", f"key_{short}"
     return {
         "license.account": {
@@ -162,6 +164,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "product_id": product_id, "external_id": f"prod {n}", "code": tag[:16].upper(), "slug": short,
             "display_name": name, "url": f"https://{n}.test", "labels": data, "metadata": data, "revision": n, **at,
         },
+        "license.tier": {
+            **own, "tier_id": tier_id, "external_id": f"tier {n}", "product_id": product_id, "slug": f"t{n}",
+            "display_name": name, "position": n, "labels": data, "metadata": data, "revision": n, **at,
+        },
         "license.policy": {
             **own, "policy_id": policy_id, "external_id": f"pol {n}", "product_id": product_id, "display_name": name,
             "template": f"t{n}", "duration": f"{n + 1} days", "is_trial": even, "max_machines": n + 1, "floating": even,
@@ -175,7 +181,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         },
         "license.license": {
             **own, "license_id": license_id, "external_id": f"lic {n}", "product_id": product_id, "policy_id": policy_id,
-            "customer_id": customer_id, "display_name": name, "status": status, "status_reason": f"r{n}",
+            "tier_id": tier_id, "customer_id": customer_id, "display_name": name, "status": status, "status_reason": f"r{n}",
             "key_hint": f"h{n}", "starts_at": at["created_at"], "expires_at": end, "labels": data,
             "metadata": data, "revision": n, **at,
         },

@@ -107,9 +107,10 @@ RESOURCES = {
     "license_id": "LICENSE_NOT_FOUND",
     "policy_id": "POLICY_NOT_FOUND",
     "product_id": "PRODUCT_NOT_FOUND",
+    "tier_id": "TIER_NOT_FOUND",
     "api_key_id": "API_KEY_NOT_FOUND",
 }
-FILTERS = {"ListLicenses", "ListPolicies"}
+FILTERS = {"ListLicenses", "ListPolicies", "ListTiers"}
 
 
 def naming_methods() -> list[Any]:
@@ -126,17 +127,19 @@ def naming_methods() -> list[Any]:
 async def stock(shop: Shop) -> dict[str, str]:
     """One resource of each kind."""
     made = await shop.issue(customer_email="ada@example.com")
+    tier = await shop.client.tiers.create(product_id=shop.product.product_id, slug="pro", display_name="Pro")
     key = await shop.client.api_keys.create(scopes=["keys:read"])
     return {
         "license_id": made.license.license_id,
         "policy_id": shop.policy.policy_id,
         "product_id": shop.product.product_id,
+        "tier_id": tier.tier.tier_id,
         "customer_id": made.license.customer_id,
         "api_key_id": key.api_key.api_key_id,
     }
 
 
-VALUES = {"display_name": "x", "max_machines": 1}
+VALUES = {"display_name": "x", "slug": "x", "max_machines": 1}
 
 
 def naming(method: MethodDescriptor, field: str, resource_id: str, own: dict[str, str]) -> Message:

@@ -116,6 +116,11 @@ async def policy_not_found(scene: Scene) -> Refusal:
     return await scene.refused(catalog.GetPolicyRequest(policy_id="pol_1"))
 
 
+@provokes(Reason.TIER_NOT_FOUND, "id")
+async def tier_not_found(scene: Scene) -> Refusal:
+    return await scene.refused(catalog.GetTierRequest(tier_id="tier_1"))
+
+
 @provokes(Reason.CUSTOMER_NOT_FOUND, "id")
 async def customer_not_found(scene: Scene) -> Refusal:
     request = pb.CreateLicenseRequest(policy_id=scene.shop.policy.policy_id)

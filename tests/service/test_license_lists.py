@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from lictor.account.v1.account_service_pb2 import ListAccountsRequest, ListApiKeysRequest
-from lictor.license.v1.catalog_service_pb2 import ListPoliciesRequest, ListProductsRequest
+from lictor.license.v1.catalog_service_pb2 import ListPoliciesRequest, ListProductsRequest, ListTiersRequest
 from lictor.license.v1.license_service_pb2 import LicenseStatus, ListLicensesRequest
 
 from tests.helpers.builders import Shop, key_with, open_shop, refused, send, unchanged
@@ -32,6 +32,11 @@ async def make_policy(world: World, shop: Shop, number: int) -> str:
     return made.policy.policy_id
 
 
+async def make_tier(world: World, shop: Shop, number: int) -> str:
+    made = await world.test.tiers.create(product_id=shop.product.product_id, slug=f"t{number}", display_name="T")
+    return made.tier.tier_id
+
+
 async def make_key(world: World, _: Shop, __: int) -> str:
     return (await world.test.api_keys.create(scopes=["keys:read"])).api_key.api_key_id
 
@@ -40,6 +45,7 @@ LISTS: dict[str, tuple[type[Message], str, str, Make]] = {
     "licenses": (ListLicensesRequest, "licenses", "license_id", make_license),
     "products": (ListProductsRequest, "products", "product_id", make_product),
     "policies": (ListPoliciesRequest, "policies", "policy_id", make_policy),
+    "tiers": (ListTiersRequest, "tiers", "tier_id", make_tier),
     "api keys": (ListApiKeysRequest, "api_keys", "api_key_id", make_key),
 }
 

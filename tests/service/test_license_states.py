@@ -32,14 +32,15 @@ from tests.helpers.suite import Suite, World
 STATUSES = ("active", "suspended", "expired", "revoked", "banned")
 EVENT = {
     "suspend": "license.suspended", "reinstate": "license.reinstated", "renew": "license.renewed",
-    "revoke": "license.revoked", "ban": "license.banned", "update": "license.updated", "delete": "license.deleted",
+    "revoke": "license.revoked", "ban": "license.banned", "change_tier": "license.tier.updated",
+    "update": "license.updated", "delete": "license.deleted",
 }  # fmt: skip
 
 
 REQUEST: dict[str, type[Message]] = {
     "suspend": pb.SuspendLicenseRequest, "reinstate": pb.ReinstateLicenseRequest, "renew": pb.RenewLicenseRequest,
-    "revoke": pb.RevokeLicenseRequest, "ban": pb.BanLicenseRequest, "update": pb.UpdateLicenseRequest,
-    "delete": pb.DeleteLicenseRequest,
+    "revoke": pb.RevokeLicenseRequest, "ban": pb.BanLicenseRequest, "change_tier": pb.ChangeTierRequest,
+    "update": pb.UpdateLicenseRequest, "delete": pb.DeleteLicenseRequest,
 }  # fmt: skip
 
 

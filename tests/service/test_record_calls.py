@@ -43,6 +43,10 @@ class Stage:
         made = await self.world.test.products.create(code=uuid4().hex[:12].upper(), display_name="Product")
         return made.product.product_id
 
+    async def tier_id(self) -> str:
+        made = await self.world.test.tiers.create(product_id=await self.product_id(), slug="pro", display_name="Pro")
+        return made.tier.tier_id
+
     async def policy_id(self) -> str:
         return (
             await self.world.test.policies.create(
@@ -148,6 +152,12 @@ async def _update_license(s: Stage) -> Message:
     return licenses.UpdateLicenseRequest(license_id=await s.license_id(), expire_time=Timestamp(seconds=4_000_000_000))
 
 
+async def _change_tier(s: Stage) -> Message:
+    license_ = await s.world.test.licenses.get(await s.license_id())
+    made = await s.world.test.tiers.create(product_id=license_.product_id, slug="pro", display_name="Pro")
+    return licenses.ChangeTierRequest(license_id=license_.license_id, tier_id=made.tier.tier_id)
+
+
 def _of(kind: Callable[..., Message], field: str, make: Callable[[Stage], Awaitable[str]], **more: str) -> Any:
     async def build(stage: Stage) -> Message:
         return kind(**{field: await make(stage)}, **more)
@@ -177,6 +187,11 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
         _of(catalog.UpdateProductRequest, "product_id", Stage.product_id, display_name="new"), ("product.updated",),
     ),
     "DeleteProduct": (_of(catalog.DeleteProductRequest, "product_id", Stage.product_id), ("product.deleted",)),
+    "CreateTier": (
+        _of(catalog.CreateTierRequest, "product_id", Stage.product_id, slug="pro", display_name="Pro"), ("tier.created",),
+    ),
+    "UpdateTier": (_of(catalog.UpdateTierRequest, "tier_id", Stage.tier_id, display_name="new"), ("tier.updated",)),
+    "DeleteTier": (_of(catalog.DeleteTierRequest, "tier_id", Stage.tier_id), ("tier.deleted",)),
     "UpdatePolicy": (
         _of(catalog.UpdatePolicyRequest, "policy_id", Stage.policy_id, display_name="new"), ("policy.updated",),
     ),
@@ -189,6 +204,7 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     "RenewLicense": (_of(licenses.RenewLicenseRequest, "license_id", Stage.license_id), ("license.renewed",)),
     "RevokeLicense": (_of(licenses.RevokeLicenseRequest, "license_id", Stage.license_id), ("license.revoked",)),
     "BanLicense": (_of(licenses.BanLicenseRequest, "license_id", Stage.license_id), ("license.banned",)),
+    "ChangeTier": (_change_tier, ("license.tier.updated",)),
     "DeleteLicense": (_of(licenses.DeleteLicenseRequest, "license_id", Stage.license_id), ("license.deleted",)),
 }  # fmt: skip
 

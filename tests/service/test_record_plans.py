@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from services.license import account_store, catalog_store, store, workload_store
+from services.license import account_store, catalog_store, store, tier_store, workload_store
 from services.license.model import Status
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
@@ -41,10 +41,13 @@ NUMBERED = {
     },
     "license.product": {"product_id": "'prod_' || n", "external_id": "'x' || n", "code": "'P' || n", "slug": "'p' || n"},
     "license.policy": {"policy_id": "'pol_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000"},
+    "license.tier": {
+        "tier_id": "'tier_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000", "slug": "'t' || n",
+    },
     "license.customer": {"customer_id": "'cus_' || n", "email": "n || '@x.test'", "subject_ref": "'s' || n"},
     "license.license": {
         "license_id": "'lic_' || n", "external_id": "'x' || n", "policy_id": "'pol_' || n % 5000",
-        "product_id": "'prod_' || n % 5000", "customer_id": "'cus_' || n % 5000",
+        "product_id": "'prod_' || n % 5000", "customer_id": "'cus_' || n % 5000", "tier_id": "'tier_' || n % 5000",
     },
     "license.license_key": {"license_id": "'lic_' || n", "key_hash": "'\\x03'::bytea || sha256(n::text::bytea)"},
     "record.event": {"event_id": "'evt_' || n", "subject_seq": "n"},
@@ -114,11 +117,11 @@ def refuse_full_reads(found: Sequence[dict[str, Any]], *tables: str) -> None:
 
 KEY_HASHES = [b"\x03" + hashlib.sha256(b"7").digest(), b"\x03" + hashlib.sha256(b"none").digest()]
 TRUST_DOMAIN = sample(LARGE, 0)["license.workload_binding"]["trust_domain"]
+OF_A_LICENSE = ("license.license", "license.policy", "license.tier")
 HOT = {
-    "LOAD_BY_KEY": (
-        LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES), ("license.license_key", "license.license", "license.policy"),
-    ),
-    "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7"), ("license.license", "license.policy")),
+    "LOAD_BY_KEY": (LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES, ""), ("license.license_key", *OF_A_LICENSE)),
+    "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", ""), OF_A_LICENSE),
+    "LOAD_BY_ID for a tier": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", "t7"), OF_A_LICENSE),
     "API_KEY_LOAD": (API_KEY_LOAD, (KEY_HASHES,), ("license.api_key", "license.account")),
     "WORKLOAD_LOAD": (
         WORKLOAD_LOAD, (TRUST_DOMAIN, list(SpiffeId(TRUST_DOMAIN, "/w/x7").covering_paths())),
@@ -142,8 +145,9 @@ FILTERS = {
     "product": store.LicenseFilter(product_id="prod_7"),
     "policy": store.LicenseFilter(policy_id="pol_7"),
     "customer": store.LicenseFilter(customer_id="cus_7"),
+    "tier": store.LicenseFilter(tier_id="tier_7"),
     "email": store.LicenseFilter(customer_email="7@x.test"),
-    "everything": store.LicenseFilter("prod_7", "pol_7", "cus_7", "7@x.test", Status.ACTIVE),
+    "everything": store.LicenseFilter("prod_7", "pol_7", "cus_7", "7@x.test", "tier_7", Status.ACTIVE),
     **{f"status {status}": store.LicenseFilter(status=status) for status in Status if status is not Status.EXPIRED},
 }
 """Not the expired ones: which they are is a matter of the time, so they are looked for among all active ones."""
@@ -163,6 +167,8 @@ OTHERS = {
     "products": (catalog_store.PAGE_OF_PRODUCTS, ("prod_5", 51), "license.product"),
     "policies": (catalog_store.PAGE_OF_POLICIES, ("pol_5", 51), "license.policy"),
     "a product's policies": (catalog_store.PAGE_OF_PRODUCTS_POLICIES, ("pol_5", 51, "prod_7"), "license.policy"),
+    "tiers": (tier_store.PAGE, ("tier_5", 51), "license.tier"),
+    "a product's tiers": (tier_store.PAGE_OF_A_PRODUCT, ("tier_5", 51, "prod_7"), "license.tier"),
     "API keys": (account_store.PAGE_OF_KEYS, ("key_5", 51), "license.api_key"),
     "a locked binding": (workload_store.LOCK, ("wlb_7",), "license.workload_binding"),
     "a license": (store.GET_LICENSE, ("lic_7",), "license.license"),

@@ -16,6 +16,7 @@ from lictor import AsyncLictor, Lictor, LictorError, TlsConfig
 from lictor._core import requests_accounts as accounts
 from lictor._core import requests_catalog as catalog
 from lictor._core import requests_licenses as licenses
+from lictor._core import requests_tiers as tiers
 from lictor._core import requests_validation as validation
 from lictor._core import requests_workloads as workloads
 from lictor._core.config import ClientConfig, is_loopback
@@ -33,10 +34,10 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     """Every RPC has a builder, and its path, retry and hot flags are those of the descriptors."""
     required: dict[str, object] = {
         "code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"],
-        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST",
+        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s",
     }  # fmt: skip
     seen: set[str] = set()
-    for module in (accounts, catalog, licenses, validation, workloads):
+    for module in (accounts, catalog, licenses, tiers, validation, workloads):
         for name, build in inspect.getmembers(module, inspect.isfunction):
             if build.__module__ != module.__name__ or name.startswith("_"):
                 continue
@@ -64,7 +65,7 @@ def _first(made: object) -> object:
     return cast(Listing[Any, object], made).ask("") if isinstance(made, Listing) else made
 
 
-NAMESPACES = ("products", "policies", "licenses", "api_keys", "accounts")
+NAMESPACES = ("products", "tiers", "policies", "licenses", "api_keys", "accounts")
 
 
 def _methods_of(thing: object) -> dict[str, Callable[..., object]]:

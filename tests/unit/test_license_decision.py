@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lictor.license.v1.validation_service_pb2 import ValidationCode
 
-from services.license.decision import CHECKS, DETAILS, RECHECK_AFTER, Code, decide
+from services.license.decision import CHECKS, DETAILS, RECHECK_AFTER, Asked, Code, decide
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 DAY = timedelta(days=1)
-ORDER = ["NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "VALID"]
+ORDER = ["NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "TIER_SCOPE_MISMATCH", "VALID"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,25 @@ class License:
     status: str = "active"
     starts_at: datetime | None = None
     expires_at: datetime | None = None
+    tier: str | None = None
+    tier_position: int | None = None
+    required_position: int | None = None
 
+
+ANY = Asked()
+PRO = Asked("pro")
+TIERS = [(None, None), ("free", 0), ("pro", 1), ("plus", 1), ("max", 2)]
+"""The tiers of the tests, by position; None is a license without."""
 
 near = st.integers(-3, 3).map(lambda ticks: NOW + ticks * TICK)
 far = st.integers(-400_000_000, 400_000_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
 moments = st.none() | near | far
-facts = st.builds(License, st.sampled_from(["active", "suspended", "revoked", "banned"]), moments, moments)
+statuses = st.sampled_from(["active", "suspended", "revoked", "banned"])
+positions = st.sampled_from([None, 1])
+facts = st.tuples(statuses, moments, moments, st.sampled_from(TIERS), positions).map(
+    lambda drawn: License(drawn[0], drawn[1], drawn[2], *drawn[3], drawn[4])
+)
+asked = st.sampled_from([ANY, PRO])
 
 
 def possible(license_: License) -> bool:
@@ -38,7 +51,7 @@ def possible(license_: License) -> bool:
     return license_.starts_at is None or license_.expires_at is None or license_.starts_at < license_.expires_at
 
 
-def failing(license_: License, now: datetime) -> list[str]:
+def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
     """What the design says is wrong with a license, worst first."""
     wrong: list[str] = []
     if license_.status != "active":
@@ -47,38 +60,40 @@ def failing(license_: License, now: datetime) -> list[str]:
         wrong.append("NOT_YET_VALID")
     if license_.expires_at is not None and not license_.expires_at > now:
         wrong.append("EXPIRED")
+    if wanted is PRO and license_.tier != "pro" and not (license_.tier == "max" and license_.required_position == 1):
+        wrong.append("TIER_SCOPE_MISMATCH")
     return wrong
 
 
 @settings(deadline=None)
-@given(facts)
-def test_the_code_is_the_first_of_all_codes(license_: License) -> None:
-    verdict = decide(license_, NOW)
+@given(facts, asked)
+def test_the_code_is_the_first_of_all_codes(license_: License, wanted: Asked) -> None:
+    verdict = decide(license_, wanted, NOW)
     names = [code.name for code in verdict.all_codes]
-    assert names == (failing(license_, NOW) or ["VALID"])
+    assert names == (failing(license_, wanted, NOW) or ["VALID"])
     assert verdict.code is verdict.all_codes[0]
     assert verdict.valid is (verdict.code is Code.VALID)
     assert names == sorted(set(names), key=ORDER.index)
 
 
 @settings(deadline=None)
-@given(facts.filter(possible))
-def test_until_valid_until_the_answer_stands_and_then_it_does_not(license_: License) -> None:
-    verdict = decide(license_, NOW)
+@given(facts.filter(possible), asked)
+def test_until_valid_until_the_answer_stands_and_then_it_does_not(license_: License, wanted: Asked) -> None:
+    verdict = decide(license_, wanted, NOW)
     if verdict.valid_until is None:
         changes = [moment for moment in (license_.starts_at, license_.expires_at) if moment is not None]
         for later in (NOW + TICK, NOW + 40_000 * DAY, *changes, *(moment + TICK for moment in changes)):
-            assert later < NOW or decide(license_, later).code is verdict.code
+            assert later < NOW or decide(license_, wanted, later).code is verdict.code
     else:
         assert verdict.valid_until > NOW
-        assert decide(license_, verdict.valid_until - TICK).code is verdict.code
-        assert decide(license_, verdict.valid_until).code is not verdict.code
+        assert decide(license_, wanted, verdict.valid_until - TICK).code is verdict.code
+        assert decide(license_, wanted, verdict.valid_until).code is not verdict.code
 
 
 @settings(deadline=None)
 @given(facts)
 def test_a_caller_is_never_told_to_wait_past_the_change(license_: License) -> None:
-    verdict = decide(license_, NOW)
+    verdict = decide(license_, ANY, NOW)
     assert timedelta(0) < verdict.recheck_after <= RECHECK_AFTER
     if verdict.valid_until is None:
         assert verdict.recheck_after == RECHECK_AFTER
@@ -97,26 +112,41 @@ def test_a_caller_is_never_told_to_wait_past_the_change(license_: License) -> No
     ],
 )
 def test_a_license_is_valid_from_its_first_instant_until_before_its_last(now: datetime, code: Code) -> None:
-    assert decide(License(starts_at=NOW, expires_at=NOW + DAY), now).code is code
+    assert decide(License(starts_at=NOW, expires_at=NOW + DAY), ANY, now).code is code
 
 
 def test_valid_until_is_the_start_and_then_the_expiry() -> None:
     license_ = License(starts_at=NOW, expires_at=NOW + DAY)
-    assert decide(license_, NOW - TICK).valid_until == NOW
-    assert decide(license_, NOW).valid_until == NOW + DAY
-    assert decide(license_, NOW + DAY).valid_until is None
-    assert decide(License(), NOW).valid_until is None
-    assert decide(License("suspended", NOW, NOW + DAY), NOW - TICK).valid_until is None
+    assert decide(license_, ANY, NOW - TICK).valid_until == NOW
+    assert decide(license_, ANY, NOW).valid_until == NOW + DAY
+    assert decide(license_, ANY, NOW + DAY).valid_until is None
+    assert decide(License(), ANY, NOW).valid_until is None
+    assert decide(License("suspended", NOW, NOW + DAY), ANY, NOW - TICK).valid_until is None
 
 
 def test_recheck_after_ends_with_the_answer() -> None:
-    assert decide(License(expires_at=NOW + TICK), NOW).recheck_after == TICK
-    assert decide(License(expires_at=NOW + RECHECK_AFTER), NOW).recheck_after == RECHECK_AFTER
-    assert decide(License(expires_at=NOW + RECHECK_AFTER + TICK), NOW).recheck_after == RECHECK_AFTER
+    assert decide(License(expires_at=NOW + TICK), ANY, NOW).recheck_after == TICK
+    assert decide(License(expires_at=NOW + RECHECK_AFTER), ANY, NOW).recheck_after == RECHECK_AFTER
+    assert decide(License(expires_at=NOW + RECHECK_AFTER + TICK), ANY, NOW).recheck_after == RECHECK_AFTER
+
+
+@pytest.mark.parametrize(
+    ("tier", "met"), [("pro", True), ("max", True), ("plus", False), ("free", False), (None, False)]
+)
+def test_a_tier_is_met_by_itself_and_by_those_above_it(tier: str | None, met: bool) -> None:
+    license_ = License(tier=tier, tier_position=dict(TIERS)[tier], required_position=1)
+    assert decide(license_, PRO, NOW).valid is met
+    assert decide(license_, ANY, NOW).valid
+
+
+def test_a_tier_that_the_product_does_not_have_is_met_by_none() -> None:
+    for tier, position in TIERS:
+        license_ = License(tier=tier, tier_position=position)
+        assert decide(license_, Asked("nope"), NOW).code is Code.TIER_SCOPE_MISMATCH
 
 
 def test_no_license_is_not_found_and_nothing_else() -> None:
-    verdict = decide(None, NOW)
+    verdict = decide(None, PRO, NOW)
     assert (verdict.valid, verdict.code, verdict.all_codes) == (False, Code.NOT_FOUND, (Code.NOT_FOUND,))
     assert (verdict.valid_until, verdict.recheck_after) == (None, RECHECK_AFTER)
 

@@ -49,7 +49,7 @@ def license_in(status: str) -> License:
     stored = Status.ACTIVE if status == "expired" else Status(status)
     long_ago = NOW - timedelta(days=9)
     return License(
-        "lic_1", None, "prod_1", "pol_1", None, "", stored, "why", "XYZW", None, expires_at, {}, {}, 7, long_ago, long_ago
+        "lic_1", None, "prod_1", "pol_1", None, None, "", stored, "why", "XYZW", None, expires_at, {}, {}, 7, long_ago, long_ago
     )  # fmt: skip
 
 
@@ -62,6 +62,8 @@ def act(license_: License, action: Action) -> License:
             return model.reinstate(license_, NOW + MONTH if expired else None, NOW)
         case Action.RENEW:
             return model.renew(license_, MONTH, NOW)
+        case Action.CHANGE_TIER:
+            return model.change_tier(license_, "tier_1", NOW)
         case Action.UPDATE:
             return model.update(license_, {"display_name": "other"}, NOW)
         case Action.DELETE:

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.license import catalog_store, keys, store
 from services.license.catalog_model import Policy
+from services.license.commands.change_tier import tier_for
 from services.license.events import event_data
 from services.license.model import Customer, License, Status, first_expiry, refuse_empty_period
 from shared.crypto.hashing import SecretHasher
@@ -38,10 +39,12 @@ class CustomerName:
 
 @dataclass(frozen=True, slots=True)
 class NewLicense:
-    """What a new license is to be. `key` None means that one is generated; `product_id` empty means the policy's."""
+    """What a new license is to be. `key` None means that one is generated; `product_id` empty means the policy's,
+    `tier_id` empty none."""
 
     policy_id: str
     product_id: str
+    tier_id: str
     customer: CustomerName | None
     key: str | None
     external_id: str | None
@@ -55,11 +58,13 @@ class NewLicense:
 async def create_license(
     tx: Transaction, hasher: SecretHasher, *, actor: str, wanted: NewLicense
 ) -> tuple[License, str]:
-    """The license and its key. PRODUCT_, POLICY_ and CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, KEY_TAKEN, EXTERNAL_ID_TAKEN."""
+    """The license and its key. PRODUCT_, POLICY_, TIER_ and CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, KEY_TAKEN,
+    EXTERNAL_ID_TAKEN, FIELD_INVALID."""
     policy = await _policy(tx, wanted)
     product = await catalog_store.hold_product(tx, policy.product_id)
     if product is None:
         raise not_found(Reason.PRODUCT_NOT_FOUND, policy.product_id)
+    tier = await tier_for(tx, wanted.tier_id, product.product_id)
     customer = None if wanted.customer is None else await _customer(tx, wanted.customer, actor)
     key = wanted.key or keys.generate(product.code)
     canonical = keys.canonical(key)
@@ -69,8 +74,8 @@ async def create_license(
     refuse_empty_period(wanted.starts_at or tx.now, expires_at)
     license_ = License(
         new_id(Prefix.LICENSE), wanted.external_id, product.product_id, policy.policy_id,
-        None if customer is None else customer.customer_id, wanted.display_name, Status.ACTIVE, "", keys.hint(key),
-        wanted.starts_at, expires_at, wanted.labels, wanted.metadata, 1, tx.now, tx.now,
+        None if tier is None else tier.tier_id, None if customer is None else customer.customer_id, wanted.display_name,
+        Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, wanted.labels, wanted.metadata, 1, tx.now, tx.now,
     )  # fmt: skip
     await store.insert_license(tx, license_, hasher.hash(canonical))
     await emit(tx, Event("license.created", license_.license_id, event_data(license_), actor))

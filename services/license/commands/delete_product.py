@@ -1,4 +1,4 @@
-"""A product that no policy uses is deleted."""
+"""A product that no policy and no tier uses is deleted."""
 
 from __future__ import annotations
 

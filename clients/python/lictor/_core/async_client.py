@@ -12,6 +12,7 @@ import grpc.aio
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_licenses as licenses
+from . import requests_tiers as tiers
 from . import requests_validation as validation
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
@@ -127,6 +128,15 @@ class AsyncProducts(AsyncNamespace):
     delete = async_method(catalog.delete_product)
 
 
+class AsyncTiers(AsyncNamespace):
+    create = async_method(tiers.create_tier)
+    get = async_method(tiers.get_tier)
+    list = async_list(tiers.list_tiers)
+    page = async_page(tiers.list_tiers)
+    update = async_method(tiers.update_tier)
+    delete = async_method(tiers.delete_tier)
+
+
 class AsyncPolicies(AsyncNamespace):
     create = async_method(catalog.create_policy)
     get = async_method(catalog.get_policy)
@@ -147,6 +157,7 @@ class AsyncLicenses(AsyncNamespace):
     renew = async_method(licenses.renew_license)
     revoke = async_method(licenses.revoke_license)
     ban = async_method(licenses.ban_license)
+    change_tier = async_method(licenses.change_tier)
     delete = async_method(licenses.delete_license)
 
 
@@ -194,6 +205,7 @@ class AsyncLictor(AsyncNamespace):
         )
         super().__init__(AsyncRunner(config))
         self.products = AsyncProducts(self.runner)
+        self.tiers = AsyncTiers(self.runner)
         self.policies = AsyncPolicies(self.runner)
         self.licenses = AsyncLicenses(self.runner)
         self.api_keys = AsyncApiKeys(self.runner)

@@ -35,6 +35,7 @@ def create_license(
     *,
     policy_id: str,
     product_id: str = "",
+    tier_id: str = "",
     customer_id: str = "",
     customer_email: str = "",
     subject_ref: str = "",
@@ -62,6 +63,7 @@ def create_license(
         expire_time=timestamp(expire_time),
         labels=labels,
         metadata=struct(metadata),
+        tier_id=tier_id,
     )
     return write(_SERVICE + "CreateLicense", request, pb.CreateLicenseResponse, timeout_s)
 
@@ -78,6 +80,7 @@ def list_licenses(
     policy_id: str = "",
     customer_id: str = "",
     customer_email: str = "",
+    tier_id: str = "",
     status: str | pb.LicenseStatus.Status.ValueType | None = None,
     page_size: int = 0,
     page_token: str = "",
@@ -95,6 +98,7 @@ def list_licenses(
             customer_id=customer_id,
             customer_email=customer_email,
             status=wanted,
+            tier_id=tier_id,
         )
         return page(_SERVICE + "ListLicenses", request, pb.ListLicensesResponse, timeout_s)
 
@@ -207,6 +211,22 @@ def ban_license(
     """Ends a license for good, for abuse."""
     request = pb.BanLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
     return write(_SERVICE + "BanLicense", request, pb.BanLicenseResponse, timeout_s)
+
+
+def change_tier(
+    license_id: str,
+    tier_id: str | None,
+    *,
+    reason: str = "",
+    etag: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.ChangeTierResponse]:
+    """Gives an active, suspended or expired license another tier of its product; `None` takes its tier away."""
+    request = pb.ChangeTierRequest(
+        request_id=fresh(request_id), license_id=license_id, tier_id=tier_id or "", etag=etag, reason=reason
+    )
+    return write(_SERVICE + "ChangeTier", request, pb.ChangeTierResponse, timeout_s)
 
 
 def delete_license(

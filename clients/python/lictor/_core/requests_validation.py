@@ -31,6 +31,9 @@ class ValidationResult:
     expire_time: datetime | None
     """When the license expires; None means never, or not found."""
     is_trial: bool
+    tier_id: str
+    tier: str
+    """The slug of the license's tier; empty when it has none."""
     detail: str
     """A sentence for people."""
     evaluated_at: datetime
@@ -53,6 +56,8 @@ def _verdict(answer: pb.ValidateLicenseResponse) -> ValidationResult:
         policy_id=answer.policy_id,
         expire_time=moment_of(answer.expire_time) if answer.HasField("expire_time") else None,
         is_trial=answer.is_trial,
+        tier_id=answer.tier_id,
+        tier=answer.tier,
         detail=answer.detail,
         evaluated_at=moment_of(answer.decision.evaluated_at),
         decision=answer.decision,
@@ -64,12 +69,14 @@ def validate(
     *,
     key: str | None = None,
     license_id: str | None = None,
+    required_tier: str = "",
     view: str | View.Kind.ValueType | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[ValidationResult]:
     """Asks whether a license may be used now; give exactly one of `key` and `license_id`.
 
     Every verdict is a result, an unknown key too; an error means that it could not be decided.
+    `required_tier="pro"` asks for a license of that tier, or of a higher one of its product.
     `view="BASIC"` or `"FULL"` brings the license along.
     """
     if key is not None and license_id is None:
@@ -78,5 +85,5 @@ def validate(
         selector = LicenseSelector(license_id=license_id)
     else:
         raise ValueError("validate takes exactly one of key and license_id")
-    request = pb.ValidateLicenseRequest(license=selector, view=enum_value(View.Kind, view))
+    request = pb.ValidateLicenseRequest(license=selector, view=enum_value(View.Kind, view), required_tier=required_tier)
     return read(_SERVICE + "ValidateLicense", request, pb.ValidateLicenseResponse, _verdict, timeout_s, hot=True)

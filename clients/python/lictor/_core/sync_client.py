@@ -12,6 +12,7 @@ import grpc
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_licenses as licenses
+from . import requests_tiers as tiers
 from . import requests_validation as validation
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
@@ -112,6 +113,15 @@ class Products(SyncNamespace):
     delete = sync_method(catalog.delete_product)
 
 
+class Tiers(SyncNamespace):
+    create = sync_method(tiers.create_tier)
+    get = sync_method(tiers.get_tier)
+    list = sync_list(tiers.list_tiers)
+    page = sync_page(tiers.list_tiers)
+    update = sync_method(tiers.update_tier)
+    delete = sync_method(tiers.delete_tier)
+
+
 class Policies(SyncNamespace):
     create = sync_method(catalog.create_policy)
     get = sync_method(catalog.get_policy)
@@ -132,6 +142,7 @@ class Licenses(SyncNamespace):
     renew = sync_method(licenses.renew_license)
     revoke = sync_method(licenses.revoke_license)
     ban = sync_method(licenses.ban_license)
+    change_tier = sync_method(licenses.change_tier)
     delete = sync_method(licenses.delete_license)
 
 
@@ -179,6 +190,7 @@ class Lictor(SyncNamespace):
         )
         super().__init__(SyncRunner(config))
         self.products = Products(self.runner)
+        self.tiers = Tiers(self.runner)
         self.policies = Policies(self.runner)
         self.licenses = Licenses(self.runner)
         self.api_keys = ApiKeys(self.runner)

@@ -71,12 +71,17 @@ class ErrorReason(_message.Message):
         """NOT_FOUND. No workload binding has this id. Metadata: `id`.
         Example: `{"reason": "WORKLOAD_BINDING_NOT_FOUND", "metadata": {"id": "wlb_1"}}`.
         """
+        TIER_NOT_FOUND: ErrorReason._Reason.ValueType  # 27
+        """NOT_FOUND. No tier of this account and mode has this id. Metadata: `id`.
+        Example: `{"reason": "TIER_NOT_FOUND", "metadata": {"id": "tier_1"}}`.
+        """
         EXTERNAL_ID_TAKEN: ErrorReason._Reason.ValueType  # 40
         """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
         Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
         """
         CODE_TAKEN: ErrorReason._Reason.ValueType  # 41
-        """ALREADY_EXISTS. Another product of this account and mode has this `code` or `slug`. Metadata: `field`.
+        """ALREADY_EXISTS. Another product of this account and mode has this `code` or `slug`, or another tier of the product
+        has this `slug`. Metadata: `field`.
         Example: `{"reason": "CODE_TAKEN", "metadata": {"field": "slug"}}`.
         """
         KEY_TAKEN: ErrorReason._Reason.ValueType  # 42
@@ -183,12 +188,17 @@ class ErrorReason(_message.Message):
     """NOT_FOUND. No workload binding has this id. Metadata: `id`.
     Example: `{"reason": "WORKLOAD_BINDING_NOT_FOUND", "metadata": {"id": "wlb_1"}}`.
     """
+    TIER_NOT_FOUND: ErrorReason.Reason.ValueType  # 27
+    """NOT_FOUND. No tier of this account and mode has this id. Metadata: `id`.
+    Example: `{"reason": "TIER_NOT_FOUND", "metadata": {"id": "tier_1"}}`.
+    """
     EXTERNAL_ID_TAKEN: ErrorReason.Reason.ValueType  # 40
     """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
     Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
     """
     CODE_TAKEN: ErrorReason.Reason.ValueType  # 41
-    """ALREADY_EXISTS. Another product of this account and mode has this `code` or `slug`. Metadata: `field`.
+    """ALREADY_EXISTS. Another product of this account and mode has this `code` or `slug`, or another tier of the product
+    has this `slug`. Metadata: `field`.
     Example: `{"reason": "CODE_TAKEN", "metadata": {"field": "slug"}}`.
     """
     KEY_TAKEN: ErrorReason.Reason.ValueType  # 42

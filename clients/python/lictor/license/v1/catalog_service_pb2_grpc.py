@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """CatalogService manages what is sold: products and the policies that licenses are issued under.
+    """CatalogService manages what is sold: products, their tiers, and the policies that licenses are issued under.
     """
 
     def __init__(self, channel):
@@ -85,10 +85,35 @@ class CatalogServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeletePolicyRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeletePolicyResponse.FromString,
                 _registered_method=True)
+        self.CreateTier = channel.unary_unary(
+                '/lictor.license.v1.CatalogService/CreateTier',
+                request_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.CreateTierRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.CreateTierResponse.FromString,
+                _registered_method=True)
+        self.GetTier = channel.unary_unary(
+                '/lictor.license.v1.CatalogService/GetTier',
+                request_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.GetTierRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.GetTierResponse.FromString,
+                _registered_method=True)
+        self.ListTiers = channel.unary_unary(
+                '/lictor.license.v1.CatalogService/ListTiers',
+                request_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.ListTiersRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.ListTiersResponse.FromString,
+                _registered_method=True)
+        self.UpdateTier = channel.unary_unary(
+                '/lictor.license.v1.CatalogService/UpdateTier',
+                request_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.UpdateTierRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.UpdateTierResponse.FromString,
+                _registered_method=True)
+        self.DeleteTier = channel.unary_unary(
+                '/lictor.license.v1.CatalogService/DeleteTier',
+                request_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeleteTierRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeleteTierResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
-    """CatalogService manages what is sold: products and the policies that licenses are issued under.
+    """CatalogService manages what is sold: products, their tiers, and the policies that licenses are issued under.
     """
 
     def CreateProduct(self, request, context):
@@ -122,7 +147,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProduct(self, request, context):
-        """Deletes a product that no policy uses. Idempotent by `request_id`.
+        """Deletes a product that no policy and no tier uses. Idempotent by `request_id`.
         Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -162,6 +187,44 @@ class CatalogServiceServicer:
     def DeletePolicy(self, request, context):
         """Deletes a policy that no license uses. Idempotent by `request_id`.
         Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTier(self, request, context):
+        """Creates a tier of a product. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, PRODUCT_NOT_FOUND, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTier(self, request, context):
+        """Reads a tier by id or external id. Consistency: the record. Errors: FIELD_INVALID, TIER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTiers(self, request, context):
+        """Lists tiers, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTier(self, request, context):
+        """Changes the fields named by `update_mask`. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTier(self, request, context):
+        """Deletes a tier that no license has. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +283,31 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeletePolicyRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeletePolicyResponse.SerializeToString,
             ),
+            'CreateTier': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTier,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.CreateTierRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.CreateTierResponse.SerializeToString,
+            ),
+            'GetTier': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTier,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.GetTierRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.GetTierResponse.SerializeToString,
+            ),
+            'ListTiers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTiers,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.ListTiersRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.ListTiersResponse.SerializeToString,
+            ),
+            'UpdateTier': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTier,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.UpdateTierRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.UpdateTierResponse.SerializeToString,
+            ),
+            'DeleteTier': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTier,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeleteTierRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeleteTierResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'lictor.license.v1.CatalogService', rpc_method_handlers)
@@ -229,7 +317,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """CatalogService manages what is sold: products and the policies that licenses are issued under.
+    """CatalogService manages what is sold: products, their tiers, and the policies that licenses are issued under.
     """
 
     @staticmethod
@@ -492,6 +580,141 @@ class CatalogService:
             '/lictor.license.v1.CatalogService/DeletePolicy',
             lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeletePolicyRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeletePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CatalogService/CreateTier',
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.CreateTierRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.CreateTierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CatalogService/GetTier',
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.GetTierRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.GetTierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTiers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CatalogService/ListTiers',
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.ListTiersRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.ListTiersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CatalogService/UpdateTier',
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.UpdateTierRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.UpdateTierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CatalogService/DeleteTier',
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeleteTierRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_catalog__service__pb2.DeleteTierResponse.FromString,
             options,
             channel_credentials,
             insecure,

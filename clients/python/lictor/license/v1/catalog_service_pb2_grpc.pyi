@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """CatalogService manages what is sold: products and the policies that licenses are issued under."""
+    """CatalogService manages what is sold: products, their tiers, and the policies that licenses are issued under."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -46,7 +46,7 @@ class CatalogServiceStub:
     Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
     """
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteProductRequest, _catalog_service_pb2.DeleteProductResponse]
-    """Deletes a product that no policy uses. Idempotent by `request_id`.
+    """Deletes a product that no policy and no tier uses. Idempotent by `request_id`.
     Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
     CreatePolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreatePolicyRequest, _catalog_service_pb2.CreatePolicyResponse]
@@ -65,10 +65,26 @@ class CatalogServiceStub:
     """Deletes a policy that no license uses. Idempotent by `request_id`.
     Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
+    CreateTier: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateTierRequest, _catalog_service_pb2.CreateTierResponse]
+    """Creates a tier of a product. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, PRODUCT_NOT_FOUND, REQUEST_ID_REUSED.
+    """
+    GetTier: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetTierRequest, _catalog_service_pb2.GetTierResponse]
+    """Reads a tier by id or external id. Consistency: the record. Errors: FIELD_INVALID, TIER_NOT_FOUND."""
+    ListTiers: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListTiersRequest, _catalog_service_pb2.ListTiersResponse]
+    """Lists tiers, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    UpdateTier: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateTierRequest, _catalog_service_pb2.UpdateTierResponse]
+    """Changes the fields named by `update_mask`. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+    """
+    DeleteTier: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTierRequest, _catalog_service_pb2.DeleteTierResponse]
+    """Deletes a tier that no license has. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """CatalogService manages what is sold: products and the policies that licenses are issued under."""
+    """CatalogService manages what is sold: products, their tiers, and the policies that licenses are issued under."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _catalog_service_pb2.CreateProductResponse]  # type: ignore[assignment]
@@ -84,7 +100,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
     """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteProductRequest, _catalog_service_pb2.DeleteProductResponse]  # type: ignore[assignment]
-    """Deletes a product that no policy uses. Idempotent by `request_id`.
+    """Deletes a product that no policy and no tier uses. Idempotent by `request_id`.
     Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
     CreatePolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreatePolicyRequest, _catalog_service_pb2.CreatePolicyResponse]  # type: ignore[assignment]
@@ -103,9 +119,25 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Deletes a policy that no license uses. Idempotent by `request_id`.
     Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
     """
+    CreateTier: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateTierRequest, _catalog_service_pb2.CreateTierResponse]  # type: ignore[assignment]
+    """Creates a tier of a product. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, PRODUCT_NOT_FOUND, REQUEST_ID_REUSED.
+    """
+    GetTier: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetTierRequest, _catalog_service_pb2.GetTierResponse]  # type: ignore[assignment]
+    """Reads a tier by id or external id. Consistency: the record. Errors: FIELD_INVALID, TIER_NOT_FOUND."""
+    ListTiers: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListTiersRequest, _catalog_service_pb2.ListTiersResponse]  # type: ignore[assignment]
+    """Lists tiers, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    UpdateTier: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateTierRequest, _catalog_service_pb2.UpdateTierResponse]  # type: ignore[assignment]
+    """Changes the fields named by `update_mask`. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+    """
+    DeleteTier: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteTierRequest, _catalog_service_pb2.DeleteTierResponse]  # type: ignore[assignment]
+    """Deletes a tier that no license has. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """CatalogService manages what is sold: products and the policies that licenses are issued under."""
+    """CatalogService manages what is sold: products, their tiers, and the policies that licenses are issued under."""
 
     @_abc_1.abstractmethod
     def CreateProduct(
@@ -149,7 +181,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.DeleteProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteProductResponse, _abc.Awaitable[_catalog_service_pb2.DeleteProductResponse]]:
-        """Deletes a product that no policy uses. Idempotent by `request_id`.
+        """Deletes a product that no policy and no tier uses. Idempotent by `request_id`.
         Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
 
@@ -197,6 +229,52 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeletePolicyResponse, _abc.Awaitable[_catalog_service_pb2.DeletePolicyResponse]]:
         """Deletes a policy that no license uses. Idempotent by `request_id`.
         Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTier(
+        self,
+        request: _catalog_service_pb2.CreateTierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.CreateTierResponse, _abc.Awaitable[_catalog_service_pb2.CreateTierResponse]]:
+        """Creates a tier of a product. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, PRODUCT_NOT_FOUND, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTier(
+        self,
+        request: _catalog_service_pb2.GetTierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.GetTierResponse, _abc.Awaitable[_catalog_service_pb2.GetTierResponse]]:
+        """Reads a tier by id or external id. Consistency: the record. Errors: FIELD_INVALID, TIER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListTiers(
+        self,
+        request: _catalog_service_pb2.ListTiersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListTiersResponse, _abc.Awaitable[_catalog_service_pb2.ListTiersResponse]]:
+        """Lists tiers, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def UpdateTier(
+        self,
+        request: _catalog_service_pb2.UpdateTierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateTierResponse, _abc.Awaitable[_catalog_service_pb2.UpdateTierResponse]]:
+        """Changes the fields named by `update_mask`. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTier(
+        self,
+        request: _catalog_service_pb2.DeleteTierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteTierResponse, _abc.Awaitable[_catalog_service_pb2.DeleteTierResponse]]:
+        """Deletes a tier that no license has. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, TIER_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, REQUEST_ID_REUSED.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

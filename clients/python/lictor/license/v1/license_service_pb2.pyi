@@ -118,6 +118,7 @@ class License(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    TIER_ID_FIELD_NUMBER: _builtins.int
     license_id: _builtins.str
     """The id (`lic_...`)."""
     external_id: _builtins.str
@@ -140,6 +141,8 @@ class License(_message.Message):
     """Changes with every change of the resource."""
     revision: _builtins.int
     """Counts the changes of the resource, from 1."""
+    tier_id: _builtins.str
+    """The tier; empty when it has none."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts to be valid; absent means from its creation."""
@@ -184,10 +187,11 @@ class License(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        tier_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "metadata", b"metadata", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer_id", b"customer_id", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "key_hint", b"key_hint", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "policy_id", b"policy_id", "product_id", b"product_id", "revision", b"revision", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer_id", b"customer_id", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "key_hint", b"key_hint", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "policy_id", b"policy_id", "product_id", b"product_id", "revision", b"revision", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "tier_id", b"tier_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +270,7 @@ class CreateLicenseRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TIER_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -278,6 +283,8 @@ class CreateLicenseRequest(_message.Message):
     """The caller's own key of the license (not the license key)."""
     display_name: _builtins.str
     """The name to show; at most 255 characters."""
+    tier_id: _builtins.str
+    """The tier, one of the policy's product; empty means none."""
     @_builtins.property
     def customer(self) -> Global___CustomerRef:
         """The holder; absent means nobody."""
@@ -312,10 +319,11 @@ class CreateLicenseRequest(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        tier_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "expire_time", b"expire_time", "metadata", b"metadata", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "key", b"key", "labels", b"labels", "metadata", b"metadata", "policy_id", b"policy_id", "product_id", b"product_id", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "key", b"key", "labels", b"labels", "metadata", b"metadata", "policy_id", b"policy_id", "product_id", b"product_id", "request_id", b"request_id", "start_time", b"start_time", "tier_id", b"tier_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,6 +432,7 @@ class ListLicensesRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    TIER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most: 0 means 50, over 1,000 means 1,000, negative is refused."""
     page_token: _builtins.str
@@ -438,6 +447,8 @@ class ListLicensesRequest(_message.Message):
     """Only licenses of the customer with this email; empty means all."""
     status: Global___LicenseStatus.Status.ValueType
     """Only licenses in this state at the time of the read; unset means all."""
+    tier_id: _builtins.str
+    """Only licenses that have this tier; empty means all."""
     def __init__(
         self,
         *,
@@ -448,10 +459,11 @@ class ListLicensesRequest(_message.Message):
         customer_id: _builtins.str = ...,
         customer_email: _builtins.str = ...,
         status: Global___LicenseStatus.Status.ValueType = ...,
+        tier_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_email", b"customer_email", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "policy_id", b"policy_id", "product_id", b"product_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_email", b"customer_email", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "policy_id", b"policy_id", "product_id", b"product_id", "status", b"status", "tier_id", b"tier_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -966,6 +978,80 @@ class BanLicenseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BanLicenseResponse: _TypeAlias = BanLicenseResponse  # noqa: Y015
+
+@_typing.final
+class ChangeTierRequest(_message.Message):
+    """ChangeTierRequest names the license and its tier to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    TIER_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    tier_id: _builtins.str
+    """The tier, one of the license's product; empty takes the tier away."""
+    etag: _builtins.str
+    """Refuse unless the license still has this etag; empty means any."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        tier_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "tier_id", b"tier_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeTierRequest: _TypeAlias = ChangeTierRequest  # noqa: Y015
+
+@_typing.final
+class ChangeTierResponse(_message.Message):
+    """ChangeTierResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeTierResponse: _TypeAlias = ChangeTierResponse  # noqa: Y015
 
 @_typing.final
 class DeleteLicenseRequest(_message.Message):

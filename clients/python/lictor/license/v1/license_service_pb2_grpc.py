@@ -80,6 +80,11 @@ class LicenseServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.BanLicenseRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.BanLicenseResponse.FromString,
                 _registered_method=True)
+        self.ChangeTier = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/ChangeTier',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangeTierRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangeTierResponse.FromString,
+                _registered_method=True)
         self.DeleteLicense = channel.unary_unary(
                 '/lictor.license.v1.LicenseService/DeleteLicense',
                 request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseRequest.SerializeToString,
@@ -93,8 +98,8 @@ class LicenseServiceServicer:
 
     def CreateLicense(self, request, context):
         """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-        Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, CUSTOMER_NOT_FOUND,
-        KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
+        CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +167,14 @@ class LicenseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeTier(self, request, context):
+        """Gives an active, suspended or expired license another tier, or takes its tier away. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteLicense(self, request, context):
         """Deletes a license; its key is never free again. Idempotent by `request_id`.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
@@ -217,6 +230,11 @@ def add_LicenseServiceServicer_to_server(servicer, server):
                     servicer.BanLicense,
                     request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.BanLicenseRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.BanLicenseResponse.SerializeToString,
+            ),
+            'ChangeTier': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeTier,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangeTierRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangeTierResponse.SerializeToString,
             ),
             'DeleteLicense': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteLicense,
@@ -468,6 +486,33 @@ class LicenseService:
             '/lictor.license.v1.LicenseService/BanLicense',
             lictor_dot_license_dot_v1_dot_license__service__pb2.BanLicenseRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_license__service__pb2.BanLicenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeTier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/ChangeTier',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ChangeTierRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ChangeTierResponse.FromString,
             options,
             channel_credentials,
             insecure,

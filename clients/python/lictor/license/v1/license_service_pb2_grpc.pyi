@@ -35,8 +35,8 @@ class LicenseServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LicenseServiceAsyncStub: ...
     CreateLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.CreateLicenseRequest, _license_service_pb2.CreateLicenseResponse]
     """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-    Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, CUSTOMER_NOT_FOUND,
-    KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
+    CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]
     """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
@@ -66,6 +66,10 @@ class LicenseServiceStub:
     """Ends a license for good, for abuse. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    ChangeTier: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ChangeTierRequest, _license_service_pb2.ChangeTierResponse]
+    """Gives an active, suspended or expired license another tier, or takes its tier away. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
     DeleteLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.DeleteLicenseRequest, _license_service_pb2.DeleteLicenseResponse]
     """Deletes a license; its key is never free again. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
@@ -78,8 +82,8 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.CreateLicenseRequest, _license_service_pb2.CreateLicenseResponse]  # type: ignore[assignment]
     """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-    Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, CUSTOMER_NOT_FOUND,
-    KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
+    CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]  # type: ignore[assignment]
     """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
@@ -109,6 +113,10 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """Ends a license for good, for abuse. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    ChangeTier: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ChangeTierRequest, _license_service_pb2.ChangeTierResponse]  # type: ignore[assignment]
+    """Gives an active, suspended or expired license another tier, or takes its tier away. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
     DeleteLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.DeleteLicenseRequest, _license_service_pb2.DeleteLicenseResponse]  # type: ignore[assignment]
     """Deletes a license; its key is never free again. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
@@ -124,8 +132,8 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.CreateLicenseResponse, _abc.Awaitable[_license_service_pb2.CreateLicenseResponse]]:
         """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-        Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, CUSTOMER_NOT_FOUND,
-        KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
+        CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -202,6 +210,16 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_license_service_pb2.BanLicenseResponse, _abc.Awaitable[_license_service_pb2.BanLicenseResponse]]:
         """Ends a license for good, for abuse. Idempotent by `request_id`.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangeTier(
+        self,
+        request: _license_service_pb2.ChangeTierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.ChangeTierResponse, _abc.Awaitable[_license_service_pb2.ChangeTierResponse]]:
+        """Gives an active, suspended or expired license another tier, or takes its tier away. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -29,7 +29,7 @@ from lictor.common.v1 import options_pb2 as lictor_dot_common_dot_v1_dot_options
 from lictor.license.v1 import license_service_pb2 as lictor_dot_license_dot_v1_dot_license__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lictor/license/v1/validation_service.proto\x12\x11lictor.license.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlictor/common/v1/common.proto\x1a\x1elictor/common/v1/options.proto\x1a\'lictor/license/v1/license_service.proto\"\x91\x01\n\x0eValidationCode\"\x7f\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\r\n\tNOT_FOUND\x10\n\x12\n\n\x06\x42\x41NNED\x10\x14\x12\x0b\n\x07REVOKED\x10\x1e\x12\r\n\tSUSPENDED\x10(\x12\x11\n\rNOT_YET_VALID\x10\x32\x12\x0b\n\x07\x45XPIRED\x10<\x12\n\n\x05VALID\x10\xb6\x02\"w\n\x16ValidateLicenseRequest\x12\x32\n\x07license\x18\x01 \x01(\x0b\x32!.lictor.common.v1.LicenseSelector\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x1b.lictor.common.v1.View.Kind\"\x82\x03\n\x17ValidateLicenseResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.lictor.common.v1.Decision\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x34\n\x04\x63ode\x18\x03 \x01(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x39\n\tall_codes\x18\x04 \x03(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x12\n\nlicense_id\x18\x06 \x01(\t\x12\x12\n\nproduct_id\x18\x07 \x01(\t\x12\x11\n\tpolicy_id\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08is_trial\x18\n \x01(\x08\x12+\n\x07license\x18\x0b \x01(\x0b\x32\x1a.lictor.license.v1.License2\xb9\x01\n\x11ValidationService\x12\xa3\x01\n\x0fValidateLicense\x12).lictor.license.v1.ValidateLicenseRequest\x1a*.lictor.license.v1.ValidateLicenseResponse\"9\xaa\x86\x19\x15\x12\x11licenses:validate \x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/licenses:validate:\x01*B\xa2\x01\n\x15\x64\x65v.lictor.license.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.License.V1\xca\x02\x11Lictor\\License\\V1\xea\x02\x13Lictor::License::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lictor/license/v1/validation_service.proto\x12\x11lictor.license.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlictor/common/v1/common.proto\x1a\x1elictor/common/v1/options.proto\x1a\'lictor/license/v1/license_service.proto\"\xab\x01\n\x0eValidationCode\"\x98\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\r\n\tNOT_FOUND\x10\n\x12\n\n\x06\x42\x41NNED\x10\x14\x12\x0b\n\x07REVOKED\x10\x1e\x12\r\n\tSUSPENDED\x10(\x12\x11\n\rNOT_YET_VALID\x10\x32\x12\x0b\n\x07\x45XPIRED\x10<\x12\x17\n\x13TIER_SCOPE_MISMATCH\x10n\x12\n\n\x05VALID\x10\xb6\x02\"\x8e\x01\n\x16ValidateLicenseRequest\x12\x32\n\x07license\x18\x01 \x01(\x0b\x32!.lictor.common.v1.LicenseSelector\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x1b.lictor.common.v1.View.Kind\x12\x15\n\rrequired_tier\x18\x03 \x01(\t\"\xa1\x03\n\x17ValidateLicenseResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.lictor.common.v1.Decision\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x34\n\x04\x63ode\x18\x03 \x01(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x39\n\tall_codes\x18\x04 \x03(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x12\n\nlicense_id\x18\x06 \x01(\t\x12\x12\n\nproduct_id\x18\x07 \x01(\t\x12\x11\n\tpolicy_id\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08is_trial\x18\n \x01(\x08\x12+\n\x07license\x18\x0b \x01(\x0b\x32\x1a.lictor.license.v1.License\x12\x0f\n\x07tier_id\x18\x0c \x01(\t\x12\x0c\n\x04tier\x18\r \x01(\t2\xb9\x01\n\x11ValidationService\x12\xa3\x01\n\x0fValidateLicense\x12).lictor.license.v1.ValidateLicenseRequest\x1a*.lictor.license.v1.ValidateLicenseResponse\"9\xaa\x86\x19\x15\x12\x11licenses:validate \x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/licenses:validate:\x01*B\xa2\x01\n\x15\x64\x65v.lictor.license.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.License.V1\xca\x02\x11Lictor\\License\\V1\xea\x02\x13Lictor::License::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,13 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATIONSERVICE'].methods_by_name['ValidateLicense']._loaded_options = None
   _globals['_VALIDATIONSERVICE'].methods_by_name['ValidateLicense']._serialized_options = b'\252\206\031\025\022\021licenses:validate \001\202\323\344\223\002\032\"\025/v1/licenses:validate:\001*'
   _globals['_VALIDATIONCODE']._serialized_start=233
-  _globals['_VALIDATIONCODE']._serialized_end=378
-  _globals['_VALIDATIONCODE_CODE']._serialized_start=251
-  _globals['_VALIDATIONCODE_CODE']._serialized_end=378
-  _globals['_VALIDATELICENSEREQUEST']._serialized_start=380
-  _globals['_VALIDATELICENSEREQUEST']._serialized_end=499
-  _globals['_VALIDATELICENSERESPONSE']._serialized_start=502
-  _globals['_VALIDATELICENSERESPONSE']._serialized_end=888
-  _globals['_VALIDATIONSERVICE']._serialized_start=891
-  _globals['_VALIDATIONSERVICE']._serialized_end=1076
+  _globals['_VALIDATIONCODE']._serialized_end=404
+  _globals['_VALIDATIONCODE_CODE']._serialized_start=252
+  _globals['_VALIDATIONCODE_CODE']._serialized_end=404
+  _globals['_VALIDATELICENSEREQUEST']._serialized_start=407
+  _globals['_VALIDATELICENSEREQUEST']._serialized_end=549
+  _globals['_VALIDATELICENSERESPONSE']._serialized_start=552
+  _globals['_VALIDATELICENSERESPONSE']._serialized_end=969
+  _globals['_VALIDATIONSERVICE']._serialized_start=972
+  _globals['_VALIDATIONSERVICE']._serialized_end=1157
 # @@protoc_insertion_point(module_scope)

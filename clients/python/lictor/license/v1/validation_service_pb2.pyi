@@ -48,6 +48,8 @@ class ValidationCode(_message.Message):
         """The license has not started yet."""
         EXPIRED: ValidationCode._Code.ValueType  # 60
         """The license is past its expiry."""
+        TIER_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 110
+        """The license has no tier, or one that is neither the required one nor higher."""
         VALID: ValidationCode._Code.ValueType  # 310
         """The license may be used."""
 
@@ -68,6 +70,8 @@ class ValidationCode(_message.Message):
     """The license has not started yet."""
     EXPIRED: ValidationCode.Code.ValueType  # 60
     """The license is past its expiry."""
+    TIER_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 110
+    """The license has no tier, or one that is neither the required one nor higher."""
     VALID: ValidationCode.Code.ValueType  # 310
     """The license may be used."""
 
@@ -90,8 +94,13 @@ class ValidateLicenseRequest(_message.Message):
 
     LICENSE_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    REQUIRED_TIER_FIELD_NUMBER: _builtins.int
     view: _common_pb2.View.Kind.ValueType
     """How much of the license to return: DECISION (the default) none, BASIC the license, FULL the license with its metadata."""
+    required_tier: _builtins.str
+    """The slug of the tier that the license must have, `^[a-z0-9_]{1,63}$`: this one, or one of its product with a greater
+    `position`; empty means any or none. A slug that the product has no tier of is met by no license.
+    """
     @_builtins.property
     def license(self) -> _common_pb2.LicenseSelector:
         """The license."""
@@ -101,10 +110,11 @@ class ValidateLicenseRequest(_message.Message):
         *,
         license: _common_pb2.LicenseSelector | None = ...,
         view: _common_pb2.View.Kind.ValueType = ...,
+        required_tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["license", b"license"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "required_tier", b"required_tier", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -127,6 +137,8 @@ class ValidateLicenseResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     IS_TRIAL_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
+    TIER_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     valid: _builtins.bool
     """Whether the license may be used."""
     code: Global___ValidationCode.Code.ValueType
@@ -141,6 +153,10 @@ class ValidateLicenseResponse(_message.Message):
     """The policy of the license."""
     is_trial: _builtins.bool
     """Whether the license is a trial."""
+    tier_id: _builtins.str
+    """The tier of the license; empty when it has none."""
+    tier: _builtins.str
+    """The slug of that tier."""
     @_builtins.property
     def decision(self) -> _common_pb2.Decision:
         """What every decision has in common."""
@@ -171,10 +187,12 @@ class ValidateLicenseResponse(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         is_trial: _builtins.bool = ...,
         license: _license_service_pb2.License | None = ...,
+        tier_id: _builtins.str = ...,
+        tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "expire_time", b"expire_time", "license", b"license"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_codes", b"all_codes", "code", b"code", "decision", b"decision", "detail", b"detail", "expire_time", b"expire_time", "is_trial", b"is_trial", "license", b"license", "license_id", b"license_id", "policy_id", b"policy_id", "product_id", b"product_id", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_codes", b"all_codes", "code", b"code", "decision", b"decision", "detail", b"detail", "expire_time", b"expire_time", "is_trial", b"is_trial", "license", b"license", "license_id", b"license_id", "policy_id", b"policy_id", "product_id", b"product_id", "tier", b"tier", "tier_id", b"tier_id", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
