@@ -66,6 +66,7 @@ ACCOUNT_SCOPES: Final = frozenset(
         "products:read", "products:write",
         "policies:read", "policies:write",
         "tiers:read", "tiers:write",
+        "customers:read", "customers:write",
         "licenses:read", "licenses:write", "licenses:validate",
     }
 )  # fmt: skip

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 from lictor.account.v1 import account_service_pb2
-from lictor.license.v1 import catalog_service_pb2, license_service_pb2, validation_service_pb2
+from lictor.license.v1 import catalog_service_pb2, customer_service_pb2, license_service_pb2, validation_service_pb2
 
 from services.license.account_servicer import AccountServicer
 from services.license.catalog_servicer import CatalogServicer
+from services.license.customer_servicer import CustomerServicer
 from services.license.errors import taken
 from services.license.resources import Resources
 from services.license.servicer import LicenseServicer
@@ -55,6 +56,7 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
                     for module, name, servicer in (
                         (account_service_pb2, "AccountService", AccountServicer(resources)),
                         (catalog_service_pb2, "CatalogService", CatalogServicer(resources)),
+                        (customer_service_pb2, "CustomerService", CustomerServicer(resources)),
                         (license_service_pb2, "LicenseService", LicenseServicer(resources)),
                         (validation_service_pb2, "ValidationService", ValidationServicer(resources)),
                     )

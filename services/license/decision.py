@@ -36,6 +36,8 @@ class Facts(Protocol):
     @property
     def expires_at(self) -> datetime | None: ...
     @property
+    def customer_banned(self) -> bool: ...
+    @property
     def tier(self) -> str | None: ...
     @property
     def tier_position(self) -> int | None: ...
@@ -59,6 +61,7 @@ class Verdict:
     all_codes: tuple[Code, ...]
     valid_until: datetime | None
     recheck_after: timedelta
+    detail: str
 
 
 def _tier_is_too_low(facts: Facts, asked: Asked) -> bool:
@@ -71,7 +74,7 @@ def _tier_is_too_low(facts: Facts, asked: Asked) -> bool:
 
 
 CHECKS: Final[tuple[tuple[Code, Callable[[Facts, Asked, datetime], bool]], ...]] = (
-    (Code.BANNED, lambda facts, asked, now: facts.status == Status.BANNED),
+    (Code.BANNED, lambda facts, asked, now: facts.status == Status.BANNED or facts.customer_banned),
     (Code.REVOKED, lambda facts, asked, now: facts.status == Status.REVOKED),
     (Code.SUSPENDED, lambda facts, asked, now: facts.status == Status.SUSPENDED),
     (Code.NOT_YET_VALID, lambda facts, asked, now: facts.starts_at is not None and now < facts.starts_at),
@@ -79,6 +82,8 @@ CHECKS: Final[tuple[tuple[Code, Callable[[Facts, Asked, datetime], bool]], ...]]
     (Code.TIER_SCOPE_MISMATCH, lambda facts, asked, now: _tier_is_too_low(facts, asked)),
 )
 """The checks in their order; each is true when it fails."""
+
+CUSTOMER_IS_BANNED: Final = "The customer who holds the license is banned."
 
 DETAILS: Final = {
     Code.NOT_FOUND: "No license has this key or id.",
@@ -95,17 +100,19 @@ DETAILS: Final = {
 def decide(facts: Facts | None, asked: Asked, now: datetime) -> Verdict:
     """The verdict on a license at `now`, for what is asked of it; None are the facts of a license that there is not."""
     if facts is None:
-        return Verdict(False, Code.NOT_FOUND, (Code.NOT_FOUND,), None, RECHECK_AFTER)
+        return Verdict(False, Code.NOT_FOUND, (Code.NOT_FOUND,), None, RECHECK_AFTER, DETAILS[Code.NOT_FOUND])
     failed = tuple(code for code, fails in CHECKS if fails(facts, asked, now))
     until = _next_change(facts, now)
     recheck = RECHECK_AFTER if until is None else min(RECHECK_AFTER, until - now)
-    if failed:
-        return Verdict(False, failed[0], failed, until, recheck)
-    return Verdict(True, Code.VALID, (Code.VALID,), until, recheck)
+    if not failed:
+        return Verdict(True, Code.VALID, (Code.VALID,), until, recheck, DETAILS[Code.VALID])
+    by_customer = facts.customer_banned and facts.status != Status.BANNED
+    detail = CUSTOMER_IS_BANNED if by_customer else DETAILS[failed[0]]
+    return Verdict(False, failed[0], failed, until, recheck, detail)
 
 
 def _next_change(facts: Facts, now: datetime) -> datetime | None:
-    """The next moment at which the first code changes by time alone: only an active license's does."""
-    if facts.status != Status.ACTIVE:
+    """The next moment at which the first code changes by time alone: only an active license's does, and no banned customer's."""
+    if facts.status != Status.ACTIVE or facts.customer_banned:
         return None
     return min((at for at in (facts.starts_at, facts.expires_at) if at is not None and at > now), default=None)

@@ -20,6 +20,8 @@ _TAKEN: Final[Mapping[str, tuple[Reason, str]]] = MappingProxyType(
         "product_code": (Reason.CODE_TAKEN, "code"),
         "product_slug": (Reason.CODE_TAKEN, "slug"),
         "tier_slug": (Reason.CODE_TAKEN, "slug"),
+        "customer_email": (Reason.CUSTOMER_TAKEN, "email"),
+        "customer_subject_ref": (Reason.CUSTOMER_TAKEN, "subject_ref"),
         "license_key_hash": (Reason.KEY_TAKEN, "key"),
     }
 )

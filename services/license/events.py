@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
-from services.license.model import Customer, License
+from services.license.customer_model import Customer
+from services.license.model import License
 from services.license.workload_model import WorkloadBinding
 from shared.rules.spiffe import SpiffeIdPattern
 

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from lictor.account.v1 import account_service_pb2 as account
 from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1 import catalog_service_pb2 as catalog
+from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import validation_service_pb2 as validation
 
@@ -26,6 +27,7 @@ POLICY_FIELDS: Final = (
     "require_heartbeat", "heartbeat_interval", "offline_allowed", "offline_max_ttl", "labels", "metadata",
 )  # fmt: skip
 WORKLOAD_BINDING_FIELDS: Final = ("display_name", "scopes")
+CUSTOMER_FIELDS: Final = ("email", "subject_ref", "display_name", "labels", "metadata")
 LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "labels", "metadata")
 
 _ID_CHARS: Final = 64
@@ -132,6 +134,11 @@ def _one_selector(message: Any) -> Iterator[FieldViolation]:
                 )
 
 
+def _one_customer(message: Any) -> Iterator[FieldViolation]:
+    if sum(bool(value) for value in (message.customer_id, message.email, message.subject_ref)) != 1:
+        yield FieldViolation("customer_id", "EXACTLY_ONE", "set exactly one of customer_id, email and subject_ref")
+
+
 def _customer_ref(message: Any) -> Iterator[FieldViolation]:
     match message.WhichOneof("ref"):
         case None:
@@ -210,6 +217,15 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
             *_TERMS, _contradictions, *_DATA,
         ),
         catalog.DeletePolicyRequest: (_RID, _id("policy_id"), _ETAG, _REASON),
+        customers.GetCustomerRequest: (
+            _one_customer, _optional_id("customer_id"), f.text("email"), f.text("subject_ref"),
+        ),
+        customers.ListCustomersRequest: (*_PAGE, f.text("email"), f.text("subject_ref")),
+        customers.UpdateCustomerRequest: (
+            _RID, _id("customer_id"), _ETAG, f.mask(CUSTOMER_FIELDS), _EMAIL, f.text("subject_ref"), _NAME, *_DATA,
+        ),
+        customers.BanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
+        customers.UnbanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
         licenses.CreateLicenseRequest: (
             _RID, _id("policy_id"), _optional_id("product_id"), _optional_id("tier_id"),
             f.nested("customer", _customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME),

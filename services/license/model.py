@@ -87,19 +87,6 @@ class License:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Customer:
-    """Who holds licenses: named by email, by the caller's own subject_ref, or both."""
-
-    customer_id: str
-    email: str | None
-    subject_ref: str | None
-    display_name: str
-    revision: int
-    created_at: datetime
-    updated_at: datetime
-
-
 def effective(status: Status, expires_at: datetime | None, now: datetime) -> Status:
     """The status as it is at `now`; it expires in the very instant of `expires_at`."""
     return Status.EXPIRED if status is Status.ACTIVE and expires_at is not None and now >= expires_at else status

@@ -12,10 +12,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.account.v1 import account_service_pb2 as account_pb
 from lictor.common.v1.common_pb2 import Mode as ModePb
 from lictor.license.v1 import catalog_service_pb2 as catalog_pb
+from lictor.license.v1 import customer_service_pb2 as customer_pb
 from lictor.license.v1 import license_service_pb2 as license_pb
 
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
+from services.license.customer_model import Customer
 from services.license.model import License, effective, etag_of
 from services.license.workload_model import WorkloadBinding
 from shared.tenancy import Mode
@@ -147,6 +149,24 @@ def policy(value: Policy) -> catalog_pb.Policy:
         heartbeat_interval=duration(value.heartbeat_interval),
         offline_allowed=value.offline_allowed,
         offline_max_ttl=duration(value.offline_max_ttl),
+        labels=value.labels,
+        metadata=struct(value.metadata),
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        etag=etag_of(value.revision),
+        revision=value.revision,
+    )
+
+
+def customer(value: Customer) -> customer_pb.Customer:
+    return customer_pb.Customer(
+        customer_id=value.customer_id,
+        email=value.email or "",
+        subject_ref=value.subject_ref or "",
+        display_name=value.display_name,
+        banned=value.banned_at is not None,
+        ban_time=timestamp(value.banned_at),
+        ban_reason=value.ban_reason,
         labels=value.labels,
         metadata=struct(value.metadata),
         create_time=timestamp(value.created_at),

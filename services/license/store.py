@@ -1,4 +1,4 @@
-"""Every SQL statement on licenses, their keys and their customers."""
+"""Every SQL statement on licenses and their keys."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.license.model import Customer, License, Status
+from services.license.model import License, Status
 from shared.db import statements
 from shared.db.pool import Transaction
 
 _LICENSE: Final = (
     "license_id", "external_id", "product_id", "policy_id", "tier_id", "customer_id", "display_name", "status",
     "status_reason", "key_hint", "starts_at", "expires_at", "labels", "metadata", "revision", "created_at", "updated_at",
-)  # fmt: skip
-_CUSTOMER: Final = (
-    "customer_id", "email", "subject_ref", "display_name", "revision", "created_at", "updated_at",
 )  # fmt: skip
 
 INSERT_LICENSE: Final = statements.insert("license.license", _LICENSE)
@@ -28,12 +25,6 @@ UPDATE_LICENSE: Final = statements.update("license.license", "license_id", _LICE
 DELETE_LICENSE: Final = "DELETE FROM license.license WHERE account_id = $1 AND mode = $2 AND license_id = $3"
 INSERT_KEY: Final = statements.insert("license.license_key", ("license_id", "key_hash"))
 FIND_KEY: Final = statements.select("license.license_key", ("license_id",), "key_hash = ANY ($3)")
-INSERT_CUSTOMER: Final = statements.insert("license.customer", _CUSTOMER) + " ON CONFLICT DO NOTHING"
-HOLD_CUSTOMER: Final = statements.select("license.customer", _CUSTOMER, "customer_id = $3") + " FOR KEY SHARE"
-HOLD_CUSTOMER_BY_EMAIL: Final = statements.select("license.customer", _CUSTOMER, "email = $3") + " FOR KEY SHARE"
-HOLD_CUSTOMER_BY_SUBJECT: Final = (
-    statements.select("license.customer", _CUSTOMER, "subject_ref = $3") + " FOR KEY SHARE"
-)
 
 _BY_STATUS: Final = {
     Status.ACTIVE: "status = 'active' AND (expires_at IS NULL OR expires_at > now())",
@@ -131,21 +122,3 @@ async def update_license(tx: Transaction, license_: License) -> None:
 async def delete_license(tx: Transaction, license_id: str) -> None:
     """Deletes the license; its key's row stays, without a license."""
     await tx.conn.execute(DELETE_LICENSE, *_in_tenant(tx, license_id))
-
-
-async def insert_customer(tx: Transaction, customer: Customer) -> bool:
-    """Whether the customer is new; False when another one has the email or subject_ref."""
-    done = await tx.conn.execute(
-        INSERT_CUSTOMER,
-        *_in_tenant(
-            tx, customer.customer_id, customer.email, customer.subject_ref, customer.display_name, customer.revision,
-            customer.created_at, customer.updated_at,
-        ),
-    )  # fmt: skip
-    return done == "INSERT 0 1"
-
-
-async def hold_customer(tx: Transaction, statement: str, value: str) -> Customer | None:
-    """The customer by one of the HOLD_CUSTOMER statements; nobody can delete it until this transaction ends."""
-    row = await tx.conn.fetchrow(statement, *_in_tenant(tx, value))
-    return None if row is None else Customer(**row)

@@ -8,7 +8,7 @@ from lictor.common.v1.common_pb2 import Decision, Freshness, View
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import fields, keys, render, store
-from services.license.decision import DETAILS, Asked, Code, decide
+from services.license.decision import Asked, Code, decide
 from services.license.model import License
 from services.license.resources import Resources
 from shared.facts.license import Loaded
@@ -44,7 +44,7 @@ class ValidationServicer:
             valid=verdict.valid,
             code=_WIRE[verdict.code],
             all_codes=[_WIRE[code] for code in verdict.all_codes],
-            detail=DETAILS[verdict.code],
+            detail=verdict.detail,
         )
         if loaded.facts is not None:
             response.license_id = loaded.facts.license_id

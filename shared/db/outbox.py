@@ -20,7 +20,7 @@ EVENT_TYPES: Final = frozenset(
         "product.created", "product.updated", "product.deleted",
         "policy.created", "policy.updated", "policy.deleted",
         "tier.created", "tier.updated", "tier.deleted",
-        "customer.created",
+        "customer.created", "customer.updated", "customer.banned", "customer.unbanned",
         "license.created", "license.updated", "license.suspended", "license.reinstated", "license.renewed",
         "license.revoked", "license.banned", "license.tier.updated", "license.deleted",
     }

@@ -11,13 +11,15 @@ from shared.tenancy import Tenant
 
 _FACTS: Final = """
     SELECT clock_timestamp() AS at, l.license_id, l.product_id, l.policy_id, l.status, l.starts_at, l.expires_at,
-           p.is_trial, l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position
+           p.is_trial, l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position,
+           coalesce(c.banned, false) AS customer_banned
 """
 # The functions' own columns have the database's collation, with which no index on the tables' would serve. No tier
 # has the empty slug of a caller that asks for none.
 _JOINS: Final = """
       LEFT JOIN LATERAL license.license_facts($1, $2, k.license_id) AS l ON true
       LEFT JOIN LATERAL license.policy_facts($1, $2, l.policy_id) AS p ON true
+      LEFT JOIN LATERAL license.customer_facts($1, $2, l.customer_id) AS c ON true
       LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS t ON t.tier_id COLLATE "C" = l.tier_id
       LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS r ON r.slug COLLATE "C" = $4
 """
@@ -44,6 +46,7 @@ class LicenseFacts:
     tier_position: int | None
     required_position: int | None
     """The position of the tier that was asked for; None where the product has no such tier, or none was."""
+    customer_banned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +78,6 @@ class LicenseFactsReader:
         facts = LicenseFacts(
             row["license_id"], row["product_id"], row["policy_id"], row["status"], row["starts_at"], row["expires_at"],
             row["is_trial"], row["tier_id"], row["tier"], row["tier_position"], row["required_position"],
+            row["customer_banned"],
         )  # fmt: skip
         return Loaded(row["at"], facts)

@@ -20,7 +20,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lictor import AsyncLictor
 from lictor.account.v1 import account_service_pb2
 from lictor.common.v1 import options_pb2
-from lictor.license.v1 import catalog_service_pb2, license_service_pb2, validation_service_pb2
+from lictor.license.v1 import (
+    catalog_service_pb2,
+    customer_service_pb2,
+    license_service_pb2,
+    validation_service_pb2,
+)
 from lictor.license.v1.catalog_service_pb2 import Policy, Product
 from lictor.license.v1.license_service_pb2 import CreateLicenseResponse
 
@@ -30,7 +35,13 @@ from tests.helpers.suite import Suite, World, bearer
 
 FILES: Final = tuple(
     module.DESCRIPTOR
-    for module in (account_service_pb2, catalog_service_pb2, license_service_pb2, validation_service_pb2)
+    for module in (
+        account_service_pb2,
+        catalog_service_pb2,
+        customer_service_pb2,
+        license_service_pb2,
+        validation_service_pb2,
+    )
 )
 METHODS: Final[dict[str, MethodDescriptor]] = {
     method.input_type.full_name: method

@@ -177,6 +177,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         },
         "license.customer": {
             **own, "customer_id": customer_id, "email": f"{n}@example.com", "subject_ref": f"s{n}", "display_name": name,
+            "banned_at": None if even else at["updated_at"], "ban_reason": f"r{n}", "labels": data, "metadata": data,
             "revision": n, **at,
         },
         "license.license": {

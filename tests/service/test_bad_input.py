@@ -104,13 +104,10 @@ async def test_a_policy_of_another_product(suite: Suite, world: World) -> None:
 
 
 RESOURCES = {
-    "license_id": "LICENSE_NOT_FOUND",
-    "policy_id": "POLICY_NOT_FOUND",
-    "product_id": "PRODUCT_NOT_FOUND",
-    "tier_id": "TIER_NOT_FOUND",
-    "api_key_id": "API_KEY_NOT_FOUND",
-}
-FILTERS = {"ListLicenses", "ListPolicies", "ListTiers"}
+    "license_id": "LICENSE_NOT_FOUND", "policy_id": "POLICY_NOT_FOUND", "product_id": "PRODUCT_NOT_FOUND",
+    "tier_id": "TIER_NOT_FOUND", "customer_id": "CUSTOMER_NOT_FOUND", "api_key_id": "API_KEY_NOT_FOUND",
+}  # fmt: skip
+FILTERS = {"ListLicenses", "ListPolicies", "ListTiers", "ListCustomers"}
 
 
 def naming_methods() -> list[Any]:

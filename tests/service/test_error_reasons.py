@@ -21,6 +21,7 @@ from lictor.account.v1 import account_service_pb2 as account
 from lictor.common.v1.common_pb2 import Mode
 from lictor.common.v1.error_reason_pb2 import ErrorReason
 from lictor.license.v1 import catalog_service_pb2 as catalog
+from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as pb
 
 from shared.crypto import sealing
@@ -60,6 +61,9 @@ class Scene:
 
     async def refused(self, request: Message, key: str = "") -> Refusal:
         return await refused(self.suite, request, key or self.world.test_key)
+
+    async def customer_id(self, email: str) -> str:
+        return (await self.shop.issue(customer_email=email)).license.customer_id
 
     async def issue(self, **more: Any) -> str:
         return (await self.shop.issue(**more)).license.license_id
@@ -149,6 +153,22 @@ async def spiffe_id_pattern_taken(scene: Scene) -> Refusal:
     )
     await send(scene.suite, request, scene.suite.operator_key)
     return await scene.refused(request, scene.suite.operator_key)
+
+
+@provokes(Reason.CUSTOMER_TAKEN, "field")
+async def customer_taken(scene: Scene) -> Refusal:
+    ids = [await scene.customer_id(f"{uuid()}@example.com") for _ in range(2)]
+    taken = (await scene.world.test.customers.get(ids[0])).email
+    return await scene.refused(customers.UpdateCustomerRequest(customer_id=ids[1], email=taken))
+
+
+@provokes(Reason.CUSTOMER_BANNED, "customerId")
+async def customer_banned(scene: Scene) -> Refusal:
+    customer_id = await scene.customer_id(f"{uuid()}@example.com")
+    await scene.world.test.customers.ban(customer_id)
+    request = pb.CreateLicenseRequest(policy_id=scene.shop.policy.policy_id)
+    request.customer.customer_id = customer_id
+    return await scene.refused(request)
 
 
 @provokes(Reason.EXTERNAL_ID_TAKEN, "field")

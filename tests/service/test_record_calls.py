@@ -15,6 +15,7 @@ from lictor.account.v1 import account_service_pb2 as account
 from lictor.common.v1 import options_pb2
 from lictor.common.v1.common_pb2 import Mode as ModePb
 from lictor.license.v1 import catalog_service_pb2 as catalog
+from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from shared.tenancy import Mode
@@ -56,6 +57,16 @@ class Stage:
 
     async def license_id(self) -> str:
         return (await self.world.test.licenses.create(policy_id=await self.policy_id())).license.license_id
+
+    async def customer_id(self) -> str:
+        email = f"{uuid4().hex}@example.com"
+        made = await self.world.test.licenses.create(policy_id=await self.policy_id(), customer_email=email)
+        return made.license.customer_id
+
+    async def banned_customer_id(self) -> str:
+        customer_id = await self.customer_id()
+        await self.world.test.customers.ban(customer_id)
+        return customer_id
 
     async def suspended_license_id(self) -> str:
         license_id = await self.license_id()
@@ -104,7 +115,7 @@ async def send(suite: Suite, method: str, request: Message, key: str, request_id
 
 def _mutations() -> dict[str, MethodDescriptor]:
     found: dict[str, MethodDescriptor] = {}
-    for module in (account, catalog, licenses):
+    for module in (account, catalog, customers, licenses):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 if "revision_token" in method.output_type.fields_by_name:
@@ -196,6 +207,11 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
         _of(catalog.UpdatePolicyRequest, "policy_id", Stage.policy_id, display_name="new"), ("policy.updated",),
     ),
     "DeletePolicy": (_of(catalog.DeletePolicyRequest, "policy_id", Stage.policy_id), ("policy.deleted",)),
+    "UpdateCustomer": (
+        _of(customers.UpdateCustomerRequest, "customer_id", Stage.customer_id, display_name="new"), ("customer.updated",),
+    ),
+    "BanCustomer": (_of(customers.BanCustomerRequest, "customer_id", Stage.customer_id), ("customer.banned",)),
+    "UnbanCustomer": (_of(customers.UnbanCustomerRequest, "customer_id", Stage.banned_customer_id), ("customer.unbanned",)),
     "UpdateLicense": (_update_license, ("license.updated",)),
     "SuspendLicense": (_of(licenses.SuspendLicenseRequest, "license_id", Stage.license_id), ("license.suspended",)),
     "ReinstateLicense": (

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from services.license import account_store, catalog_store, store, tier_store, workload_store
+from services.license import account_store, catalog_store, customer_store, store, tier_store, workload_store
 from services.license.model import Status
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
@@ -117,7 +117,7 @@ def refuse_full_reads(found: Sequence[dict[str, Any]], *tables: str) -> None:
 
 KEY_HASHES = [b"\x03" + hashlib.sha256(b"7").digest(), b"\x03" + hashlib.sha256(b"none").digest()]
 TRUST_DOMAIN = sample(LARGE, 0)["license.workload_binding"]["trust_domain"]
-OF_A_LICENSE = ("license.license", "license.policy", "license.tier")
+OF_A_LICENSE = ("license.license", "license.policy", "license.customer", "license.tier")
 HOT = {
     "LOAD_BY_KEY": (LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES, ""), ("license.license_key", *OF_A_LICENSE)),
     "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", ""), OF_A_LICENSE),
@@ -163,6 +163,29 @@ async def test_pages_of_licenses_are_read_through_indexes(db: Scratch, name: str
     refuse_full_reads(found, "license.license", *(["license.customer"] if FILTERS[name].customer_email else []))
 
 
+CUSTOMERS = {
+    "all": customer_store.CustomerFilter(),
+    "email": customer_store.CustomerFilter(email="7@x.test"),
+    "subject_ref": customer_store.CustomerFilter(subject_ref="s7"),
+    "banned": customer_store.CustomerFilter(banned=True),
+    "not banned": customer_store.CustomerFilter(banned=False),
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", CUSTOMERS)
+async def test_pages_of_customers_are_read_through_indexes(db: Scratch, name: str, mode: str) -> None:
+    statement, values = customer_store.page_statement(CUSTOMERS[name])
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", "cus_5", 51, *values), mode)
+    if name in {"email", "subject_ref"}:  # what is put in order is the one row that the name finds
+        found = [node for node in found if node["Node Type"] != "Sort"]
+    refuse_full_reads(found, "license.customer")
+    if name == "banned":
+        assert "customer_banned" in {node.get("Index Name") for node in found}
+
+
 OTHERS = {
     "products": (catalog_store.PAGE_OF_PRODUCTS, ("prod_5", 51), "license.product"),
     "policies": (catalog_store.PAGE_OF_POLICIES, ("pol_5", 51), "license.policy"),
@@ -175,7 +198,8 @@ OTHERS = {
     "a license by external id": (store.GET_LICENSE_BY_EXTERNAL_ID, ("x7",), "license.license"),
     "a locked license": (store.LOCK_LICENSE, ("lic_7",), "license.license"),
     "a key": (store.FIND_KEY, (KEY_HASHES,), "license.license_key"),
-    "a customer by email": (store.HOLD_CUSTOMER_BY_EMAIL, ("7@x.test",), "license.customer"),
+    "a customer by email": (customer_store.HOLD_BY_EMAIL, ("7@x.test",), "license.customer"),
+    "a customer by subject_ref": (customer_store.GET_BY_SUBJECT, ("s7",), "license.customer"),
 }
 
 

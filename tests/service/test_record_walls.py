@@ -28,6 +28,7 @@ UNWALLED = {"record.change_log", "record.epoch", "record.migration"}
 ACROSS = {
     Role.FACTS: {
         "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.tier",
+        "license.customer",
         "license.policy", "license.license", "license.license_key",
     },
     Role.LICENSE_WORKER: {"record.request"},

@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from lictor import AsyncLictor, Lictor, LictorError, TlsConfig
 from lictor._core import requests_accounts as accounts
 from lictor._core import requests_catalog as catalog
+from lictor._core import requests_customers as customers
 from lictor._core import requests_licenses as licenses
 from lictor._core import requests_tiers as tiers
 from lictor._core import requests_validation as validation
@@ -37,7 +38,7 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
         "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s",
     }  # fmt: skip
     seen: set[str] = set()
-    for module in (accounts, catalog, licenses, tiers, validation, workloads):
+    for module in (accounts, catalog, customers, licenses, tiers, validation, workloads):
         for name, build in inspect.getmembers(module, inspect.isfunction):
             if build.__module__ != module.__name__ or name.startswith("_"):
                 continue
@@ -65,7 +66,7 @@ def _first(made: object) -> object:
     return cast(Listing[Any, object], made).ask("") if isinstance(made, Listing) else made
 
 
-NAMESPACES = ("products", "tiers", "policies", "licenses", "api_keys", "accounts")
+NAMESPACES = ("products", "tiers", "policies", "customers", "licenses", "api_keys", "accounts")
 
 
 def _methods_of(thing: object) -> dict[str, Callable[..., object]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lictor.license.v1.validation_service_pb2 import ValidationCode
 
-from services.license.decision import CHECKS, DETAILS, RECHECK_AFTER, Asked, Code, decide
+from services.license.decision import CHECKS, CUSTOMER_IS_BANNED, DETAILS, RECHECK_AFTER, Asked, Code, decide
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
@@ -28,6 +28,7 @@ class License:
     tier: str | None = None
     tier_position: int | None = None
     required_position: int | None = None
+    customer_banned: bool = False
 
 
 ANY = Asked()
@@ -40,8 +41,8 @@ far = st.integers(-400_000_000, 400_000_000).map(lambda seconds: NOW + timedelta
 moments = st.none() | near | far
 statuses = st.sampled_from(["active", "suspended", "revoked", "banned"])
 positions = st.sampled_from([None, 1])
-facts = st.tuples(statuses, moments, moments, st.sampled_from(TIERS), positions).map(
-    lambda drawn: License(drawn[0], drawn[1], drawn[2], *drawn[3], drawn[4])
+facts = st.tuples(statuses, moments, moments, st.sampled_from(TIERS), positions, st.booleans()).map(
+    lambda drawn: License(drawn[0], drawn[1], drawn[2], *drawn[3], required_position=drawn[4], customer_banned=drawn[5])
 )
 asked = st.sampled_from([ANY, PRO])
 
@@ -53,7 +54,7 @@ def possible(license_: License) -> bool:
 
 def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
     """What the design says is wrong with a license, worst first."""
-    wrong: list[str] = []
+    wrong = ["BANNED"] if license_.customer_banned and license_.status != "banned" else []
     if license_.status != "active":
         wrong.append(license_.status.upper())
     if license_.starts_at is not None and license_.starts_at > now:
@@ -143,6 +144,14 @@ def test_a_tier_that_the_product_does_not_have_is_met_by_none() -> None:
     for tier, position in TIERS:
         license_ = License(tier=tier, tier_position=position)
         assert decide(license_, Asked("nope"), NOW).code is Code.TIER_SCOPE_MISMATCH
+
+
+def test_the_detail_says_who_is_banned() -> None:
+    for status in ("active", "suspended", "revoked"):
+        assert decide(License(status, customer_banned=True), ANY, NOW).detail == CUSTOMER_IS_BANNED
+    assert decide(License("banned", customer_banned=True), ANY, NOW).detail == DETAILS[Code.BANNED]
+    assert decide(License("banned"), ANY, NOW).detail == DETAILS[Code.BANNED] != CUSTOMER_IS_BANNED
+    assert decide(License(), ANY, NOW).detail == DETAILS[Code.VALID]
 
 
 def test_no_license_is_not_found_and_nothing_else() -> None:

@@ -8,11 +8,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from services.license import catalog_store, keys, store
+from services.license import catalog_store, customer_store, keys, store
 from services.license.catalog_model import Policy
 from services.license.commands.change_tier import tier_for
+from services.license.customer_model import Customer, refuse_banned
 from services.license.events import event_data
-from services.license.model import Customer, License, Status, first_expiry, refuse_empty_period
+from services.license.model import License, Status, first_expiry, refuse_empty_period
 from shared.crypto.hashing import SecretHasher
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
@@ -23,9 +24,9 @@ from shared.ids import Prefix, new_id
 class NamedBy(Enum):
     """How a customer is named; the value is the statement that finds one."""
 
-    ID = store.HOLD_CUSTOMER
-    EMAIL = store.HOLD_CUSTOMER_BY_EMAIL
-    SUBJECT_REF = store.HOLD_CUSTOMER_BY_SUBJECT
+    ID = customer_store.HOLD
+    EMAIL = customer_store.HOLD_BY_EMAIL
+    SUBJECT_REF = customer_store.HOLD_BY_SUBJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,16 @@ class NewLicense:
 async def create_license(
     tx: Transaction, hasher: SecretHasher, *, actor: str, wanted: NewLicense
 ) -> tuple[License, str]:
-    """The license and its key. PRODUCT_, POLICY_, TIER_ and CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, KEY_TAKEN,
-    EXTERNAL_ID_TAKEN, FIELD_INVALID."""
+    """The license and its key. PRODUCT_, POLICY_, TIER_ and CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE,
+    CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, FIELD_INVALID."""
     policy = await _policy(tx, wanted)
     product = await catalog_store.hold_product(tx, policy.product_id)
     if product is None:
         raise not_found(Reason.PRODUCT_NOT_FOUND, policy.product_id)
     tier = await tier_for(tx, wanted.tier_id, product.product_id)
     customer = None if wanted.customer is None else await _customer(tx, wanted.customer, actor)
+    if customer is not None:
+        refuse_banned(customer)
     key = wanted.key or keys.generate(product.code)
     canonical = keys.canonical(key)
     if await store.key_is_known(tx, hasher.candidates(canonical)):
@@ -96,19 +99,21 @@ async def _policy(tx: Transaction, wanted: NewLicense) -> Policy:
 
 
 async def _customer(tx: Transaction, named: CustomerName, actor: str) -> Customer:
-    found = await store.hold_customer(tx, named.by.value, named.value)
+    found = await customer_store.find(tx, named.by.value, named.value)
     if found is not None:
         return found
     if named.by is NamedBy.ID:
         raise not_found(Reason.CUSTOMER_NOT_FOUND, named.value)
     email = named.value if named.by is NamedBy.EMAIL else None
     subject_ref = named.value if named.by is NamedBy.SUBJECT_REF else None
-    customer = Customer(new_id(Prefix.CUSTOMER), email, subject_ref, named.display_name, 1, tx.now, tx.now)
-    if await store.insert_customer(tx, customer):
+    customer = Customer(
+        new_id(Prefix.CUSTOMER), email, subject_ref, named.display_name, None, "", {}, {}, 1, tx.now, tx.now
+    )
+    if await customer_store.insert(tx, customer):
         await emit(tx, Event("customer.created", customer.customer_id, event_data(customer), actor))
         return customer
     # Another call made the same customer meanwhile, and has committed: the insert waited for it.
-    found = await store.hold_customer(tx, named.by.value, named.value)
+    found = await customer_store.find(tx, named.by.value, named.value)
     if found is None:
         raise DomainError(Reason.TRANSACTION_CONFLICT, "the customer changed meanwhile; try again")
     return found

@@ -11,6 +11,7 @@ import grpc.aio
 
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
+from . import requests_customers as customers
 from . import requests_licenses as licenses
 from . import requests_tiers as tiers
 from . import requests_validation as validation
@@ -146,6 +147,15 @@ class AsyncPolicies(AsyncNamespace):
     delete = async_method(catalog.delete_policy)
 
 
+class AsyncCustomers(AsyncNamespace):
+    get = async_method(customers.get_customer)
+    list = async_list(customers.list_customers)
+    page = async_page(customers.list_customers)
+    update = async_method(customers.update_customer)
+    ban = async_method(customers.ban_customer)
+    unban = async_method(customers.unban_customer)
+
+
 class AsyncLicenses(AsyncNamespace):
     create = async_method(licenses.create_license)
     get = async_method(licenses.get_license)
@@ -207,6 +217,7 @@ class AsyncLictor(AsyncNamespace):
         self.products = AsyncProducts(self.runner)
         self.tiers = AsyncTiers(self.runner)
         self.policies = AsyncPolicies(self.runner)
+        self.customers = AsyncCustomers(self.runner)
         self.licenses = AsyncLicenses(self.runner)
         self.api_keys = AsyncApiKeys(self.runner)
         self.accounts = AsyncAccounts(self.runner)

@@ -11,6 +11,7 @@ import grpc
 
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
+from . import requests_customers as customers
 from . import requests_licenses as licenses
 from . import requests_tiers as tiers
 from . import requests_validation as validation
@@ -131,6 +132,15 @@ class Policies(SyncNamespace):
     delete = sync_method(catalog.delete_policy)
 
 
+class Customers(SyncNamespace):
+    get = sync_method(customers.get_customer)
+    list = sync_list(customers.list_customers)
+    page = sync_page(customers.list_customers)
+    update = sync_method(customers.update_customer)
+    ban = sync_method(customers.ban_customer)
+    unban = sync_method(customers.unban_customer)
+
+
 class Licenses(SyncNamespace):
     create = sync_method(licenses.create_license)
     get = sync_method(licenses.get_license)
@@ -192,6 +202,7 @@ class Lictor(SyncNamespace):
         self.products = Products(self.runner)
         self.tiers = Tiers(self.runner)
         self.policies = Policies(self.runner)
+        self.customers = Customers(self.runner)
         self.licenses = Licenses(self.runner)
         self.api_keys = ApiKeys(self.runner)
         self.accounts = Accounts(self.runner)

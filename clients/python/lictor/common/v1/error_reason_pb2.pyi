@@ -92,6 +92,10 @@ class ErrorReason(_message.Message):
         """ALREADY_EXISTS. Another workload binding has this pattern, or one of another account overlaps with it.
         Metadata: `field`. Example: `{"reason": "SPIFFE_ID_PATTERN_TAKEN", "metadata": {"field": "spiffe_id_pattern"}}`.
         """
+        CUSTOMER_TAKEN: ErrorReason._Reason.ValueType  # 44
+        """ALREADY_EXISTS. Another customer of this account and mode has this `email` or `subject_ref`. Metadata: `field`.
+        Example: `{"reason": "CUSTOMER_TAKEN", "metadata": {"field": "email"}}`.
+        """
         STATE_TRANSITION_INVALID: ErrorReason._Reason.ValueType  # 60
         """FAILED_PRECONDITION. The resource's state does not allow this action. Metadata: `from`, `action`.
         Example: `{"reason": "STATE_TRANSITION_INVALID", "metadata": {"from": "revoked", "action": "suspend"}}`.
@@ -107,6 +111,10 @@ class ErrorReason(_message.Message):
         RESOURCE_IN_USE: ErrorReason._Reason.ValueType  # 63
         """FAILED_PRECONDITION. The resource is still used by others. Metadata: `id`, `usedBy`.
         Example: `{"reason": "RESOURCE_IN_USE", "metadata": {"id": "pol_1", "usedBy": "license"}}`.
+        """
+        CUSTOMER_BANNED: ErrorReason._Reason.ValueType  # 64
+        """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.
+        Example: `{"reason": "CUSTOMER_BANNED", "metadata": {"customerId": "cus_1"}}`.
         """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
         """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes; `RetryInfo` says when to try again.
@@ -209,6 +217,10 @@ class ErrorReason(_message.Message):
     """ALREADY_EXISTS. Another workload binding has this pattern, or one of another account overlaps with it.
     Metadata: `field`. Example: `{"reason": "SPIFFE_ID_PATTERN_TAKEN", "metadata": {"field": "spiffe_id_pattern"}}`.
     """
+    CUSTOMER_TAKEN: ErrorReason.Reason.ValueType  # 44
+    """ALREADY_EXISTS. Another customer of this account and mode has this `email` or `subject_ref`. Metadata: `field`.
+    Example: `{"reason": "CUSTOMER_TAKEN", "metadata": {"field": "email"}}`.
+    """
     STATE_TRANSITION_INVALID: ErrorReason.Reason.ValueType  # 60
     """FAILED_PRECONDITION. The resource's state does not allow this action. Metadata: `from`, `action`.
     Example: `{"reason": "STATE_TRANSITION_INVALID", "metadata": {"from": "revoked", "action": "suspend"}}`.
@@ -224,6 +236,10 @@ class ErrorReason(_message.Message):
     RESOURCE_IN_USE: ErrorReason.Reason.ValueType  # 63
     """FAILED_PRECONDITION. The resource is still used by others. Metadata: `id`, `usedBy`.
     Example: `{"reason": "RESOURCE_IN_USE", "metadata": {"id": "pol_1", "usedBy": "license"}}`.
+    """
+    CUSTOMER_BANNED: ErrorReason.Reason.ValueType  # 64
+    """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.
+    Example: `{"reason": "CUSTOMER_BANNED", "metadata": {"customerId": "cus_1"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
     """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes; `RetryInfo` says when to try again.

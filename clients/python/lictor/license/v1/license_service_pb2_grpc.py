@@ -99,7 +99,7 @@ class LicenseServiceServicer:
     def CreateLicense(self, request, context):
         """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
         Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-        CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class LicenseServiceStub:
     CreateLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.CreateLicenseRequest, _license_service_pb2.CreateLicenseResponse]
     """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
     Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-    CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]
     """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
@@ -83,7 +83,7 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     CreateLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.CreateLicenseRequest, _license_service_pb2.CreateLicenseResponse]  # type: ignore[assignment]
     """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
     Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-    CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]  # type: ignore[assignment]
     """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
@@ -133,7 +133,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_license_service_pb2.CreateLicenseResponse, _abc.Awaitable[_license_service_pb2.CreateLicenseResponse]]:
         """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
         Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-        CUSTOMER_NOT_FOUND, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -39,7 +39,7 @@ class ValidationCode(_message.Message):
         NOT_FOUND: ValidationCode._Code.ValueType  # 10
         """No license has this key or id in the caller's account and mode."""
         BANNED: ValidationCode._Code.ValueType  # 20
-        """The license is banned."""
+        """The license is banned, or the customer who holds it."""
         REVOKED: ValidationCode._Code.ValueType  # 30
         """The license is revoked."""
         SUSPENDED: ValidationCode._Code.ValueType  # 40
@@ -61,7 +61,7 @@ class ValidationCode(_message.Message):
     NOT_FOUND: ValidationCode.Code.ValueType  # 10
     """No license has this key or id in the caller's account and mode."""
     BANNED: ValidationCode.Code.ValueType  # 20
-    """The license is banned."""
+    """The license is banned, or the customer who holds it."""
     REVOKED: ValidationCode.Code.ValueType  # 30
     """The license is revoked."""
     SUSPENDED: ValidationCode.Code.ValueType  # 40
