@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the secrets of deploy/compose.yaml once, in deploy/secrets/, and deploy/.env with the user who may read them.
-# It never touches secrets that are there: the root secret and the passwords belong to the database in the volume.
+# It never touches secrets that are there: the root secret, the KEK and the passwords belong to the database in the volume.
 set -eu
 cd "$(dirname "$0")"
 umask 077
@@ -19,6 +19,7 @@ new=$(mktemp -d ./.secrets.XXXXXX)
 trap 'rm -rf "$new"' EXIT
 
 echo "1 $(random_hex)" >"$new/root-secret"
+echo "1 $(random_hex)" >"$new/kek"
 
 # Postgres's administrator: as the Postgres image reads it, and as the Postgres drivers do.
 password=$(random_hex)
@@ -49,4 +50,4 @@ fi
 echo "CONTAINER_USER=$user" >.env
 mv "$new" secrets
 trap - EXIT
-echo "made deploy/secrets and deploy/.env; keep a copy of deploy/secrets/root-secret apart from the database"
+echo "made deploy/secrets and deploy/.env; keep copies of root-secret and kek apart from the database"

@@ -15,7 +15,7 @@ import typer
 from shared.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-keys = typer.Typer(no_args_is_help=True, help="Keys of operators.")
+keys = typer.Typer(no_args_is_help=True, help="Keys of operators, and the sealing of license keys.")
 app.add_typer(keys, name="keys")
 
 StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]
@@ -105,6 +105,20 @@ def revoke(operator_key_id: Annotated[str, typer.Argument(help="opk_...")]) -> N
     if not done:
         _refuse(ValueError(f"no operator key {operator_key_id} that still works"))
     typer.echo(f"{operator_key_id} is refused from the next call on")
+
+
+@keys.command("rewrap")
+def rewrap() -> None:
+    """Seal every license key of the database of LICTOR_POSTGRES_DSN under the newest version in LICTOR_KEK_FILE."""
+    from services.rewrap import rewrap as run  # noqa: PLC0415
+
+    with _refusing():
+        done = asyncio.run(
+            run(os.environ | {name: _required(name) for name in ("LICTOR_POSTGRES_DSN", "LICTOR_KEK_FILE")})
+        )
+    typer.echo(f"{done.rewrapped} license keys are sealed anew under version {done.version} of the KEK")
+    if done.unopened:
+        _refuse(ValueError(f"{done.unopened} do not open with this KEK file, and stay as they are: {done.why}"))
 
 
 @app.command()

@@ -16,11 +16,12 @@ from typing import Final
 import asyncpg
 from lictor import Lictor, LictorError
 
+from services.license.settings import Settings as LicenseSettings
 from services.main import read_settings, read_target
 from services.tls import checked_tls, open_addresses
 from services.up import known_api_key, known_endpoint
-from shared.crypto import root_secret
-from shared.crypto.root_secret import RootSecretError
+from shared.crypto import keyring, root_secret
+from shared.crypto.private_files import SecretFileError
 from shared.db.migrate import MigrationError
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import LOGIN_ROLES, Role, RoleRefusedError
@@ -94,8 +95,18 @@ def _deployment() -> Iterator[Finding]:
     yield Finding("settings", f"good for target {target}")
     yield from _tls(settings)
     yield _tried("root secret", lambda: f"versions {root_secret.load(settings.root_secret_file).live_versions}")
+    if isinstance(settings, LicenseSettings):
+        yield _kek(settings.kek_file)
     for role in LOGIN_ROLES:
         yield _tried(f"role {role.value}", lambda role=role: asyncio.run(_connect(settings, role)))
+
+
+def _kek(path: Path | None) -> Finding:
+    if path is None:
+        return Finding(
+            "KEK", "none: products that keep their license keys are refused; set LICTOR_KEK_FILE to have them"
+        )
+    return _tried("KEK", lambda: f"versions {keyring.load(path).live_versions}")
 
 
 def _tls(settings: ProcessSettings) -> Iterator[Finding]:
@@ -119,7 +130,7 @@ def _tls(settings: ProcessSettings) -> Iterator[Finding]:
 def _tried(subject: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(subject, look())
-    except (RootSecretError, MigrationError, RoleRefusedError) as error:
+    except (SecretFileError, MigrationError, RoleRefusedError) as error:
         return Finding(subject, "refused", str(error))
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         return Finding(subject, type(error).__name__, "check LICTOR_POSTGRES_DSN and that Postgres answers there")

@@ -6,13 +6,13 @@ from typing import Final
 
 import asyncpg
 
-from shared.crypto.root_secret import RootSecretError
+from shared.crypto.private_files import SecretFileError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
 from shared.rpc.child import ChildError
 from shared.settings import SettingsError
 
 REFUSALS: Final[tuple[type[Exception], ...]] = (
-    SettingsError, RootSecretError, MigrationError, RoleRefusedError, ChildError, OSError, ValueError,
+    SettingsError, SecretFileError, MigrationError, RoleRefusedError, ChildError, OSError, ValueError,
     asyncpg.PostgresError, asyncpg.InterfaceError,
 )  # fmt: skip

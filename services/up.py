@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from shared.crypto.root_secret import RootSecretError
+from shared.crypto.private_files import SecretFileError
 from shared.db.migrate import MigrationError
 from shared.db.roles import RoleRefusedError
 from shared.embedded.errors import EmbeddedError
@@ -42,7 +42,7 @@ SERVICES: Final = ("license", "entitlement", "machine", "webhook")
 ANOTHER_WITHIN_S: Final = 60.0
 """How long a run that starts or stops may have the state directory before a second one gives up."""
 ASK_AGAIN_S: Final = 3.0
-EXPECTED: Final = (EmbeddedError, MigrationError, RoleRefusedError, RootSecretError, OSError, asyncpg.PostgresError)
+EXPECTED: Final = (EmbeddedError, MigrationError, RoleRefusedError, SecretFileError, OSError, asyncpg.PostgresError)
 """What can go wrong on someone's machine, with a message that is enough."""
 
 

@@ -13,13 +13,14 @@ from services.license.account_servicer import AccountServicer
 from services.license.catalog_servicer import CatalogServicer
 from services.license.customer_servicer import CustomerServicer
 from services.license.errors import taken
+from services.license.key_keeper import KeyKeeper
 from services.license.resources import Resources
 from services.license.servicer import LicenseServicer
 from services.license.settings import Settings
 from services.license.sweeper import sweep_forever
 from services.license.validation import ValidationServicer
 from shared.clock import Clock
-from shared.crypto import root_secret
+from shared.crypto import keyring, root_secret
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database, PostgresTarget, read_passwords
@@ -40,6 +41,7 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
     target = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
     root = root_secret.load(settings.root_secret_file)
     hasher = SecretHasher(root)
+    kek = None if settings.kek_file is None else keyring.load(settings.kek_file)
     async with (
         Database.opened(target, Role.LICENSE, size=settings.pool_size) as db,
         Database.opened(target, Role.FACTS, size=settings.pool_size) as facts,
@@ -47,7 +49,7 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
     ):
         await ensure_epoch(facts)
         writer = Writer(db, RevisionTokens(root), taken)
-        resources = Resources(db, LicenseFactsReader(facts), writer, hasher, PageTokens(root))
+        resources = Resources(db, LicenseFactsReader(facts), writer, hasher, PageTokens(root), KeyKeeper(hasher, kek))
         sweeper = asyncio.create_task(sweep_forever(worker, settings.request_sweep_interval_s), name="sweeper")
         try:
             yield App(

@@ -12,6 +12,14 @@ from typing import Any, Final
 from shared.errors import DomainError, Reason
 
 
+class KeyStorage(StrEnum):
+    """How the license keys of a product are kept. It cannot change: keys that were issued are kept as they were."""
+
+    SEALED = "SEALED"
+    """Encrypted beside their hash, so that they can be shown again."""
+    HASH_ONLY = "HASH_ONLY"
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
     """A software title."""
@@ -22,6 +30,7 @@ class Product:
     slug: str
     display_name: str
     url: str
+    key_storage: KeyStorage
     labels: Mapping[str, str]
     metadata: Mapping[str, Any]
     revision: int

@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import catalog_service_pb2 as pb
 
 from services.license import catalog_store, fields, queries, render
-from services.license.catalog_model import TEMPLATES, Policy, Product, Template, refuse_unconfirmed
+from services.license.catalog_model import TEMPLATES, KeyStorage, Policy, Product, Template, refuse_unconfirmed
 from services.license.commands.create_policy import create_policy
 from services.license.commands.create_product import create_product
 from services.license.commands.delete_policy import delete_policy
@@ -31,8 +31,10 @@ class CatalogServicer(TierMethods):
 
     async def CreateProduct(self, request: pb.CreateProductRequest, context: CallContext) -> pb.CreateProductResponse:
         fields.check(request)
+        storage = KeyStorage(pb.KeyStorage.Kind.Name(request.key_storage)) if request.key_storage else KeyStorage.SEALED
 
         async def work(tx: Transaction) -> pb.CreateProductResponse:
+            self._r.keeper.refuse_unless_possible(storage)
             product = Product(
                 new_id(Prefix.PRODUCT),
                 request.external_id or None,
@@ -40,6 +42,7 @@ class CatalogServicer(TierMethods):
                 request.slug or request.code.lower(),
                 request.display_name,
                 request.url,
+                storage,
                 dict(request.labels),
                 MessageToDict(request.metadata),
                 1,

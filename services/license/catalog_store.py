@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.license.catalog_model import Policy, Product, Template
+from services.license.catalog_model import KeyStorage, Policy, Product, Template
 from services.license.errors import in_use
 from shared.db import statements
 from shared.db.pool import Transaction
 
 _PRODUCT: Final = (
-    "product_id", "external_id", "code", "slug", "display_name", "url", "labels", "metadata", "revision", "created_at",
-    "updated_at",
+    "product_id", "external_id", "code", "slug", "display_name", "url", "key_storage", "labels", "metadata", "revision",
+    "created_at", "updated_at",
 )  # fmt: skip
 _POLICY: Final = (
     "policy_id", "external_id", "product_id", "display_name", "template", "duration", "is_trial", "max_machines",
@@ -42,7 +42,11 @@ DELETE_POLICY: Final = "DELETE FROM license.policy WHERE account_id = $1 AND mod
 
 
 def _product(row: asyncpg.Record | None) -> Product | None:
-    return None if row is None else Product(**row)
+    if row is None:
+        return None
+    values: dict[str, Any] = dict(row)
+    values["key_storage"] = KeyStorage(values["key_storage"])
+    return Product(**values)
 
 
 def _policy(row: asyncpg.Record | None) -> Policy | None:
@@ -60,7 +64,8 @@ def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
 def _product_values(product: Product) -> tuple[Any, ...]:
     return (
         product.product_id, product.external_id, product.code, product.slug, product.display_name, product.url,
-        dict(product.labels), dict(product.metadata), product.revision, product.created_at, product.updated_at,
+        product.key_storage.value, dict(product.labels), dict(product.metadata), product.revision, product.created_at,
+        product.updated_at,
     )  # fmt: skip
 
 
@@ -96,7 +101,7 @@ async def hold_product(tx: Transaction, product_id: str) -> Product | None:
 
 async def page_of_products(tx: Transaction, after: str, limit: int) -> Sequence[Product]:
     rows = await tx.conn.fetch(PAGE_OF_PRODUCTS, *_in_tenant(tx, after, limit))
-    return [Product(**row) for row in rows]
+    return [found for row in rows if (found := _product(row)) is not None]
 
 
 async def update_product(tx: Transaction, product: Product) -> None:

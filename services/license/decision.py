@@ -36,6 +36,8 @@ class Facts(Protocol):
     @property
     def expires_at(self) -> datetime | None: ...
     @property
+    def key_expires_at(self) -> datetime | None: ...
+    @property
     def customer_banned(self) -> bool: ...
     @property
     def tier(self) -> str | None: ...
@@ -112,7 +114,9 @@ def decide(facts: Facts | None, asked: Asked, now: datetime) -> Verdict:
 
 
 def _next_change(facts: Facts, now: datetime) -> datetime | None:
-    """The next moment at which the first code changes by time alone: only an active license's does, and no banned customer's."""
-    if facts.status != Status.ACTIVE or facts.customer_banned:
-        return None
-    return min((at for at in (facts.starts_at, facts.expires_at) if at is not None and at > now), default=None)
+    """The next moment at which the first code changes by time alone.
+
+    Only an active license's does, and no banned customer's; but any answer changes when the key that found it ends.
+    """
+    own = (facts.starts_at, facts.expires_at) if facts.status == Status.ACTIVE and not facts.customer_banned else ()
+    return min((at for at in (*own, facts.key_expires_at) if at is not None and at > now), default=None)

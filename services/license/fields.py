@@ -187,7 +187,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         catalog.CreateProductRequest: (
             _RID,
             f.text("code", required=True, pattern=r"[A-Z0-9]{2,16}", reason="CODE_INVALID", words="must match ^[A-Z0-9]{2,16}$"),
-            _EXTERNAL_ID, _SLUG, _REQUIRED_NAME, _URL, *_DATA,
+            _EXTERNAL_ID, _SLUG, _REQUIRED_NAME, _URL, *_DATA, f.known_enum("key_storage"),
         ),
         catalog.GetProductRequest: _get("product_id"),
         catalog.ListProductsRequest: _PAGE,
@@ -247,6 +247,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.BanLicenseRequest: _STATUS_CHANGE,
         licenses.ChangeTierRequest: (*_STATUS_CHANGE, _optional_id("tier_id")),
         licenses.DeleteLicenseRequest: _STATUS_CHANGE,
+        licenses.RotateLicenseKeyRequest: (
+            *_STATUS_CHANGE, _KEY, f.duration("overlap", least=timedelta(0), most=timedelta(days=30)),
+        ),
+        licenses.RevealLicenseKeyRequest: (_RID, _id("license_id"), _REASON),
         validation.ValidateLicenseRequest: (
             _one_selector, f.known_enum("view"), _tier_slug("required_tier"),
         ),

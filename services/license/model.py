@@ -32,6 +32,7 @@ class Action(StrEnum):
     BAN = "ban"
     CHANGE_TIER = "change_tier"
     UPDATE = "update"
+    ROTATE_KEY = "rotate_key"
     DELETE = "delete"
 
 
@@ -55,6 +56,9 @@ TRANSITIONS: Final[Mapping[tuple[Status, Action], Status]] = MappingProxyType(
         (Status.EXPIRED, Action.BAN): Status.BANNED,
         (Status.EXPIRED, Action.CHANGE_TIER): Status.ACTIVE,
         (Status.EXPIRED, Action.UPDATE): Status.ACTIVE,
+        (Status.ACTIVE, Action.ROTATE_KEY): Status.ACTIVE,
+        (Status.SUSPENDED, Action.ROTATE_KEY): Status.SUSPENDED,
+        (Status.EXPIRED, Action.ROTATE_KEY): Status.ACTIVE,
     }
 )
 """The whole table, from effective status to stored status; a pair that is not here is refused. DELETE is always allowed."""
@@ -146,6 +150,12 @@ def update(license_: License, changes: Mapping[str, Any], now: datetime) -> Lice
     changed = replace(license_, **changes)
     refuse_empty_period(changed.starts_at, changed.expires_at)
     return _touched(changed, now)
+
+
+def rotate_key(license_: License, key_hint: str, now: datetime) -> License:
+    """With another key; neither its state nor its period changes."""
+    target = refuse_unless_allowed(effective(license_.status, license_.expires_at, now), Action.ROTATE_KEY)
+    return _touched(replace(license_, status=target, key_hint=key_hint), now)
 
 
 def change_tier(license_: License, tier_id: str | None, now: datetime) -> License:

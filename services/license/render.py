@@ -107,6 +107,7 @@ def product(value: Product) -> catalog_pb.Product:
         slug=value.slug,
         display_name=value.display_name,
         url=value.url,
+        key_storage=catalog_pb.KeyStorage.Kind.Value(value.key_storage.value),
         labels=value.labels,
         metadata=struct(value.metadata),
         create_time=timestamp(value.created_at),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.license.key_keeper import KeyKeeper
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
@@ -20,3 +21,4 @@ class Resources:
     writer: Writer
     hasher: SecretHasher
     pages: PageTokens
+    keeper: KeyKeeper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from google.protobuf.json_format import MessageToDict
@@ -12,13 +13,15 @@ from services.license.commands.change_license_status import StatusChange, change
 from services.license.commands.change_tier import TierChange, change_license_tier
 from services.license.commands.create_license import CustomerName, NamedBy, NewLicense, create_license
 from services.license.commands.delete_license import delete_license
+from services.license.commands.reveal_license_key import reveal_license_key
+from services.license.commands.rotate_license_key import KeyRotation, rotate_license_key
 from services.license.commands.update_license import update_license
 from services.license.model import Action, Status
 from services.license.resources import Resources
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.rpc.context import CallContext
-from shared.rpc.fields import masked, to_datetime
+from shared.rpc.fields import masked, to_datetime, to_timedelta
 from shared.rpc.writes import WriteResponse
 
 R = TypeVar("R", bound=WriteResponse)
@@ -35,7 +38,7 @@ class LicenseServicer:
         wanted = _wanted(request)
 
         async def work(tx: Transaction) -> pb.CreateLicenseResponse:
-            made, key = await create_license(tx, self._r.hasher, actor=context.principal.key_id, wanted=wanted)
+            made, key = await create_license(tx, self._r.keeper, actor=context.principal.key_id, wanted=wanted)
             return pb.CreateLicenseResponse(license=render.license_(made, tx.now), key=key)
 
         return await self._r.writer.run(context, request, pb.CreateLicenseResponse, work)
@@ -123,6 +126,40 @@ class LicenseServicer:
             return pb.DeleteLicenseResponse()
 
         return await self._r.writer.run(context, request, pb.DeleteLicenseResponse, work)
+
+    async def RotateLicenseKey(
+        self, request: pb.RotateLicenseKeyRequest, context: CallContext
+    ) -> pb.RotateLicenseKeyResponse:
+        fields.check(request)
+        overlap = to_timedelta(request, "overlap") or timedelta(0)
+        wanted = KeyRotation(request.license_id, request.etag, request.reason, request.key or None, overlap)
+
+        async def work(tx: Transaction) -> pb.RotateLicenseKeyResponse:
+            done = await rotate_license_key(tx, self._r.keeper, actor=context.principal.key_id, wanted=wanted)
+            return pb.RotateLicenseKeyResponse(
+                license=render.license_(done.license, tx.now),
+                key=done.key,
+                old_keys_end_time=render.timestamp(done.old_keys_end_at),
+            )
+
+        return await self._r.writer.run(context, request, pb.RotateLicenseKeyResponse, work)
+
+    async def RevealLicenseKey(
+        self, request: pb.RevealLicenseKeyRequest, context: CallContext
+    ) -> pb.RevealLicenseKeyResponse:
+        fields.check(request)
+
+        async def work(tx: Transaction) -> pb.RevealLicenseKeyResponse:
+            found, key = await reveal_license_key(
+                tx,
+                self._r.keeper,
+                actor=context.principal.key_id,
+                license_id=request.license_id,
+                reason=request.reason,
+            )
+            return pb.RevealLicenseKeyResponse(license=render.license_(found, tx.now), key=key)
+
+        return await self._r.writer.run(context, request, pb.RevealLicenseKeyResponse, work)
 
     async def _change(self, context: CallContext, request: Any, action: Action, response: type[R]) -> R:
         fields.check(request)

@@ -1,4 +1,4 @@
-"""Every SQL statement on licenses and their keys."""
+"""Every SQL statement on licenses."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ GET_LICENSE_BY_EXTERNAL_ID: Final = statements.select("license.license", _LICENS
 LOCK_LICENSE: Final = GET_LICENSE + " FOR UPDATE"
 UPDATE_LICENSE: Final = statements.update("license.license", "license_id", _LICENSE[1:])
 DELETE_LICENSE: Final = "DELETE FROM license.license WHERE account_id = $1 AND mode = $2 AND license_id = $3"
-INSERT_KEY: Final = statements.insert("license.license_key", ("license_id", "key_hash"))
-FIND_KEY: Final = statements.select("license.license_key", ("license_id",), "key_hash = ANY ($3)")
 
 _BY_STATUS: Final = {
     Status.ACTIVE: "status = 'active' AND (expires_at IS NULL OR expires_at > now())",
@@ -86,14 +84,8 @@ def _values(license_: License) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-async def insert_license(tx: Transaction, license_: License, key_hash: bytes) -> None:
+async def insert_license(tx: Transaction, license_: License) -> None:
     await tx.conn.execute(INSERT_LICENSE, *_in_tenant(tx, *_values(license_)))
-    await tx.conn.execute(INSERT_KEY, *_in_tenant(tx, license_.license_id, key_hash))
-
-
-async def key_is_known(tx: Transaction, key_hashes: list[bytes]) -> bool:
-    """Whether a license has, or had, a key with one of these hashes."""
-    return bool(await tx.conn.fetch(FIND_KEY, *_in_tenant(tx, key_hashes)))
 
 
 async def get_license(tx: Transaction, license_id: str) -> License | None:
@@ -120,5 +112,5 @@ async def update_license(tx: Transaction, license_: License) -> None:
 
 
 async def delete_license(tx: Transaction, license_id: str) -> None:
-    """Deletes the license; its key's row stays, without a license."""
+    """Deletes the license; its keys' rows stay, without a license."""
     await tx.conn.execute(DELETE_LICENSE, *_in_tenant(tx, license_id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from shared.crypto.private_files import open_to_others
-
-MIN_SECRET_BYTES = 32
-MAX_VERSION = 255
+from shared.crypto.private_files import read_versions
 
 
 class Purpose(StrEnum):
@@ -22,10 +18,6 @@ class Purpose(StrEnum):
     KEY_PEPPER = "key-pepper"
     PAGE_TOKEN = "page-token"
     REVISION = "revision"
-
-
-class RootSecretError(Exception):
-    """The file cannot be used; the message says what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +41,6 @@ class RootSecret:
         return tuple(version for version, _ in self.versions)
 
 
-def generate_line(version: int = 1) -> str:
-    """A line of a new root secret file: the version and 32 random bytes in hex."""
-    return f"{version} {os.urandom(MIN_SECRET_BYTES).hex()}\n"
-
-
 def load(path: Path) -> RootSecret:
-    """Reads a root secret file: one or two lines `<version 1..255> <hex of 32 bytes or more>`.
-
-    Raises RootSecretError when it is missing, malformed, or open to others than its owner and group.
-    """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text()
-    except OSError as error:
-        raise RootSecretError(f"root secret file {path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        # Without its cause, which carries the file's bytes.
-        raise RootSecretError(f"root secret file {path} is not text: expected lines of `<version> <hex>`") from None
-    if open_to_others(mode):
-        raise RootSecretError(f"root secret file {path} is open to others: chmod 600 it")
-    versions: dict[int, bytes] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            version_text, secret_text = line.split()
-            version, secret = int(version_text), bytes.fromhex(secret_text)
-        except ValueError:
-            raise RootSecretError(f"root secret file {path}, line {number}: expected `<version> <hex>`") from None
-        if not 1 <= version <= MAX_VERSION or len(secret) < MIN_SECRET_BYTES or version in versions:
-            raise RootSecretError(
-                f"root secret file {path}, line {number}: needs a new version from 1 to {MAX_VERSION} "
-                f"and at least {MIN_SECRET_BYTES} bytes"
-            )
-        versions[version] = secret
-    if not 1 <= len(versions) <= 2:
-        raise RootSecretError(f"root secret file {path}: needs one or two versions, has {len(versions)}")
-    return RootSecret(tuple(sorted(versions.items(), reverse=True)))
+    """Reads a root secret file: one or two lines `<version 1..255> <hex of 32 bytes or more>`. Raises SecretFileError."""
+    return RootSecret(read_versions(path, "root secret", longer=True))

@@ -23,6 +23,7 @@ EVENT_TYPES: Final = frozenset(
         "customer.created", "customer.updated", "customer.banned", "customer.unbanned",
         "license.created", "license.updated", "license.suspended", "license.reinstated", "license.renewed",
         "license.revoked", "license.banned", "license.tier.updated", "license.deleted",
+        "license.key.revealed", "license.key.rotated",
     }
 )  # fmt: skip
 """The registry of event names. No event carries a key."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.crypto.root_secret import generate_line
+from shared.crypto.private_files import generate_line
 from shared.db.migrate import migrate
 from shared.db.pool import read_passwords
 from shared.embedded.errors import EmbeddedError
@@ -28,6 +28,7 @@ DEFAULTS: Final = {
 """What a serving process on a private stack does unless the environment says otherwise."""
 TLS_SETTINGS: Final = ("LICTOR_TLS_CERT_FILE", "LICTOR_TLS_KEY_FILE", "LICTOR_TLS_CLIENT_CA_FILE")
 ROOT_SECRET: Final = "root-secret"
+KEK: Final = "kek"
 TAKEN_AS_IT_IS: Final = "LICTOR_POSTGRES_ADMIN_DSN is not set: not migrating, run `lictor migrate` when there is need"
 
 
@@ -68,6 +69,7 @@ def stack(state_dir: Path, *, durable: bool = True, say: Say = silent) -> Genera
                 cleanup.enter_context(valkey)
         else:
             settings |= _root_secret(state, data_exist=False)
+        settings |= _kek(state)
         with step(say, "migrating the database"):
             _migrate(postgres, settings, say)
         yield Stack(state, settings, postgres, valkey)
@@ -86,6 +88,20 @@ def _root_secret(state: StateDirectory, *, data_exist: bool) -> dict[str, str]:
             )
         state.write(ROOT_SECRET, generate_line())
     return {"LICTOR_ROOT_SECRET_FILE": str(path)}
+
+
+def _kek(state: StateDirectory) -> dict[str, str]:
+    """The setting that names the file of the key-encryption key, which is made where it is missing.
+
+    Unlike the root secret it may be made beside data: those of an older version had none, and where it was lost, all but
+    showing the keys that it sealed goes on.
+    """
+    if os.environ.get("LICTOR_KEK_FILE"):
+        return {}
+    path = state.path / KEK
+    if not path.exists():
+        state.write(KEK, generate_line())
+    return {"LICTOR_KEK_FILE": str(path)}
 
 
 def _migrate(postgres: EmbeddedPostgres | None, settings: Mapping[str, str], say: Say) -> None:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import asyncpg
+
 from shared.db.pool import Database
 from shared.tenancy import Tenant
 
 _FACTS: Final = """
     SELECT clock_timestamp() AS at, l.license_id, l.product_id, l.policy_id, l.status, l.starts_at, l.expires_at,
            p.is_trial, l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position,
-           coalesce(c.banned, false) AS customer_banned
+           coalesce(c.banned, false) AS customer_banned, k.expires_at AS key_expires_at
 """
 # The functions' own columns have the database's collation, with which no index on the tables' would serve. No tier
 # has the empty slug of a caller that asks for none.
@@ -26,12 +28,12 @@ _JOINS: Final = """
 LOAD_BY_KEY: Final = (
     _FACTS + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true" + _JOINS
 )
-LOAD_BY_ID: Final = _FACTS + " FROM (SELECT $3::text AS license_id) AS k" + _JOINS
+LOAD_BY_ID: Final = _FACTS + " FROM (SELECT $3::text AS license_id, NULL::timestamptz AS expires_at) AS k" + _JOINS
 
 
 @dataclass(frozen=True, slots=True)
 class LicenseFacts:
-    """What a decision needs to know of one license."""
+    """What a decision needs to know of one license. `key_expires_at` is the end of the key that found it, if it has one."""
 
     license_id: str
     product_id: str
@@ -40,6 +42,7 @@ class LicenseFacts:
     starts_at: datetime | None
     expires_at: datetime | None
     is_trial: bool
+    key_expires_at: datetime | None
     tier_id: str | None
     tier: str | None
     """The slug of the tier."""
@@ -72,12 +75,17 @@ class LicenseFactsReader:
     async def _load(self, statement: str, tenant: Tenant, root: list[bytes] | str, required_tier: str) -> Loaded:
         rows = await self._facts.load(statement, tenant.account_id, tenant.mode.value, root, required_tier)
         # Two live peppers can match one key each while a key is rotated; a row without a license is a deleted one's.
-        row = next((row for row in rows if row["license_id"] is not None), rows[0])
-        if row["license_id"] is None:
-            return Loaded(row["at"], None)
+        row = next((row for row in rows if _leads_to_a_license(row)), None)
+        if row is None:
+            return Loaded(rows[0]["at"], None)
         facts = LicenseFacts(
             row["license_id"], row["product_id"], row["policy_id"], row["status"], row["starts_at"], row["expires_at"],
-            row["is_trial"], row["tier_id"], row["tier"], row["tier_position"], row["required_position"],
-            row["customer_banned"],
+            row["is_trial"], row["key_expires_at"], row["tier_id"], row["tier"], row["tier_position"],
+            row["required_position"], row["customer_banned"],
         )  # fmt: skip
         return Loaded(row["at"], facts)
+
+
+def _leads_to_a_license(row: asyncpg.Record) -> bool:
+    """Whether it is no deleted one's, and its key has not ended between the statement's beginning and `at`."""
+    return row["license_id"] is not None and (row["key_expires_at"] is None or row["key_expires_at"] > row["at"])

@@ -113,14 +113,9 @@ def test_licensing_shows_the_whole_table_of_states() -> None:
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", LICENSING, re.MULTILINE)
     shown = {name: [cell.strip().strip("`") for cell in cells.split("|")] for name, cells in rows}
     actions = (
-        Action.SUSPEND,
-        Action.REINSTATE,
-        Action.RENEW,
-        Action.REVOKE,
-        Action.BAN,
-        Action.CHANGE_TIER,
-        Action.UPDATE,
-    )
+        Action.SUSPEND, Action.REINSTATE, Action.RENEW, Action.REVOKE, Action.BAN, Action.CHANGE_TIER, Action.UPDATE,
+        Action.ROTATE_KEY,
+    )  # fmt: skip
     for status in Status:
         expected = [str(TRANSITIONS.get((status, action), "refused")) for action in actions]
         assert shown[status.value] == [*expected, "gone"]

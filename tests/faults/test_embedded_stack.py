@@ -49,7 +49,7 @@ with stack(Path(sys.argv[1]), durable=False) as servers:
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in ("LICTOR_POSTGRES_DSN", "LICTOR_REDIS_URL", "LICTOR_ROOT_SECRET_FILE"):
+    for name in ("LICTOR_POSTGRES_DSN", "LICTOR_REDIS_URL", "LICTOR_ROOT_SECRET_FILE", "LICTOR_KEK_FILE"):
         monkeypatch.delenv(name, raising=False)
     with state_directory() as path:
         yield path
@@ -80,6 +80,23 @@ def test_the_root_secret_is_made_once_and_its_loss_is_named(state: Path) -> None
     secret.unlink()
     with pytest.raises(EmbeddedError, match="root-secret is gone"), stack(state, durable=False):
         pass
+
+
+def test_the_kek_is_made_once_and_again_where_it_is_gone(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kek = state / "kek"
+    with stack(state, durable=False) as servers:
+        first = kek.read_text()
+        assert (stat.S_IMODE(kek.stat().st_mode), servers.environment["LICTOR_KEK_FILE"]) == (0o600, str(kek))
+        assert first != (state / "root-secret").read_text()
+    with stack(state, durable=False):
+        assert kek.read_text() == first
+    kek.unlink()
+    with stack(state, durable=False):
+        assert kek.read_text() != first
+    kek.unlink()
+    monkeypatch.setenv("LICTOR_KEK_FILE", "elsewhere")
+    with stack(state, durable=False) as servers:
+        assert (kek.exists(), servers.environment["LICTOR_KEK_FILE"]) == (False, "elsewhere")
 
 
 def test_a_serving_process_that_fails_is_shown_with_its_last_words(state: Path) -> None:

@@ -52,12 +52,12 @@ METHODS: Final[dict[str, MethodDescriptor]] = {
 """Every method of the suite by its request's full name."""
 
 _LIFE_OF_A_LICENSE: Final = """
-               suspend    reinstate  renew      revoke   ban     change_tier  update     delete
-    active     suspended  -          active     revoked  banned  active       active     gone
-    suspended  -          active     suspended  revoked  banned  suspended    suspended  gone
-    expired    -          active     active     revoked  banned  expired      expired    gone
-    revoked    -          -          -          -        -       -            -          gone
-    banned     -          -          -          -        -       -            -          gone
+               suspend    reinstate  renew      revoke   ban     change_tier  update     rotate_key  delete
+    active     suspended  -          active     revoked  banned  active       active     active      gone
+    suspended  -          active     suspended  revoked  banned  suspended    suspended  suspended   gone
+    expired    -          active     active     revoked  banned  expired      expired    expired     gone
+    revoked    -          -          -          -        -       -            -          -           gone
+    banned     -          -          -          -        -       -            -          -           gone
 """
 
 
@@ -176,9 +176,9 @@ class Shop:
         return made
 
 
-async def open_shop(client: AsyncLictor, code: str = "SHOP", **terms: Any) -> Shop:
+async def open_shop(client: AsyncLictor, code: str = "SHOP", key_storage: str = "SEALED", **terms: Any) -> Shop:
     """A desktop policy of 30 days, unless `terms` say otherwise."""
-    product = (await client.products.create(code=code, display_name="Shop")).product
+    product = (await client.products.create(code=code, display_name="Shop", key_storage=key_storage)).product
     chosen: dict[str, Any] = {"template": "desktop_app", "duration": timedelta(days=30), **terms}
     policy = (await client.policies.create(product_id=product.product_id, display_name="Policy", **chosen)).policy
     return Shop(client, product, policy)

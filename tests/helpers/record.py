@@ -162,7 +162,8 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         },
         "license.product": {
             **own, "product_id": product_id, "external_id": f"prod {n}", "code": tag[:16].upper(), "slug": short,
-            "display_name": name, "url": f"https://{n}.test", "labels": data, "metadata": data, "revision": n, **at,
+            "display_name": name, "url": f"https://{n}.test",
+            "key_storage": "SEALED" if even else "HASH_ONLY", "labels": data, "metadata": data, "revision": n, **at,
         },
         "license.tier": {
             **own, "tier_id": tier_id, "external_id": f"tier {n}", "product_id": product_id, "slug": f"t{n}",
@@ -186,7 +187,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "key_hint": f"h{n}", "starts_at": at["created_at"], "expires_at": end, "labels": data,
             "metadata": data, "revision": n, **at,
         },
-        "license.license_key": {**own, "key_hash": f"\\x03{tag}", "license_id": license_id},
+        "license.license_key": {
+            **own, "key_hash": f"\\x03{tag}", "license_id": license_id, "kek_version": n + 1, "nonce": f"\\x{tag[:24]}",
+            "ciphertext": f"\\x{tag}", "expires_at": end,
+        },
         "record.event": {
             **own, "event_id": event_id, "type": "license.created", "subject": license_id, "subject_seq": n,
             "occurred_at": at["created_at"], "schema_version": n, "actor": key_id, "source": "api", "reason": f"r{n}",

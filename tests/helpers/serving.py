@@ -126,6 +126,7 @@ async def serving(
         "LICTOR_TRANSPORT": transport,
         "LICTOR_POSTGRES_DSN": postgres.dsn(),
         "LICTOR_ROOT_SECRET_FILE": str(settings.root_secret_file),
+        "LICTOR_KEK_FILE": str(settings.kek_file),
         "LICTOR_REFLECTION": "true",
         "LICTOR_LAME_DUCK_S": "0",
         "LICTOR_LOG_FORMAT": "text",

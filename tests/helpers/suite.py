@@ -25,7 +25,7 @@ from services import suite as services_suite
 from services.bootstrap import bootstrap_operator_key
 from services.license.settings import Settings
 from shared.clock import SystemClock
-from shared.crypto import root_secret
+from shared.crypto.private_files import generate_line
 from shared.db.migrate import migrate
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.rpc.runtime import Bound, ServeSettings, serve
@@ -102,11 +102,13 @@ def bearer(key: str) -> tuple[tuple[str, str], ...]:
 
 
 def new_settings(postgres: EmbeddedPostgres, folder: Path, **more: Any) -> Settings:
-    """Settings of a process on a test's own Postgres, with a root secret in `folder`."""
-    secret_file = folder / "root-secret"
-    if not secret_file.exists():
-        secret_file.touch(0o600)
-        secret_file.write_text(root_secret.generate_line())
+    """Settings of a process on a test's own Postgres, with a root secret and a KEK in `folder`."""
+    secret_file, kek_file = folder / "root-secret", folder / "kek"
+    for path in (secret_file, kek_file):
+        if not path.exists():
+            path.touch(0o600)
+            path.write_text(generate_line())
+    more.setdefault("kek_file", kek_file)
     return Settings(
         transport=Transport.GRPCIO,
         postgres_dsn=SecretStr(postgres.dsn()),

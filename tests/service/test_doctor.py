@@ -62,6 +62,26 @@ async def test_an_open_root_secret_is_found(
     assert (status, "chmod 600 it" in shown, "abab" in shown) == (1, True, False), shown
 
 
+async def test_the_kek_is_looked_at(
+    suite: Suite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert "  ok  KEK: none: products that keep their license keys are refused" in capsys.readouterr().out
+    monkeypatch.setenv("LICTOR_KEK_FILE", str(suite.settings.kek_file))
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert "  ok  KEK: versions (1,)" in capsys.readouterr().out
+    bad = tmp_path / "kek"
+    bad.write_text("1 " + "ab" * 31 + "\n")
+    bad.chmod(0o600)
+    monkeypatch.setenv("LICTOR_KEK_FILE", str(bad))
+    assert await asyncio.to_thread(doctor, tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert ("exactly 32 bytes" in shown, "abab" in shown) == (True, False), shown
+    monkeypatch.setenv("LICTOR_TARGET", "machine")
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert "KEK" not in capsys.readouterr().out
+
+
 async def test_a_superuser_in_the_dsn_cannot_hide_the_roles(
     suite: Suite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

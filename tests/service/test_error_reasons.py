@@ -206,6 +206,18 @@ async def unlimited_not_confirmed(scene: Scene) -> Refusal:
     return await scene.refused(request)
 
 
+@provokes(Reason.KEY_NOT_STORED, "id")
+async def key_not_stored(scene: Scene) -> Refusal:
+    hashed = await open_shop(scene.world.test, code="HASHED", key_storage="HASH_ONLY")
+    return await scene.refused(pb.RevealLicenseKeyRequest(license_id=(await hashed.issue()).license.license_id))
+
+
+@provokes(Reason.KEY_STORAGE_UNAVAILABLE, "field")
+async def key_storage_unavailable(scene: Scene) -> Refusal:
+    async with running_suite(scene.postgres, scene.folder, kek_file=None) as without, without.world() as world:
+        return await refused(without, catalog.CreateProductRequest(code="NOKEK", display_name="x"), world.test_key)
+
+
 @provokes(Reason.RESOURCE_IN_USE, "id", "usedBy")
 async def resource_in_use(scene: Scene) -> Refusal:
     return await scene.refused(catalog.DeleteProductRequest(product_id=scene.shop.product.product_id))

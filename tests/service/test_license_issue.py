@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from lictor import AlreadyExists, FailedPrecondition, InvalidArgument, LictorError, NotFound
 
-from shared.crypto import root_secret
+from shared.crypto.private_files import generate_line
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.builders import ago, ahead, assert_same, at, events, open_shop, rows, unchanged, uuid
 from tests.helpers.suite import Suite, World, running_suite
@@ -189,7 +189,7 @@ async def test_keys_from_before_the_root_secret_was_rotated_are_still_known_and_
     async with running_suite(postgres, tmp_path) as before, before.world() as world:
         made = await (await open_shop(world.test)).issue()
     with (tmp_path / "root-secret").open("a") as secret_file:
-        secret_file.write(root_secret.generate_line(version=2))
+        secret_file.write(generate_line(version=2))
     async with running_suite(postgres, tmp_path) as after, after.client(world.test_key) as client:
         assert (await client.validate(key=made.key)).license_id == made.license.license_id
         async with unchanged(after, world):

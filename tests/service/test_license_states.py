@@ -33,14 +33,14 @@ STATUSES = ("active", "suspended", "expired", "revoked", "banned")
 EVENT = {
     "suspend": "license.suspended", "reinstate": "license.reinstated", "renew": "license.renewed",
     "revoke": "license.revoked", "ban": "license.banned", "change_tier": "license.tier.updated",
-    "update": "license.updated", "delete": "license.deleted",
+    "update": "license.updated", "rotate_key": "license.key.rotated", "delete": "license.deleted",
 }  # fmt: skip
 
 
 REQUEST: dict[str, type[Message]] = {
     "suspend": pb.SuspendLicenseRequest, "reinstate": pb.ReinstateLicenseRequest, "renew": pb.RenewLicenseRequest,
     "revoke": pb.RevokeLicenseRequest, "ban": pb.BanLicenseRequest, "change_tier": pb.ChangeTierRequest,
-    "update": pb.UpdateLicenseRequest, "delete": pb.DeleteLicenseRequest,
+    "update": pb.UpdateLicenseRequest, "rotate_key": pb.RotateLicenseKeyRequest, "delete": pb.DeleteLicenseRequest,
 }  # fmt: skip
 
 

@@ -220,6 +220,12 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     "RenewLicense": (_of(licenses.RenewLicenseRequest, "license_id", Stage.license_id), ("license.renewed",)),
     "RevokeLicense": (_of(licenses.RevokeLicenseRequest, "license_id", Stage.license_id), ("license.revoked",)),
     "BanLicense": (_of(licenses.BanLicenseRequest, "license_id", Stage.license_id), ("license.banned",)),
+    "RotateLicenseKey": (
+        _of(licenses.RotateLicenseKeyRequest, "license_id", Stage.license_id, reason="why"), ("license.key.rotated",),
+    ),
+    "RevealLicenseKey": (
+        _of(licenses.RevealLicenseKeyRequest, "license_id", Stage.license_id, reason="why"), ("license.key.revealed",),
+    ),
     "ChangeTier": (_change_tier, ("license.tier.updated",)),
     "DeleteLicense": (_of(licenses.DeleteLicenseRequest, "license_id", Stage.license_id), ("license.deleted",)),
 }  # fmt: skip

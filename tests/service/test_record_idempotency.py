@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -128,9 +128,16 @@ async def test_no_table_has_a_key(stage: Stage) -> None:
     for key in (made.key, own_key, own_key.lower(), "UNKNOWN-" + uuid4().hex):
         await mine.validate(key=key)
     await mine.licenses.update(imported.license.license_id, display_name="x")
+    assert (await mine.licenses.reveal_key(made.license.license_id)).key == made.key
+    assert (await mine.licenses.reveal_key(imported.license.license_id)).key == own_key
+    changed = await mine.licenses.rotate_key(made.license.license_id, overlap=timedelta(days=1))
+    changed_again = await mine.licenses.rotate_key(imported.license.license_id, key=f"Another-{uuid4().hex}")
+    for key in (made.key, changed.key, changed_again.key):
+        await mine.validate(key=key)
     await mine.licenses.delete(made.license.license_id)
     shown = [
         stage.world.test_key, stage.world.live_key, suite.operator_key, made.key, own_key, created.secret, rotated.secret,
+        changed.key, changed_again.key,
     ]  # fmt: skip
     async with suite.admin() as admin:
         assert "license.license" in await where_found(admin, imported.license.license_id), "the search finds nothing"

@@ -11,7 +11,15 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from services.license import account_store, catalog_store, customer_store, store, tier_store, workload_store
+from services.license import (
+    account_store,
+    catalog_store,
+    customer_store,
+    key_store,
+    store,
+    tier_store,
+    workload_store,
+)
 from services.license.model import Status
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
@@ -197,7 +205,9 @@ OTHERS = {
     "a license": (store.GET_LICENSE, ("lic_7",), "license.license"),
     "a license by external id": (store.GET_LICENSE_BY_EXTERNAL_ID, ("x7",), "license.license"),
     "a locked license": (store.LOCK_LICENSE, ("lic_7",), "license.license"),
-    "a key": (store.FIND_KEY, (KEY_HASHES,), "license.license_key"),
+    "a key": (key_store.FIND, (KEY_HASHES,), "license.license_key"),
+    "a sealed key": (key_store.GET_SEALED, ("lic_7",), "license.license_key"),
+    "keys sealed before": (key_store.HOLD_SEALED_BEFORE, ("\\x03", 2, 200), "license.license_key"),
     "a customer by email": (customer_store.HOLD_BY_EMAIL, ("7@x.test",), "license.customer"),
     "a customer by subject_ref": (customer_store.GET_BY_SUBJECT, ("s7",), "license.customer"),
 }

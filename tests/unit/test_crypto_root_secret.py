@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from shared.crypto import root_secret
 from shared.crypto.hashing import SecretHasher
-from shared.crypto.root_secret import Purpose, RootSecret, RootSecretError
+from shared.crypto.private_files import SecretFileError, generate_line
+from shared.crypto.root_secret import Purpose, RootSecret
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 BOTH = RootSecret(((2, NEW), (1, OLD)))
@@ -34,11 +35,11 @@ def load(path: Path, text: str) -> RootSecret:
 
 
 def test_a_generated_file_is_good(path: Path) -> None:
-    line = root_secret.generate_line(7)
+    line = generate_line(7)
     assert line.endswith("\n")
     assert load(path, line).live_versions == (7,)
-    assert root_secret.generate_line() != root_secret.generate_line()
-    assert len(load(path, root_secret.generate_line()).versions[0][1]) == 32
+    assert generate_line() != generate_line()
+    assert len(load(path, generate_line()).versions[0][1]) == 32
 
 
 def test_the_newest_of_two_versions_is_current_in_whatever_order(path: Path) -> None:
@@ -51,23 +52,23 @@ def test_the_newest_of_two_versions_is_current_in_whatever_order(path: Path) -> 
 
 def test_a_missing_file_is_named(path: Path) -> None:
     path.unlink()
-    with pytest.raises(RootSecretError, match=rf"root secret file {path}: No such file or directory"):
+    with pytest.raises(SecretFileError, match=rf"root secret file {path}: No such file or directory"):
         root_secret.load(path)
-    with pytest.raises(RootSecretError, match="Is a directory"):
+    with pytest.raises(SecretFileError, match="Is a directory"):
         root_secret.load(path.parent)
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o620, 0o644, 0o666])
 def test_a_file_that_others_can_open_is_refused(path: Path, mode: int) -> None:
-    path.write_text(root_secret.generate_line())
+    path.write_text(generate_line())
     path.chmod(mode)
-    with pytest.raises(RootSecretError, match="is open to others: chmod 600 it"):
+    with pytest.raises(SecretFileError, match="is open to others: chmod 600 it"):
         root_secret.load(path)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o440, 0o640])
 def test_a_mounted_secret_may_be_read_by_its_group(path: Path, mode: int) -> None:
-    path.write_text(root_secret.generate_line())
+    path.write_text(generate_line())
     path.chmod(mode)
     assert root_secret.load(path).current == 1
 
@@ -76,7 +77,7 @@ def test_a_mounted_secret_may_be_read_by_its_group(path: Path, mode: int) -> Non
     "line", ["1", OLD.hex(), f"one {OLD.hex()}", f"1 {OLD.hex()} more", f"1 {OLD.hex()[:-1]}x", f"1.0 {OLD.hex()}"]
 )
 def test_a_malformed_line_is_named_and_not_shown(path: Path, line: str) -> None:
-    with pytest.raises(RootSecretError, match="line 2: expected `<version> <hex>`") as refusal:
+    with pytest.raises(SecretFileError, match="line 2: expected `<version> <hex>`") as refusal:
         load(path, f"# first\n{line}\n")
     assert OLD.hex()[:8] not in str(refusal.value)
     assert refusal.value.__cause__ is None
@@ -86,7 +87,7 @@ def test_a_malformed_line_is_named_and_not_shown(path: Path, line: str) -> None:
     "line", [f"0 {OLD.hex()}", f"256 {OLD.hex()}", f"-1 {OLD.hex()}", f"3 {OLD.hex()[:62]}", f"1 {NEW.hex()}"]
 )
 def test_a_bad_version_or_a_short_secret_is_named(path: Path, line: str) -> None:
-    with pytest.raises(RootSecretError, match="line 2: needs a new version from 1 to 255 and at least 32 bytes"):
+    with pytest.raises(SecretFileError, match="line 2: needs a new version from 1 to 255 and at least 32 bytes"):
         load(path, f"1 {OLD.hex()}\n{line}\n")
 
 
@@ -94,13 +95,13 @@ def test_a_bad_version_or_a_short_secret_is_named(path: Path, line: str) -> None
     ("count", "text"), [(0, ""), (0, "# nothing\n\n"), (3, "".join(f"{n} {OLD.hex()}\n" for n in (1, 2, 3)))]
 )
 def test_there_are_one_or_two_versions(path: Path, count: int, text: str) -> None:
-    with pytest.raises(RootSecretError, match=f"needs one or two versions, has {count}"):
+    with pytest.raises(SecretFileError, match=f"needs one or two versions, has {count}"):
         load(path, text)
 
 
 def test_a_file_that_is_no_text_is_refused(path: Path) -> None:
     path.write_bytes(b"1 \xff\xfe\x00")
-    with pytest.raises(RootSecretError, match=rf"{path} is not text") as refusal:
+    with pytest.raises(SecretFileError, match=rf"{path} is not text") as refusal:
         root_secret.load(path)
     assert refusal.value.__cause__ is None
 

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import pytest
 
+from services.license.settings import Settings as LicenseSettings
 from services.main import read_settings, read_target
+from shared.crypto import keyring
 from shared.db.pool import read_passwords
 from shared.db.roles import LOGIN_ROLES
 from shared.rpc.addresses import split_address
@@ -55,7 +57,17 @@ def test_every_setting_is_known_and_reads(target: str, monkeypatch: pytest.Monke
     ports = [split_address(address)[1] for address in addresses]
     assert sorted(ports) == sorted({int(port) for port in stage("").all("EXPOSE")[0].split()})
     given = {f"/run/secrets/{name}" for name in secrets_of(SERVICES[target])}
-    assert {str(settings.root_secret_file), str(settings.postgres_password_file)} == given
+    named = {str(settings.root_secret_file), str(settings.postgres_password_file)}
+    if isinstance(settings, LicenseSettings):
+        named.add(str(settings.kek_file))
+    assert named == given
+
+
+def test_the_kek_is_given_to_the_license_target_alone() -> None:
+    assert {name for name, service in SERVICES.items() if "kek" in secrets_of(service).values()} == {"license"}
+    assert {name for name, service in SERVICES.items() if "LICTOR_KEK_FILE" in service.get("environment", {})} == {
+        "license"
+    }
 
 
 def test_migrate_sets_only_what_is_known_and_names_files_that_it_is_given() -> None:
@@ -83,7 +95,9 @@ def test_secrets_are_made_once_for_their_owner_and_no_two_are_the_same(secrets: 
     passwords = read_passwords(secrets / "roles")
     assert set(passwords) == {role.value for role in LOGIN_ROLES}
     admin = (secrets / "postgres-password").read_text().strip()
-    assert len({*passwords.values(), admin, (secrets / "root-secret").read_text().split()[1]}) == len(passwords) + 2
+    keys = [(secrets / name).read_text().split()[1] for name in ("root-secret", "kek")]
+    assert len({*passwords.values(), admin, *keys}) == len(passwords) + 3
+    assert keyring.load(secrets / "kek").live_versions == (1,)
     owner = secrets.stat()
     assert (secrets.parent / ".env").read_text() == f"CONTAINER_USER={owner.st_uid}:{owner.st_gid}\n"
     before = {path: path.read_text() for path in secrets.iterdir()}

@@ -29,6 +29,7 @@ class License:
     tier_position: int | None = None
     required_position: int | None = None
     customer_banned: bool = False
+    key_expires_at: datetime | None = None
 
 
 ANY = Asked()
@@ -168,3 +169,13 @@ def test_codes_are_numbered_by_their_place_and_are_those_of_the_contract() -> No
     assert [code for code, _ in CHECKS] == sorted(code for code, _ in CHECKS)
     assert {code for code, _ in CHECKS} == set(Code) - {Code.NOT_FOUND, Code.VALID}
     assert set(DETAILS) == set(Code)
+
+
+@pytest.mark.parametrize("status", ["active", "suspended", "revoked", "banned"])
+def test_the_end_of_the_key_that_was_named_changes_the_answer_in_every_state(status: str) -> None:
+    ending = License(status, key_expires_at=NOW + TICK)
+    assert decide(ending, Asked(), NOW).valid_until == NOW + TICK
+    assert decide(ending, Asked(), NOW).recheck_after == TICK
+    assert decide(ending, Asked(), NOW).code.name == (status.upper() if status != "active" else "VALID")
+    sooner = License(status, expires_at=NOW + TICK, key_expires_at=NOW + DAY)
+    assert decide(sooner, Asked(), NOW).valid_until == (NOW + TICK if status == "active" else NOW + DAY)

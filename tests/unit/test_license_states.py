@@ -66,6 +66,8 @@ def act(license_: License, action: Action) -> License:
             return model.change_tier(license_, "tier_1", NOW)
         case Action.UPDATE:
             return model.update(license_, {"display_name": "other"}, NOW)
+        case Action.ROTATE_KEY:
+            return model.rotate_key(license_, "HINT", NOW)
         case Action.DELETE:
             raise AssertionError("a license that is deleted has no state to compute")
 

@@ -54,7 +54,7 @@ async def _decide(tx: Transaction, found: License, wanted: StatusChange) -> Lice
         case Action.RENEW:
             policy = await catalog_store.get_policy(tx, found.policy_id)
             return renew(found, None if policy is None else policy.duration, tx.now)
-        case Action.CHANGE_TIER | Action.UPDATE | Action.DELETE:
+        case Action.CHANGE_TIER | Action.UPDATE | Action.ROTATE_KEY | Action.DELETE:
             raise ValueError(f"{wanted.action} is not a change of status")
         case _:
             assert_never(wanted.action)

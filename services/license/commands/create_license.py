@@ -13,8 +13,8 @@ from services.license.catalog_model import Policy
 from services.license.commands.change_tier import tier_for
 from services.license.customer_model import Customer, refuse_banned
 from services.license.events import event_data
+from services.license.key_keeper import KeyKeeper
 from services.license.model import License, Status, first_expiry, refuse_empty_period
-from shared.crypto.hashing import SecretHasher
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason, not_found
@@ -56,11 +56,9 @@ class NewLicense:
     metadata: Mapping[str, Any]
 
 
-async def create_license(
-    tx: Transaction, hasher: SecretHasher, *, actor: str, wanted: NewLicense
-) -> tuple[License, str]:
-    """The license and its key. PRODUCT_, POLICY_, TIER_ and CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE,
-    CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, FIELD_INVALID."""
+async def create_license(tx: Transaction, keeper: KeyKeeper, *, actor: str, wanted: NewLicense) -> tuple[License, str]:
+    """The license and its key. PRODUCT_, POLICY_, TIER_ and CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, CUSTOMER_BANNED,
+    KEY_TAKEN, EXTERNAL_ID_TAKEN, FIELD_INVALID, KEY_STORAGE_UNAVAILABLE."""
     policy = await _policy(tx, wanted)
     product = await catalog_store.hold_product(tx, policy.product_id)
     if product is None:
@@ -70,9 +68,7 @@ async def create_license(
     if customer is not None:
         refuse_banned(customer)
     key = wanted.key or keys.generate(product.code)
-    canonical = keys.canonical(key)
-    if await store.key_is_known(tx, hasher.candidates(canonical)):
-        raise DomainError(Reason.KEY_TAKEN, "a license has, or had, this key", metadata={"field": "key"})
+    await keeper.refuse_taken(tx, key)
     expires_at = wanted.expires_at or first_expiry(tx.now, wanted.starts_at, policy.duration)
     refuse_empty_period(wanted.starts_at or tx.now, expires_at)
     license_ = License(
@@ -80,7 +76,8 @@ async def create_license(
         None if tier is None else tier.tier_id, None if customer is None else customer.customer_id, wanted.display_name,
         Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, wanted.labels, wanted.metadata, 1, tx.now, tx.now,
     )  # fmt: skip
-    await store.insert_license(tx, license_, hasher.hash(canonical))
+    await store.insert_license(tx, license_)
+    await keeper.keep(tx, license_.license_id, key, product.key_storage)
     await emit(tx, Event("license.created", license_.license_id, event_data(license_), actor))
     return license_, key
 

@@ -1,8 +1,8 @@
-"""A license is deleted, from whatever state; its key is never free again."""
+"""A license is deleted, from whatever state; its keys are forgotten but for their hashes, and never free again."""
 
 from __future__ import annotations
 
-from services.license import store
+from services.license import key_store, store
 from services.license.events import event_data
 from services.license.model import refuse_stale
 from shared.db.outbox import Event, emit
@@ -16,5 +16,6 @@ async def delete_license(tx: Transaction, *, actor: str, license_id: str, etag: 
     if found is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
     refuse_stale(etag, found.revision, license_id)
+    await key_store.forget_sealed(tx, license_id)
     await store.delete_license(tx, license_id)
     await emit(tx, Event("license.deleted", license_id, event_data(found), actor, reason))

@@ -169,6 +169,8 @@ class AsyncLicenses(AsyncNamespace):
     ban = async_method(licenses.ban_license)
     change_tier = async_method(licenses.change_tier)
     delete = async_method(licenses.delete_license)
+    reveal_key = async_method(licenses.reveal_license_key)
+    rotate_key = async_method(licenses.rotate_license_key)
 
 
 class AsyncApiKeys(AsyncNamespace):

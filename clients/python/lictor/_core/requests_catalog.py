@@ -23,13 +23,17 @@ def create_product(
     display_name: str,
     slug: str = "",
     url: str = "",
+    key_storage: str | pb.KeyStorage.Kind.ValueType | None = None,
     external_id: str = "",
     labels: Labels | None = None,
     metadata: Metadata | None = None,
     request_id: str | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[pb.CreateProductResponse]:
-    """Creates a product; `code` becomes the prefix of its license keys and cannot change."""
+    """Creates a product; `code` becomes the prefix of its license keys and cannot change.
+
+    Its license keys can be shown again (`licenses.reveal_key`), unless `key_storage="HASH_ONLY"`.
+    """
     request = pb.CreateProductRequest(
         request_id=fresh(request_id),
         code=code,
@@ -39,6 +43,7 @@ def create_product(
         url=url,
         labels=labels,
         metadata=struct(metadata),
+        key_storage=enum_value(pb.KeyStorage.Kind, key_storage),
     )
     return write(_SERVICE + "CreateProduct", request, pb.CreateProductResponse, timeout_s)
 

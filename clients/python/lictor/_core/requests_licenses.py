@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from lictor.license.v1 import license_service_pb2 as pb
 
-from .convert import UNSET, JsonValue, Unset, enum_value, fresh, given, mask, struct, timestamp
+from .convert import UNSET, JsonValue, Unset, duration, enum_value, fresh, given, mask, struct, timestamp
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.license.v1.LicenseService/"
@@ -50,7 +50,7 @@ def create_license(
     request_id: str | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[pb.CreateLicenseResponse]:
-    """Issues a license. The answer's `key` is shown this once; a customer who does not exist yet is created."""
+    """Issues a license. The answer's `key` is the license key; a customer who does not exist yet is created."""
     request = pb.CreateLicenseRequest(
         request_id=fresh(request_id),
         policy_id=policy_id,
@@ -240,3 +240,33 @@ def delete_license(
     """Deletes a license; its key is never free again."""
     request = pb.DeleteLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
     return write(_SERVICE + "DeleteLicense", request, pb.DeleteLicenseResponse, timeout_s)
+
+
+def reveal_license_key(
+    license_id: str, *, reason: str = "", request_id: str | None = None, timeout_s: float | None = None
+) -> Prepared[pb.RevealLicenseKeyResponse]:
+    """Shows a license's key again (`key` in the answer); an event says who asked, and why."""
+    request = pb.RevealLicenseKeyRequest(request_id=fresh(request_id), license_id=license_id, reason=reason)
+    return write(_SERVICE + "RevealLicenseKey", request, pb.RevealLicenseKeyResponse, timeout_s)
+
+
+def rotate_license_key(
+    license_id: str,
+    *,
+    key: str = "",
+    overlap: timedelta | None = None,
+    reason: str = "",
+    etag: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.RotateLicenseKeyResponse]:
+    """Gives a license a new key (`key` in the answer); those before it work on for `overlap`, or end at once."""
+    request = pb.RotateLicenseKeyRequest(
+        request_id=fresh(request_id),
+        license_id=license_id,
+        etag=etag,
+        reason=reason,
+        key=key,
+        overlap=duration(overlap),
+    )
+    return write(_SERVICE + "RotateLicenseKey", request, pb.RotateLicenseKeyResponse, timeout_s)

@@ -154,6 +154,8 @@ class Licenses(SyncNamespace):
     ban = sync_method(licenses.ban_license)
     change_tier = sync_method(licenses.change_tier)
     delete = sync_method(licenses.delete_license)
+    reveal_key = sync_method(licenses.reveal_license_key)
+    rotate_key = sync_method(licenses.rotate_license_key)
 
 
 class ApiKeys(SyncNamespace):

@@ -112,6 +112,14 @@ class ErrorReason(_message.Message):
         """FAILED_PRECONDITION. The resource is still used by others. Metadata: `id`, `usedBy`.
         Example: `{"reason": "RESOURCE_IN_USE", "metadata": {"id": "pol_1", "usedBy": "license"}}`.
         """
+        KEY_NOT_STORED: ErrorReason._Reason.ValueType  # 70
+        """FAILED_PRECONDITION. Only a hash of the license's key is stored, so it cannot be shown again. Metadata: `id`.
+        Example: `{"reason": "KEY_NOT_STORED", "metadata": {"id": "lic_1"}}`.
+        """
+        KEY_STORAGE_UNAVAILABLE: ErrorReason._Reason.ValueType  # 71
+        """FAILED_PRECONDITION. License keys cannot be sealed or opened: the deployment has no KEK, or not the one they need.
+        Metadata: `field`. Example: `{"reason": "KEY_STORAGE_UNAVAILABLE", "metadata": {"field": "key_storage"}}`.
+        """
         CUSTOMER_BANNED: ErrorReason._Reason.ValueType  # 64
         """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.
         Example: `{"reason": "CUSTOMER_BANNED", "metadata": {"customerId": "cus_1"}}`.
@@ -236,6 +244,14 @@ class ErrorReason(_message.Message):
     RESOURCE_IN_USE: ErrorReason.Reason.ValueType  # 63
     """FAILED_PRECONDITION. The resource is still used by others. Metadata: `id`, `usedBy`.
     Example: `{"reason": "RESOURCE_IN_USE", "metadata": {"id": "pol_1", "usedBy": "license"}}`.
+    """
+    KEY_NOT_STORED: ErrorReason.Reason.ValueType  # 70
+    """FAILED_PRECONDITION. Only a hash of the license's key is stored, so it cannot be shown again. Metadata: `id`.
+    Example: `{"reason": "KEY_NOT_STORED", "metadata": {"id": "lic_1"}}`.
+    """
+    KEY_STORAGE_UNAVAILABLE: ErrorReason.Reason.ValueType  # 71
+    """FAILED_PRECONDITION. License keys cannot be sealed or opened: the deployment has no KEK, or not the one they need.
+    Metadata: `field`. Example: `{"reason": "KEY_STORAGE_UNAVAILABLE", "metadata": {"field": "key_storage"}}`.
     """
     CUSTOMER_BANNED: ErrorReason.Reason.ValueType  # 64
     """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.

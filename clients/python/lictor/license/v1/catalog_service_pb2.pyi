@@ -25,6 +25,46 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class KeyStorage(_message.Message):
+    """KeyStorage is how the license keys of a product are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[KeyStorage._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: KeyStorage._Kind.ValueType  # 0
+        """Means SEALED."""
+        SEALED: KeyStorage._Kind.ValueType  # 1
+        """Encrypted beside the hash, so that RevealLicenseKey can show a key again. Needs a KEK in the deployment."""
+        HASH_ONLY: KeyStorage._Kind.ValueType  # 2
+        """The hash alone: a key is shown when it is made, and never again."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The ways. Both keep a hash, which validations go by."""
+
+    KIND_UNSPECIFIED: KeyStorage.Kind.ValueType  # 0
+    """Means SEALED."""
+    SEALED: KeyStorage.Kind.ValueType  # 1
+    """Encrypted beside the hash, so that RevealLicenseKey can show a key again. Needs a KEK in the deployment."""
+    HASH_ONLY: KeyStorage.Kind.ValueType  # 2
+    """The hash alone: a key is shown when it is made, and never again."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyStorage: _TypeAlias = KeyStorage  # noqa: Y015
+
+@_typing.final
 class Product(_message.Message):
     """Product is a software title. Every license is tied to exactly one."""
 
@@ -62,6 +102,7 @@ class Product(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    KEY_STORAGE_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The id (`prod_...`)."""
     external_id: _builtins.str
@@ -78,6 +119,8 @@ class Product(_message.Message):
     """Changes with every change of the resource."""
     revision: _builtins.int
     """Counts the changes of the resource, from 1."""
+    key_storage: Global___KeyStorage.Kind.ValueType
+    """How its license keys are kept; cannot change, since a key that was issued stays as it was kept."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Up to 64 short labels: keys of 1 to 63 characters `[a-z0-9_.-]`, values of at most 255 characters."""
@@ -109,10 +152,11 @@ class Product(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        key_storage: Global___KeyStorage.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "labels", b"labels", "metadata", b"metadata", "product_id", b"product_id", "revision", b"revision", "slug", b"slug", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "key_storage", b"key_storage", "labels", b"labels", "metadata", b"metadata", "product_id", b"product_id", "revision", b"revision", "slug", b"slug", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,6 +382,7 @@ class CreateProductRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    KEY_STORAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     code: _builtins.str
@@ -350,6 +395,8 @@ class CreateProductRequest(_message.Message):
     """The name to show; 1 to 255 characters."""
     url: _builtins.str
     """The product's page: http or https, at most 2,048 characters."""
+    key_storage: Global___KeyStorage.Kind.ValueType
+    """How its license keys are kept; unset means SEALED."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, as in the resource."""
@@ -369,10 +416,11 @@ class CreateProductRequest(_message.Message):
         url: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        key_storage: Global___KeyStorage.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "display_name", b"display_name", "external_id", b"external_id", "labels", b"labels", "metadata", b"metadata", "request_id", b"request_id", "slug", b"slug", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "display_name", b"display_name", "external_id", b"external_id", "key_storage", b"key_storage", "labels", b"labels", "metadata", b"metadata", "request_id", b"request_id", "slug", b"slug", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,7 +118,7 @@ class CatalogServiceServicer:
 
     def CreateProduct(self, request, context):
         """Creates a product. Idempotent by `request_id`.
-        Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class CatalogServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _catalog_service_pb2.CreateProductResponse]
     """Creates a product. Idempotent by `request_id`.
-    Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     GetProduct: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetProductRequest, _catalog_service_pb2.GetProductResponse]
     """Reads a product by id or external id. Consistency: the record. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND."""
@@ -89,7 +89,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _catalog_service_pb2.CreateProductResponse]  # type: ignore[assignment]
     """Creates a product. Idempotent by `request_id`.
-    Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     GetProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetProductRequest, _catalog_service_pb2.GetProductResponse]  # type: ignore[assignment]
     """Reads a product by id or external id. Consistency: the record. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND."""
@@ -146,7 +146,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.CreateProductResponse, _abc.Awaitable[_catalog_service_pb2.CreateProductResponse]]:
         """Creates a product. Idempotent by `request_id`.
-        Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, EXTERNAL_ID_TAKEN, CODE_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

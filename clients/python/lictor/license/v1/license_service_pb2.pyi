@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -340,7 +341,7 @@ class CreateLicenseResponse(_message.Message):
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The license key; shown this once."""
+    """The license key; shown this once, unless its product keeps keys SEALED."""
     @_builtins.property
     def license(self) -> Global___License:
         """The license."""
@@ -1116,3 +1117,163 @@ class DeleteLicenseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteLicenseResponse: _TypeAlias = DeleteLicenseResponse  # noqa: Y015
+
+@_typing.final
+class RevealLicenseKeyRequest(_message.Message):
+    """RevealLicenseKeyRequest names the license whose key is to be shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevealLicenseKeyRequest: _TypeAlias = RevealLicenseKeyRequest  # noqa: Y015
+
+@_typing.final
+class RevealLicenseKeyResponse(_message.Message):
+    """RevealLicenseKeyResponse is the license and its key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The license key, as it was issued."""
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the event is in the record."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "key", b"key", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevealLicenseKeyResponse: _TypeAlias = RevealLicenseKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateLicenseKeyRequest(_message.Message):
+    """RotateLicenseKeyRequest names the license that is to get a new key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    etag: _builtins.str
+    """Refuse unless the license still has this etag; empty means any."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    key: _builtins.str
+    """A key of the caller's own: 8 to 255 printable ASCII characters without spaces; empty means that one is generated."""
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long the keys before it work on at most: 0 to 30 days; absent means not at all."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        key: _builtins.str = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "license_id", b"license_id", "overlap", b"overlap", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateLicenseKeyRequest: _TypeAlias = RotateLicenseKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateLicenseKeyResponse(_message.Message):
+    """RotateLicenseKeyResponse is the license and its new key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    OLD_KEYS_END_TIME_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The new license key; shown this once, unless its product keeps keys SEALED."""
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    @_builtins.property
+    def old_keys_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When every key before it has ended."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        key: _builtins.str = ...,
+        old_keys_end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "old_keys_end_time", b"old_keys_end_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "key", b"key", "license", b"license", "old_keys_end_time", b"old_keys_end_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateLicenseKeyResponse: _TypeAlias = RotateLicenseKeyResponse  # noqa: Y015

@@ -90,6 +90,16 @@ class LicenseServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseResponse.FromString,
                 _registered_method=True)
+        self.RotateLicenseKey = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/RotateLicenseKey',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RotateLicenseKeyRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RotateLicenseKeyResponse.FromString,
+                _registered_method=True)
+        self.RevealLicenseKey = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/RevealLicenseKey',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyResponse.FromString,
+                _registered_method=True)
 
 
 class LicenseServiceServicer:
@@ -97,9 +107,10 @@ class LicenseServiceServicer:
     """
 
     def CreateLicense(self, request, context):
-        """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-        Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-        CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        """Issues a license under a policy, and its customer where the customer is new. The key is shown, and again only by
+        RevealLicenseKey. Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND,
+        POLICY_INCOMPATIBLE, TIER_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN,
+        KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +194,24 @@ class LicenseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateLicenseKey(self, request, context):
+        """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
+        again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+        KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevealLicenseKey(self, request, context):
+        """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
+        why. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LicenseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +269,16 @@ def add_LicenseServiceServicer_to_server(servicer, server):
                     servicer.DeleteLicense,
                     request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseResponse.SerializeToString,
+            ),
+            'RotateLicenseKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateLicenseKey,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RotateLicenseKeyRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RotateLicenseKeyResponse.SerializeToString,
+            ),
+            'RevealLicenseKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevealLicenseKey,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -540,6 +579,60 @@ class LicenseService:
             '/lictor.license.v1.LicenseService/DeleteLicense',
             lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_license__service__pb2.DeleteLicenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateLicenseKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/RotateLicenseKey',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.RotateLicenseKeyRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.RotateLicenseKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevealLicenseKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/RevealLicenseKey',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

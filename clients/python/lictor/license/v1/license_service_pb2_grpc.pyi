@@ -34,9 +34,10 @@ class LicenseServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LicenseServiceAsyncStub: ...
     CreateLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.CreateLicenseRequest, _license_service_pb2.CreateLicenseResponse]
-    """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-    Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-    CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    """Issues a license under a policy, and its customer where the customer is new. The key is shown, and again only by
+    RevealLicenseKey. Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND,
+    POLICY_INCOMPATIBLE, TIER_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN,
+    KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     GetLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]
     """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
@@ -74,6 +75,16 @@ class LicenseServiceStub:
     """Deletes a license; its key is never free again. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
     """
+    RotateLicenseKey: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.RotateLicenseKeyRequest, _license_service_pb2.RotateLicenseKeyResponse]
+    """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
+    again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+    KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
+    RevealLicenseKey: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.RevealLicenseKeyRequest, _license_service_pb2.RevealLicenseKeyResponse]
+    """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
+    why. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class LicenseServiceAsyncStub(LicenseServiceStub):
@@ -81,9 +92,10 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.CreateLicenseRequest, _license_service_pb2.CreateLicenseResponse]  # type: ignore[assignment]
-    """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-    Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-    CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+    """Issues a license under a policy, and its customer where the customer is new. The key is shown, and again only by
+    RevealLicenseKey. Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND,
+    POLICY_INCOMPATIBLE, TIER_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN,
+    KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     GetLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]  # type: ignore[assignment]
     """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
@@ -121,6 +133,16 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """Deletes a license; its key is never free again. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
     """
+    RotateLicenseKey: _aio.UnaryUnaryMultiCallable[_license_service_pb2.RotateLicenseKeyRequest, _license_service_pb2.RotateLicenseKeyResponse]  # type: ignore[assignment]
+    """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
+    again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+    KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
+    RevealLicenseKey: _aio.UnaryUnaryMultiCallable[_license_service_pb2.RevealLicenseKeyRequest, _license_service_pb2.RevealLicenseKeyResponse]  # type: ignore[assignment]
+    """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
+    why. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
 
 class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
     """LicenseService issues licenses and changes their state."""
@@ -131,9 +153,10 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _license_service_pb2.CreateLicenseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.CreateLicenseResponse, _abc.Awaitable[_license_service_pb2.CreateLicenseResponse]]:
-        """Issues a license under a policy, and its customer where the customer is new. The key is shown once.
-        Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, TIER_NOT_FOUND,
-        CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
+        """Issues a license under a policy, and its customer where the customer is new. The key is shown, and again only by
+        RevealLicenseKey. Idempotent by `request_id`. Errors: FIELD_INVALID, PRODUCT_NOT_FOUND, POLICY_NOT_FOUND,
+        POLICY_INCOMPATIBLE, TIER_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, KEY_TAKEN, EXTERNAL_ID_TAKEN,
+        KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -230,6 +253,28 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_license_service_pb2.DeleteLicenseResponse, _abc.Awaitable[_license_service_pb2.DeleteLicenseResponse]]:
         """Deletes a license; its key is never free again. Idempotent by `request_id`.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateLicenseKey(
+        self,
+        request: _license_service_pb2.RotateLicenseKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.RotateLicenseKeyResponse, _abc.Awaitable[_license_service_pb2.RotateLicenseKeyResponse]]:
+        """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
+        again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+        KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def RevealLicenseKey(
+        self,
+        request: _license_service_pb2.RevealLicenseKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.RevealLicenseKeyResponse, _abc.Awaitable[_license_service_pb2.RevealLicenseKeyResponse]]:
+        """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
+        why. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
 
 def add_LicenseServiceServicer_to_server(servicer: LicenseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
