@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 from lictor import FailedPrecondition, LictorError
 from lictor.license.v1.customer_service_pb2 import (
     BanCustomerRequest,
@@ -122,7 +123,7 @@ async def test_an_update_changes_and_clears_what_it_names_alone(suite: Suite, wo
     request = UpdateCustomerRequest(
         customer_id=before.customer_id, update_mask=FieldMask(paths=[field]), display_name="No", email="no@example.com"
     )
-    request.ClearField(field)  # type: ignore[arg-type]
+    cast("Message", request).ClearField(field)
     request.MergeFrom(UpdateCustomerRequest(**{field: UPDATES[field]}))
     after = (await send(suite, request, world.test_key)).customer
     changed = {f.name for f in Customer.DESCRIPTOR.fields if getattr(before, f.name) != getattr(after, f.name)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 from lictor import AlreadyExists, FailedPrecondition, InvalidArgument, LictorError, NotFound
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1.catalog_service_pb2 import Tier
@@ -94,7 +95,7 @@ async def test_an_update_changes_what_it_names_alone(suite: Suite, world: World,
     request = catalog.UpdateTierRequest(
         tier_id=before.tier_id, update_mask=FieldMask(paths=[field]), slug="no", display_name="No", position=1
     )
-    request.ClearField(field)  # type: ignore[arg-type]
+    cast("Message", request).ClearField(field)
     request.MergeFrom(catalog.UpdateTierRequest(**{field: value}))
     after = (await send(suite, request, world.test_key)).tier
     changed = {
