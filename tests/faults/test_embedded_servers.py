@@ -24,7 +24,7 @@ from tests.helpers.embedded import Owner, alive, ask, commands_with, gone, kill,
 MAKE = ("CREATE TABLE kept (value int)", "INSERT INTO kept VALUES (42)", "SELECT value FROM kept")
 LOOK = "SELECT value FROM kept"
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes through /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="NOT TESTED: this system has no /proc")
 
 
 @pytest.fixture

@@ -74,7 +74,9 @@ def test_the_owners_end_stops_the_program_and_removes_its_directory(tmp_path: Pa
     assert not sockets.exists()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child of its parent's death")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells a child of its parent's death"
+)
 def test_the_guards_own_end_stops_the_program(tmp_path: Path) -> None:
     process = launch(tmp_path, SLEEP)
     os.kill(process.guard_pid, signal.SIGKILL)

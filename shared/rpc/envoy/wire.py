@@ -82,7 +82,7 @@ class AsgiWire:
             await self._end_in_headers([STATUS_OK, *metadata_headers(trailing)])
             return
         try:
-            if not self.started:
+            if not self.started:  # as `_start`, in place: every unary call pays for a coroutine more
                 self.started = True
                 await self._send(_ANSWER if self._headers is None else {**_ANSWER, "headers": self._headers})
             body = b"" if answer is None else frame(answer)
