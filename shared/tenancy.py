@@ -67,7 +67,7 @@ ACCOUNT_SCOPES: Final = frozenset(
         "policies:read", "policies:write",
         "tiers:read", "tiers:write",
         "customers:read", "customers:write",
-        "licenses:read", "licenses:write", "licenses:validate", "licenses:reveal",
+        "licenses:read", "licenses:write", "licenses:validate", "licenses:reveal", "licenses:checkin", "licenses:use",
     }
 )  # fmt: skip
 """What an account's secret key, or a workload binding, may hold."""

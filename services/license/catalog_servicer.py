@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import catalog_service_pb2 as pb
 
-from services.license import catalog_store, fields, queries, render
-from services.license.catalog_model import TEMPLATES, KeyStorage, Policy, Product, Template, refuse_unconfirmed
+from services.license import catalog_store, fields, policy_terms, queries, render
+from services.license.catalog_model import KeyStorage, Policy, Product
 from services.license.commands.create_policy import create_policy
 from services.license.commands.create_product import create_product
 from services.license.commands.delete_policy import delete_policy
 from services.license.commands.delete_product import delete_product
-from services.license.commands.update_policy import update_policy
+from services.license.commands.update_policy import PolicyChanges, update_policy
 from services.license.commands.update_product import update_product
+from services.license.terms import TEMPLATES, UNLIMITED, Template, Terms, check_in_since, refuse_unconfirmed
 from services.license.tier_servicer import TierMethods
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.ids import Prefix, new_id
 from shared.rpc.context import CallContext
-from shared.rpc.fields import masked, to_timedelta
-
-_FLAGS: Final = frozenset({"is_trial", "floating", "require_fingerprint", "require_heartbeat", "offline_allowed"})
-_GENERAL: Final = TEMPLATES[Template.CUSTOM]
+from shared.rpc.fields import masked
 
 
 class CatalogServicer(TierMethods):
@@ -80,7 +79,7 @@ class CatalogServicer(TierMethods):
 
     async def UpdateProduct(self, request: pb.UpdateProductRequest, context: CallContext) -> pb.UpdateProductResponse:
         fields.check(request)
-        changes = _changes(request, fields.PRODUCT_FIELDS)
+        changes = {field: _value(request, field) for field in masked(request, fields.PRODUCT_FIELDS)}
 
         async def work(tx: Transaction) -> pb.UpdateProductResponse:
             changed = await update_product(
@@ -107,10 +106,11 @@ class CatalogServicer(TierMethods):
 
     async def CreatePolicy(self, request: pb.CreatePolicyRequest, context: CallContext) -> pb.CreatePolicyResponse:
         fields.check(request)
-        template, max_machines = _template(request), _max_machines(request)
+        template = Template(pb.PolicyTemplate.Kind.Name(request.template)) if request.template else Template.CUSTOM
+        terms = _terms(request, template)
 
         async def work(tx: Transaction) -> pb.CreatePolicyResponse:
-            policy = _new_policy(request, template, max_machines, tx)
+            policy = _new_policy(request, template, terms, tx)
             made = await create_policy(tx, actor=context.principal.key_id, policy=policy)
             return pb.CreatePolicyResponse(policy=render.policy(made))
 
@@ -142,7 +142,11 @@ class CatalogServicer(TierMethods):
 
     async def UpdatePolicy(self, request: pb.UpdatePolicyRequest, context: CallContext) -> pb.UpdatePolicyResponse:
         fields.check(request)
-        changes = _changes(request, fields.POLICY_FIELDS)
+        named = masked(request, fields.POLICY_FIELDS)
+        changes = PolicyChanges(
+            lambda before: policy_terms.changed(request, named & policy_terms.TERM_NAMES, before),
+            {field: _value(request, field) for field in named - policy_terms.TERM_NAMES},
+        )
 
         async def work(tx: Transaction) -> pb.UpdatePolicyResponse:
             changed = await update_policy(
@@ -173,72 +177,38 @@ class CatalogServicer(TierMethods):
         return await self._r.writer.run(context, request, pb.DeletePolicyResponse, work)
 
 
-def _changes(request: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
-    """The masked fields with their values; an optional field that is absent is None or its general default."""
-    return {field: _value(request, field) for field in masked(request, allowed)}
-
-
 def _value(request: Any, field: str) -> Any:
     match field:
-        case "duration":
-            value = to_timedelta(request, field)
-        case "heartbeat_interval" | "offline_max_ttl":
-            value = to_timedelta(request, field) or getattr(_GENERAL, field)
         case "external_id":
-            value = request.external_id or None
+            return request.external_id or None
         case "metadata":
-            value = MessageToDict(request.metadata)
+            return MessageToDict(request.metadata)
         case "labels":
-            value = dict(request.labels)
-        case "max_machines":
-            value = request.max_machines if request.HasField(field) else None
-        case _ if field in _FLAGS:
-            value = getattr(request if request.HasField(field) else _GENERAL, field)
+            return dict(request.labels)
         case _:
-            value = getattr(request, field)
-    return value
+            return getattr(request, field)
 
 
-def _template(request: pb.CreatePolicyRequest) -> Template:
-    if not request.template:
-        return Template.CUSTOM
-    return Template(pb.PolicyTemplate.Kind.Name(request.template))
+def _terms(request: pb.CreatePolicyRequest, template: Template) -> Terms:
+    """FIELD_INVALID, UNLIMITED_NOT_CONFIRMED."""
+    terms = policy_terms.chosen(request, TEMPLATES[template])
+    if request.perpetual:
+        terms = replace(terms, duration=None)
+    if request.allow_unlimited:
+        terms = replace(terms, max_machines=None)
+    refuse_unconfirmed(terms.max_machines, confirmed=request.allow_unlimited or template in UNLIMITED)
+    return terms
 
 
-def _max_machines(request: pb.CreatePolicyRequest) -> int | None:
-    if request.HasField("max_machines"):
-        return request.max_machines
-    terms = TEMPLATES[_template(request)]
-    chosen = None if request.allow_unlimited else terms.max_machines
-    refuse_unconfirmed(chosen, confirmed=request.allow_unlimited or terms.unlimited)
-    return chosen
-
-
-def _new_policy(
-    request: pb.CreatePolicyRequest, template: Template, max_machines: int | None, tx: Transaction
-) -> Policy:
-    terms = TEMPLATES[template]
-
-    def flag(field: str) -> bool:
-        given = request.ListFields()
-        named = {descriptor.name: value for descriptor, value in given}
-        return bool(named.get(field, getattr(terms, field)))
-
+def _new_policy(request: pb.CreatePolicyRequest, template: Template, terms: Terms, tx: Transaction) -> Policy:
     return Policy(
         policy_id=new_id(Prefix.POLICY),
         external_id=request.external_id or None,
         product_id=request.product_id,
         display_name=request.display_name,
         template=template,
-        duration=None if request.perpetual else to_timedelta(request, "duration") or terms.duration,
-        is_trial=flag("is_trial"),
-        max_machines=max_machines,
-        floating=flag("floating"),
-        require_fingerprint=flag("require_fingerprint"),
-        require_heartbeat=flag("require_heartbeat"),
-        heartbeat_interval=to_timedelta(request, "heartbeat_interval") or terms.heartbeat_interval,
-        offline_allowed=flag("offline_allowed"),
-        offline_max_ttl=to_timedelta(request, "offline_max_ttl") or terms.offline_max_ttl,
+        terms=terms,
+        check_in_since=check_in_since(terms, None, None, tx.now),
         labels=dict(request.labels),
         metadata=MessageToDict(request.metadata),
         revision=1,

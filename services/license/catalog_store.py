@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.license.catalog_model import KeyStorage, Policy, Product, Template
+from services.license.catalog_model import KeyStorage, Policy, Product
 from services.license.errors import in_use
+from services.license.terms import Template
+from services.license.terms_rows import TERMS, terms_of
 from shared.db import statements
 from shared.db.pool import Transaction
 
@@ -17,9 +19,8 @@ _PRODUCT: Final = (
     "created_at", "updated_at",
 )  # fmt: skip
 _POLICY: Final = (
-    "policy_id", "external_id", "product_id", "display_name", "template", "duration", "is_trial", "max_machines",
-    "floating", "require_fingerprint", "require_heartbeat", "heartbeat_interval", "offline_allowed", "offline_max_ttl",
-    "labels", "metadata", "revision", "created_at", "updated_at",
+    "policy_id", "external_id", "product_id", "display_name", "template", *TERMS, "check_in_since", "labels", "metadata",
+    "revision", "created_at", "updated_at",
 )  # fmt: skip
 
 INSERT_PRODUCT: Final = statements.insert("license.product", _PRODUCT)
@@ -52,9 +53,9 @@ def _product(row: asyncpg.Record | None) -> Product | None:
 def _policy(row: asyncpg.Record | None) -> Policy | None:
     if row is None:
         return None
-    values: dict[str, Any] = dict(row)
+    values = {name: value for name, value in row.items() if name not in TERMS}
     values["template"] = Template(values["template"])
-    return Policy(**values)
+    return Policy(**values, terms=terms_of(row))
 
 
 def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
@@ -72,9 +73,8 @@ def _product_values(product: Product) -> tuple[Any, ...]:
 def _policy_values(policy: Policy) -> tuple[Any, ...]:
     return (
         policy.policy_id, policy.external_id, policy.product_id, policy.display_name, policy.template.value,
-        policy.duration, policy.is_trial, policy.max_machines, policy.floating, policy.require_fingerprint,
-        policy.require_heartbeat, policy.heartbeat_interval, policy.offline_allowed, policy.offline_max_ttl,
-        dict(policy.labels), dict(policy.metadata), policy.revision, policy.created_at, policy.updated_at,
+        *(getattr(policy.terms, name) for name in TERMS), policy.check_in_since, dict(policy.labels), dict(policy.metadata),
+        policy.revision, policy.created_at, policy.updated_at,
     )  # fmt: skip
 
 

@@ -10,21 +10,29 @@ from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
 from services.license.model import License
+from services.license.terms import Overrides, Terms
 from services.license.workload_model import WorkloadBinding
 from shared.rules.spiffe import SpiffeIdPattern
 
 Subject = Account | ApiKey | WorkloadBinding | Product | Tier | Policy | Customer | License
-_LEFT_OUT = frozenset({"hint", "key_hint"})
+_LEFT_OUT = frozenset({"hint", "key_hint", "check_in_since", "last_validated_at"})
 
 
 def event_data(subject: Subject) -> dict[str, Any]:
-    """JSON: times as RFC 3339, durations in seconds."""
-    return {
-        field.name: _plain(getattr(subject, field.name)) for field in fields(subject) if field.name not in _LEFT_OUT
-    }
+    """JSON: times as RFC 3339, durations in seconds. A policy's terms stand beside its other fields; a license leaves the
+    terms that it is under to its policy."""
+    data = _fields(subject)
+    terms = data.pop("terms", None)
+    return {**data, **terms} if isinstance(subject, Policy) and terms is not None else data
+
+
+def _fields(value: Subject | Terms | Overrides) -> dict[str, Any]:
+    return {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.name not in _LEFT_OUT}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Terms | Overrides):
+        return _fields(value)
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, timedelta):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import validation_service_pb2 as validation
 
+from services.license.policy_terms import TERM_NAMES
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
 from shared.rules import spiffe
@@ -23,15 +25,17 @@ from shared.tenancy import ACCOUNT_SCOPES
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
 TIER_FIELDS: Final = ("external_id", "slug", "display_name", "position", "labels", "metadata")
 POLICY_FIELDS: Final = (
-    "external_id", "display_name", "duration", "is_trial", "max_machines", "floating", "require_fingerprint",
-    "require_heartbeat", "heartbeat_interval", "offline_allowed", "offline_max_ttl", "labels", "metadata",
+    "external_id", "display_name", *sorted(TERM_NAMES - {"expiration_basis"}), "labels", "metadata",
 )  # fmt: skip
 WORKLOAD_BINDING_FIELDS: Final = ("display_name", "scopes")
 CUSTOMER_FIELDS: Final = ("email", "subject_ref", "display_name", "labels", "metadata")
-LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "labels", "metadata")
+LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "overrides", "labels", "metadata")
 
 _ID_CHARS: Final = 64
 _HOUR: Final = timedelta(hours=1)
+_FEATURE_KEY: Final = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+_MAX_FEATURE_KEYS: Final = 100
+_MAX_FEATURE_KEY_CHARS: Final = 63
 _CENTURY: Final = timedelta(days=36500)
 _RID: Final = f.request_id()
 _EXTERNAL_ID: Final = f.text("external_id")
@@ -50,13 +54,32 @@ _SLUG: Final = f.text(
     reason="SLUG_INVALID",
     words="must match ^[a-z0-9-]{1,63}$: lower case, digits, hyphens",
 )
-_POSITION: Final = f.at_least("position", 0)
+_POSITION: Final = f.number("position", least=0)
 _TERMS: Final = (
     f.duration("duration", least=_HOUR, most=_CENTURY),
-    f.at_least("max_machines", 1),
+    f.duration("trial_duration", least=_HOUR, most=_CENTURY),
+    f.duration("grace_period", least=timedelta(0), most=timedelta(days=365)),
+    f.known_enum("expiration_strategy"),
+    f.known_enum("renewal_basis"),
+    f.known_enum("transfer_strategy"),
+    f.number("max_machines", least=1),
+    f.number("max_uses", least=1),
+    f.known_enum("uses_counted_by"),
+    f.known_enum("overage_strategy"),
     f.duration("heartbeat_interval", least=timedelta(seconds=60), most=timedelta(days=90)),
     f.duration("offline_max_ttl", least=_HOUR, most=timedelta(days=90)),
+    f.known_enum("check_in_interval"),
+    f.number("check_in_count", least=1, most=365),
+    f.known_enum("authentication"),
+    f.enum_set("overridable"),
 )
+_OVERRIDES: Final = f.nested(
+    "overrides",
+    f.number("max_machines", least=1),
+    f.number("max_uses", least=1),
+    f.duration("offline_max_ttl", least=_HOUR, most=timedelta(days=90)),
+)
+_USES: Final = f.number("uses", least=1, most=1_000_000_000)
 
 
 def _id(field: str) -> f.Check:
@@ -139,6 +162,23 @@ def _one_customer(message: Any) -> Iterator[FieldViolation]:
         yield FieldViolation("customer_id", "EXACTLY_ONE", "set exactly one of customer_id, email and subject_ref")
 
 
+def _user(message: Any) -> Iterator[FieldViolation]:
+    named = message.WhichOneof("user")
+    if named is None:
+        yield FieldViolation("user", "EXACTLY_ONE", "set customer_id, email or subject_ref")
+    elif not getattr(message, named):
+        yield FieldViolation(named, "REQUIRED", "is required")
+
+
+def _feature_keys(message: Any) -> Iterator[FieldViolation]:
+    if len(message.feature_keys) > _MAX_FEATURE_KEYS:
+        yield FieldViolation("feature_keys", "TOO_MANY", f"at most {_MAX_FEATURE_KEYS}")
+    for index, key in enumerate(message.feature_keys[:_MAX_FEATURE_KEYS]):
+        if len(key) > _MAX_FEATURE_KEY_CHARS or not _FEATURE_KEY.fullmatch(key):
+            words = "must match ^[a-z0-9]+([_-][a-z0-9]+)*$, at most 63 characters"
+            yield FieldViolation(f"feature_keys[{index}]", "FEATURE_KEY_INVALID", words)
+
+
 def _customer_ref(message: Any) -> Iterator[FieldViolation]:
     match message.WhichOneof("ref"):
         case None:
@@ -157,6 +197,7 @@ _KEY: Final = f.text(
     reason="LICENSE_KEY_INVALID",
     words="must be 8 to 255 printable ASCII characters, no spaces",
 )
+_CUSTOMER_REF: Final = (_customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME)
 _STATUS_CHANGE: Final = (_RID, _id("license_id"), _ETAG, _REASON)
 
 TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
@@ -207,8 +248,8 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         catalog.DeleteTierRequest: (_RID, _id("tier_id"), _ETAG, _REASON),
         catalog.CreatePolicyRequest: (
-            _RID, _id("product_id"), f.known_enum("template"), _EXTERNAL_ID, _REQUIRED_NAME, *_TERMS, _contradictions,
-            _perpetual, *_DATA,
+            _RID, _id("product_id"), f.known_enum("template"), _EXTERNAL_ID, _REQUIRED_NAME, *_TERMS,
+            f.known_enum("expiration_basis"), _contradictions, _perpetual, *_DATA,
         ),
         catalog.GetPolicyRequest: _get("policy_id"),
         catalog.ListPoliciesRequest: (*_PAGE, _optional_id("product_id")),
@@ -228,8 +269,8 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         customers.UnbanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
         licenses.CreateLicenseRequest: (
             _RID, _id("policy_id"), _optional_id("product_id"), _optional_id("tier_id"),
-            f.nested("customer", _customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME),
-            _KEY, _EXTERNAL_ID, _NAME, f.timestamp("start_time"), f.timestamp("expire_time"), *_DATA,
+            f.nested("customer", *_CUSTOMER_REF), _KEY, _EXTERNAL_ID, _NAME, f.timestamp("start_time"),
+            f.timestamp("expire_time"), _OVERRIDES, *_DATA,
         ),
         licenses.GetLicenseRequest: _get("license_id"),
         licenses.ListLicensesRequest: (
@@ -238,7 +279,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         licenses.UpdateLicenseRequest: (
             _RID, _id("license_id"), _ETAG, f.mask(LICENSE_FIELDS), _EXTERNAL_ID, _NAME, f.timestamp("start_time"),
-            f.timestamp("expire_time"), *_DATA,
+            f.timestamp("expire_time"), _OVERRIDES, *_DATA,
         ),
         licenses.SuspendLicenseRequest: _STATUS_CHANGE,
         licenses.ReinstateLicenseRequest: (*_STATUS_CHANGE, f.timestamp("expire_time")),
@@ -251,8 +292,16 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
             *_STATUS_CHANGE, _KEY, f.duration("overlap", least=timedelta(0), most=timedelta(days=30)),
         ),
         licenses.RevealLicenseKeyRequest: (_RID, _id("license_id"), _REASON),
+        licenses.ChangePolicyRequest: (*_STATUS_CHANGE, _id("policy_id")),
+        licenses.TransferLicenseRequest: (*_STATUS_CHANGE, f.nested("customer", *_CUSTOMER_REF)),
+        licenses.CheckInLicenseRequest: (_RID, _id("license_id"), _REASON),
+        licenses.IncrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
+        licenses.DecrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
+        licenses.ResetUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON),
         validation.ValidateLicenseRequest: (
-            _one_selector, f.known_enum("view"), _tier_slug("required_tier"),
+            _one_selector, f.known_enum("view"), _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS),
+            _optional_id("policy_id"), f.nested("required_entitlements", _feature_keys),
+            f.nested("user", _user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
         ),
     }
 )  # fmt: skip

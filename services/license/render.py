@@ -15,10 +15,13 @@ from lictor.license.v1 import catalog_service_pb2 as catalog_pb
 from lictor.license.v1 import customer_service_pb2 as customer_pb
 from lictor.license.v1 import license_service_pb2 as license_pb
 
+from services.license import policy_terms
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
-from services.license.model import License, effective, etag_of
+from services.license.model import License, etag_of, marks
+from services.license.periods import grace_end
+from services.license.terms import Overrides
 from services.license.workload_model import WorkloadBinding
 from shared.tenancy import Mode
 
@@ -135,21 +138,12 @@ def tier(value: Tier) -> catalog_pb.Tier:
 
 
 def policy(value: Policy) -> catalog_pb.Policy:
-    return catalog_pb.Policy(
+    made = catalog_pb.Policy(
         policy_id=value.policy_id,
         external_id=value.external_id or "",
         product_id=value.product_id,
         display_name=value.display_name,
         template=catalog_pb.PolicyTemplate.Kind.Value(value.template.value),
-        duration=duration(value.duration),
-        is_trial=value.is_trial,
-        max_machines=value.max_machines,
-        floating=value.floating,
-        require_fingerprint=value.require_fingerprint,
-        require_heartbeat=value.require_heartbeat,
-        heartbeat_interval=duration(value.heartbeat_interval),
-        offline_allowed=value.offline_allowed,
-        offline_max_ttl=duration(value.offline_max_ttl),
         labels=value.labels,
         metadata=struct(value.metadata),
         create_time=timestamp(value.created_at),
@@ -157,6 +151,8 @@ def policy(value: Policy) -> catalog_pb.Policy:
         etag=etag_of(value.revision),
         revision=value.revision,
     )
+    policy_terms.write(value.terms, made)
+    return made
 
 
 def customer(value: Customer) -> customer_pb.Customer:
@@ -178,8 +174,7 @@ def customer(value: Customer) -> customer_pb.Customer:
 
 
 def license_(value: License, now: datetime, *, metadata: bool = True) -> license_pb.License:
-    """With the status as it is at `now`."""
-    status = effective(value.status, value.expires_at, now)
+    """With the state, the marks and the uses as they are at `now`."""
     return license_pb.License(
         license_id=value.license_id,
         external_id=value.external_id or "",
@@ -188,7 +183,7 @@ def license_(value: License, now: datetime, *, metadata: bool = True) -> license
         tier_id=value.tier_id or "",
         customer_id=value.customer_id or "",
         display_name=value.display_name,
-        status=license_pb.LicenseStatus.Status.Value(status.value),
+        status=license_pb.LicenseStatus.Status.Value(value.status_at(now).value),
         key_hint=value.key_hint,
         start_time=timestamp(value.starts_at),
         expire_time=timestamp(value.expires_at),
@@ -199,4 +194,22 @@ def license_(value: License, now: datetime, *, metadata: bool = True) -> license
         update_time=timestamp(value.updated_at),
         etag=etag_of(value.revision),
         revision=value.revision,
+        overrides=_overrides(value.overrides),
+        uses=value.uses,
+        last_validate_time=timestamp(value.last_validated_at),
+        last_check_in_time=timestamp(value.last_check_in_at),
+        check_in_due_time=timestamp(value.check_in_due),
+        grace_end_time=timestamp(grace_end(value.expires_at, value.terms.grace_period)),
+        expiry_anchored=value.expiry_anchored_at is not None,
+        marks=[license_pb.LicenseMark.Kind.Value(mark.value) for mark in marks(value, now)],
+    )
+
+
+def _overrides(value: Overrides) -> license_pb.LicenseOverrides | None:
+    if value == Overrides():
+        return None
+    return license_pb.LicenseOverrides(
+        max_machines=value.max_machines,
+        max_uses=value.max_uses,
+        offline_max_ttl=duration(value.offline_max_ttl),
     )

@@ -10,14 +10,18 @@ from lictor.license.v1 import license_service_pb2 as pb
 
 from services.license import fields, queries, render, store
 from services.license.commands.change_license_status import StatusChange, change_license_status
+from services.license.commands.change_policy import PolicyChange, change_license_policy
 from services.license.commands.change_tier import TierChange, change_license_tier
-from services.license.commands.create_license import CustomerName, NamedBy, NewLicense, create_license
+from services.license.commands.create_license import NewLicense, create_license
 from services.license.commands.delete_license import delete_license
+from services.license.commands.find_customer import CustomerName, NamedBy
 from services.license.commands.reveal_license_key import reveal_license_key
 from services.license.commands.rotate_license_key import KeyRotation, rotate_license_key
+from services.license.commands.transfer_license import Transfer, transfer_license
 from services.license.commands.update_license import update_license
 from services.license.model import Action, Status
-from services.license.resources import Resources
+from services.license.terms import Overrides
+from services.license.usage_servicer import UsageMethods
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.rpc.context import CallContext
@@ -27,11 +31,8 @@ from shared.rpc.writes import WriteResponse
 R = TypeVar("R", bound=WriteResponse)
 
 
-class LicenseServicer:
+class LicenseServicer(UsageMethods):
     """Licenses and their states."""
-
-    def __init__(self, resources: Resources) -> None:
-        self._r = resources
 
     async def CreateLicense(self, request: pb.CreateLicenseRequest, context: CallContext) -> pb.CreateLicenseResponse:
         fields.check(request)
@@ -112,6 +113,29 @@ class LicenseServicer:
 
         return await self._r.writer.run(context, request, pb.ChangeTierResponse, work)
 
+    async def ChangePolicy(self, request: pb.ChangePolicyRequest, context: CallContext) -> pb.ChangePolicyResponse:
+        fields.check(request)
+        wanted = PolicyChange(request.license_id, request.policy_id, request.etag, request.reason)
+
+        async def work(tx: Transaction) -> pb.ChangePolicyResponse:
+            changed = await change_license_policy(tx, actor=context.principal.key_id, wanted=wanted)
+            return pb.ChangePolicyResponse(license=render.license_(changed, tx.now))
+
+        return await self._r.writer.run(context, request, pb.ChangePolicyResponse, work)
+
+    async def TransferLicense(
+        self, request: pb.TransferLicenseRequest, context: CallContext
+    ) -> pb.TransferLicenseResponse:
+        fields.check(request)
+        customer = _customer(request.customer) if request.HasField("customer") else None
+        wanted = Transfer(request.license_id, customer, request.etag, request.reason)
+
+        async def work(tx: Transaction) -> pb.TransferLicenseResponse:
+            changed = await transfer_license(tx, actor=context.principal.key_id, wanted=wanted)
+            return pb.TransferLicenseResponse(license=render.license_(changed, tx.now))
+
+        return await self._r.writer.run(context, request, pb.TransferLicenseResponse, work)
+
     async def DeleteLicense(self, request: pb.DeleteLicenseRequest, context: CallContext) -> pb.DeleteLicenseResponse:
         fields.check(request)
 
@@ -184,8 +208,17 @@ def _wanted(request: pb.CreateLicenseRequest) -> NewLicense:
         display_name=request.display_name,
         starts_at=to_datetime(request, "start_time"),
         expires_at=to_datetime(request, "expire_time"),
+        overrides=_overrides(request.overrides),
         labels=dict(request.labels),
         metadata=MessageToDict(request.metadata),
+    )
+
+
+def _overrides(given: pb.LicenseOverrides) -> Overrides:
+    return Overrides(
+        given.max_machines if given.HasField("max_machines") else None,
+        given.max_uses if given.HasField("max_uses") else None,
+        to_timedelta(given, "offline_max_ttl"),
     )
 
 
@@ -201,16 +234,18 @@ def _customer(ref: pb.CustomerRef) -> CustomerName:
 
 def _value(request: pb.UpdateLicenseRequest, field: str) -> tuple[str, Any]:
     """The model's name of a field, and its value."""
+    value: Any
     match field:
-        case "start_time":
-            return "starts_at", to_datetime(request, "start_time")
-        case "expire_time":
-            return "expires_at", to_datetime(request, "expire_time")
+        case "start_time" | "expire_time":
+            return field.replace("_time", "s_at"), to_datetime(request, field)
+        case "overrides":
+            value = _overrides(request.overrides)
         case "external_id":
-            return field, request.external_id or None
+            value = request.external_id or None
         case "labels":
-            return field, dict(request.labels)
+            value = dict(request.labels)
         case "metadata":
-            return field, MessageToDict(request.metadata)
+            value = MessageToDict(request.metadata)
         case _:
-            return field, getattr(request, field)
+            value = getattr(request, field)
+    return field, value

@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import asyncpg
 
 from services.license.model import License, Status
+from services.license.terms import Overrides
+from services.license.terms_rows import TERMS, terms_of
 from shared.db import statements
 from shared.db.pool import Transaction
 
+_OVERRIDES: Final = tuple(field.name for field in fields(Overrides))
 _LICENSE: Final = (
     "license_id", "external_id", "product_id", "policy_id", "tier_id", "customer_id", "display_name", "status",
-    "status_reason", "key_hint", "starts_at", "expires_at", "labels", "metadata", "revision", "created_at", "updated_at",
+    "status_reason", "key_hint", "starts_at", "expires_at", "expiry_anchored_at", "check_in_from", "last_check_in_at",
+    *(f"{name}_override" for name in _OVERRIDES), "labels", "metadata", "revision", "created_at", "updated_at",
 )  # fmt: skip
+_WITH_TERMS: Final = ", ".join(
+    (
+        *(f"l.{column}" for column in _LICENSE), *(f"p.{column}" for column in TERMS), "p.check_in_since",
+        "coalesce(u.uses, 0) AS uses", "u.last_validated_at",
+    )
+)  # fmt: skip
+# The limit keeps the planner from reading the uses of licenses that are on no page.
+_FROM: Final = """
+      FROM license.license AS l
+      JOIN license.policy AS p ON p.account_id = l.account_id AND p.mode = l.mode AND p.policy_id = l.policy_id
+      LEFT JOIN LATERAL (
+               SELECT i.uses, i.last_validated_at FROM license.license_usage AS i
+                WHERE i.account_id = l.account_id AND i.mode = l.mode AND i.license_id = l.license_id LIMIT 1
+           ) AS u ON true
+     WHERE l.account_id = $1 AND l.mode = $2
+"""
 
 INSERT_LICENSE: Final = statements.insert("license.license", _LICENSE)
-GET_LICENSE: Final = statements.select("license.license", _LICENSE, "license_id = $3")
-GET_LICENSE_BY_EXTERNAL_ID: Final = statements.select("license.license", _LICENSE, "external_id = $3")
-LOCK_LICENSE: Final = GET_LICENSE + " FOR UPDATE"
+GET_LICENSE: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = $3"
+GET_LICENSE_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.external_id = $3"
+# Locked by itself, and read by the statement after it: one that waited for the lock would join the row as it has become
+# with the policy as it was.
+LOCK_LICENSE: Final = statements.select("license.license", ("license_id",), "license_id = $3") + " FOR UPDATE"
 UPDATE_LICENSE: Final = statements.update("license.license", "license_id", _LICENSE[1:])
+SET_USES: Final = """
+    INSERT INTO license.license_usage AS u (account_id, mode, license_id, uses) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (account_id, mode, license_id) DO UPDATE SET uses = excluded.uses
+"""
 DELETE_LICENSE: Final = "DELETE FROM license.license WHERE account_id = $1 AND mode = $2 AND license_id = $3"
 
+_ENDED: Final = "l.expires_at + p.grace_period <= now()"
 _BY_STATUS: Final = {
-    Status.ACTIVE: "status = 'active' AND (expires_at IS NULL OR expires_at > now())",
-    Status.EXPIRED: "status = 'active' AND expires_at <= now()",
-    Status.SUSPENDED: "status = 'suspended'",
-    Status.REVOKED: "status = 'revoked'",
-    Status.BANNED: "status = 'banned'",
+    Status.ACTIVE: f"l.status = 'active' AND ({_ENDED}) IS NOT TRUE",
+    Status.EXPIRED: f"l.status = 'active' AND {_ENDED} AND p.expiration_strategy <> 'REVOKE'",
+    Status.SUSPENDED: "l.status = 'suspended'",
+    Status.REVOKED: "l.status IN ('revoked', 'active') "
+    f"AND (l.status = 'revoked' OR {_ENDED} AND p.expiration_strategy = 'REVOKE')",
+    Status.BANNED: "l.status = 'banned'",
 }
 
 
@@ -52,14 +80,15 @@ def page_of_licenses_statement(narrowed: LicenseFilter) -> tuple[str, list[str]]
     for column in ("product_id", "policy_id", "customer_id", "tier_id"):
         if value := getattr(narrowed, column):
             values.append(value)
-            conditions.append(f"{column} = ${4 + len(values)}")
+            conditions.append(f"l.{column} = ${4 + len(values)}")
     if narrowed.customer_email:
         values.append(narrowed.customer_email.lower())
         mine = statements.select("license.customer", ("customer_id",), f"email = ${4 + len(values)}")
-        conditions.append(f"customer_id = ({mine})")
+        conditions.append(f"l.customer_id = ({mine})")
     if narrowed.status is not None:
         conditions.append(_BY_STATUS[narrowed.status])
-    return statements.page("license.license", _LICENSE, "license_id", *conditions), values
+    narrowing = " ".join(f"AND {condition}" for condition in conditions)
+    return f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id > $3 {narrowing} ORDER BY l.license_id LIMIT $4", values
 
 
 def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
@@ -69,18 +98,20 @@ def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
 def _license(row: asyncpg.Record | None) -> License | None:
     if row is None:
         return None
-    values: dict[str, Any] = dict(row)
+    own = (column for column in _LICENSE if not column.endswith("_override"))
+    values: dict[str, Any] = {column: row[column] for column in (*own, "check_in_since", "uses", "last_validated_at")}
     values["status"] = Status(values["status"])
-    return License(**values)
+    overrides = Overrides(*(row[f"{name}_override"] for name in _OVERRIDES))
+    return License(**values, overrides=overrides, terms=terms_of(row))
 
 
 def _values(license_: License) -> tuple[Any, ...]:
     return (
         license_.license_id, license_.external_id, license_.product_id, license_.policy_id, license_.tier_id,
-        license_.customer_id,
-        license_.display_name, license_.status.value, license_.status_reason, license_.key_hint, license_.starts_at,
-        license_.expires_at, dict(license_.labels), dict(license_.metadata), license_.revision, license_.created_at,
-        license_.updated_at,
+        license_.customer_id, license_.display_name, license_.status.value, license_.status_reason, license_.key_hint,
+        license_.starts_at, license_.expires_at, license_.expiry_anchored_at, license_.check_in_from,
+        license_.last_check_in_at, *(getattr(license_.overrides, name) for name in _OVERRIDES), dict(license_.labels),
+        dict(license_.metadata), license_.revision, license_.created_at, license_.updated_at,
     )  # fmt: skip
 
 
@@ -97,7 +128,10 @@ async def get_license_by_external_id(tx: Transaction, external_id: str) -> Licen
 
 
 async def lock_license(tx: Transaction, license_id: str) -> License | None:
-    return _license(await tx.conn.fetchrow(LOCK_LICENSE, *_in_tenant(tx, license_id)))
+    """The license, which nobody else can change until this transaction ends."""
+    if await tx.conn.fetchval(LOCK_LICENSE, *_in_tenant(tx, license_id)) is None:
+        return None
+    return await get_license(tx, license_id)
 
 
 async def page_of_licenses(tx: Transaction, after: str, limit: int, narrowed: LicenseFilter) -> Sequence[License]:
@@ -109,6 +143,11 @@ async def page_of_licenses(tx: Transaction, after: str, limit: int, narrowed: Li
 async def update_license(tx: Transaction, license_: License) -> None:
     first, *rest = _values(license_)
     await tx.conn.execute(UPDATE_LICENSE, *_in_tenant(tx, first, *rest))
+
+
+async def set_uses(tx: Transaction, license_: License) -> None:
+    """Stores how many uses a license has that this transaction has locked."""
+    await tx.conn.execute(SET_USES, *_in_tenant(tx, license_.license_id, license_.uses))
 
 
 async def delete_license(tx: Transaction, license_id: str) -> None:

@@ -23,6 +23,8 @@ EVENT_TYPES: Final = frozenset(
         "customer.created", "customer.updated", "customer.banned", "customer.unbanned",
         "license.created", "license.updated", "license.suspended", "license.reinstated", "license.renewed",
         "license.revoked", "license.banned", "license.tier.updated", "license.deleted",
+        "license.policy.updated", "license.customer.updated", "license.checked_in",
+        "license.usage.incremented", "license.usage.decremented", "license.usage.reset", "license.limit_reached",
         "license.key.revealed", "license.key.rotated",
     }
 )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -12,14 +13,22 @@ from shared.db.pool import Database
 from shared.tenancy import Tenant
 
 _FACTS: Final = """
-    SELECT clock_timestamp() AS at, l.license_id, l.product_id, l.policy_id, l.status, l.starts_at, l.expires_at,
-           p.is_trial, l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position,
-           coalesce(c.banned, false) AS customer_banned, k.expires_at AS key_expires_at
+    SELECT clock_timestamp() AS at, l.license_id, l.product_id, d.code AS product_code, l.policy_id, l.status, l.starts_at,
+           l.expires_at, l.expiry_anchored_at IS NOT NULL AS anchored,
+           coalesce(l.check_in_from, l.starts_at, l.created_at) AS check_in_from, l.max_uses_override,
+           coalesce(u.uses, 0) AS uses, p.is_trial, p.expiration_strategy, p.grace_period, p.expiration_basis, p.max_uses,
+           p.uses_counted_by, p.overridable, p.require_check_in, p.check_in_interval, p.check_in_count, p.check_in_since,
+           p.require_product_scope, p.require_policy_scope, p.require_user_scope, k.expires_at AS key_expires_at,
+           l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position,
+           l.customer_id, c.subject_ref AS customer_subject_ref, c.email_hash AS customer_email_hash,
+           coalesce(c.banned, false) AS customer_banned
 """
 # The functions' own columns have the database's collation, with which no index on the tables' would serve. No tier
-# has the empty slug of a caller that asks for none.
+# has the empty slug of a caller that asks for none. Uses are no fact: they are counted at the record.
 _JOINS: Final = """
       LEFT JOIN LATERAL license.license_facts($1, $2, k.license_id) AS l ON true
+      LEFT JOIN LATERAL license.license_uses($1, $2, l.license_id) AS u ON true
+      LEFT JOIN LATERAL license.product_facts($1, $2, l.product_id) AS d ON true
       LEFT JOIN LATERAL license.policy_facts($1, $2, l.policy_id) AS p ON true
       LEFT JOIN LATERAL license.customer_facts($1, $2, l.customer_id) AS c ON true
       LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS t ON t.tier_id COLLATE "C" = l.tier_id
@@ -33,23 +42,49 @@ LOAD_BY_ID: Final = _FACTS + " FROM (SELECT $3::text AS license_id, NULL::timest
 
 @dataclass(frozen=True, slots=True)
 class LicenseFacts:
-    """What a decision needs to know of one license. `key_expires_at` is the end of the key that found it, if it has one."""
+    """What a decision needs to know of one license, by the columns of the load."""
 
     license_id: str
     product_id: str
+    product_code: str
     policy_id: str
     status: str
     starts_at: datetime | None
     expires_at: datetime | None
+    anchored: bool
+    """Whether its duration counts, or waits for a first validation or use."""
+    check_in_from: datetime
+    max_uses_override: int | None
+    uses: int
     is_trial: bool
+    expiration_strategy: str
+    grace_period: timedelta
+    expiration_basis: str
+    max_uses: int | None
+    uses_counted_by: str
+    overridable: Sequence[str]
+    require_check_in: bool
+    check_in_interval: str | None
+    check_in_count: int
+    check_in_since: datetime | None
+    require_product_scope: bool
+    require_policy_scope: bool
+    require_user_scope: bool
     key_expires_at: datetime | None
+    """The end of the key that found the license, if it has one."""
     tier_id: str | None
     tier: str | None
     """The slug of the tier."""
     tier_position: int | None
     required_position: int | None
     """The position of the tier that was asked for; None where the product has no such tier, or none was."""
+    customer_id: str | None
+    customer_subject_ref: str | None
+    customer_email_hash: bytes | None
     customer_banned: bool
+
+
+_COLUMNS: Final = tuple(field.name for field in fields(LicenseFacts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +113,7 @@ class LicenseFactsReader:
         row = next((row for row in rows if _leads_to_a_license(row)), None)
         if row is None:
             return Loaded(rows[0]["at"], None)
-        facts = LicenseFacts(
-            row["license_id"], row["product_id"], row["policy_id"], row["status"], row["starts_at"], row["expires_at"],
-            row["is_trial"], row["key_expires_at"], row["tier_id"], row["tier"], row["tier_position"],
-            row["required_position"], row["customer_banned"],
-        )  # fmt: skip
-        return Loaded(row["at"], facts)
+        return Loaded(row["at"], LicenseFacts(*(row[column] for column in _COLUMNS)))
 
 
 def _leads_to_a_license(row: asyncpg.Record) -> bool:

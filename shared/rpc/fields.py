@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -115,12 +115,16 @@ def timestamp(field: str) -> Check:
     return run
 
 
-def at_least(field: str, least: int) -> Check:
-    """An optional number with a lower bound."""
+def number(field: str, *, least: int, most: int | None = None) -> Check:
+    """An optional number within bounds; absent is allowed."""
 
     def run(message: Message) -> Iterator[FieldViolation]:
-        if message.HasField(field) and getattr(message, field) < least:
-            yield FieldViolation(field, "OUT_OF_RANGE", f"must be at least {least}")
+        if not message.HasField(field):
+            return
+        value: int = getattr(message, field)
+        if value < least or (most is not None and value > most):
+            bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+            yield FieldViolation(field, "OUT_OF_RANGE", f"must be {bounds}")
 
     return run
 
@@ -132,6 +136,21 @@ def known_enum(field: str) -> Check:
         enum = message.DESCRIPTOR.fields_by_name[field].enum_type
         if enum is not None and getattr(message, field) not in enum.values_by_number:
             yield FieldViolation(field, "ENUM_UNKNOWN", f"is not a value of {enum.full_name}")
+
+    return run
+
+
+def enum_set(field: str) -> Check:
+    """Enum values that this version knows, each at most once, and not the unspecified one."""
+
+    def run(message: Message) -> Iterator[FieldViolation]:
+        enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+        values: Sequence[int] = getattr(message, field)
+        for index, value in enumerate(values):
+            if enum is not None and (value == 0 or value not in enum.values_by_number):
+                yield FieldViolation(f"{field}[{index}]", "ENUM_UNKNOWN", f"is not a value of {enum.full_name}")
+            elif value in values[:index]:
+                yield FieldViolation(f"{field}[{index}]", "DUPLICATE", "is there twice")
 
     return run
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
-from shared.errors import DOMAIN, Code, DomainError
+from shared.errors import DOMAIN, Code, DomainError, Reason
 from shared.rpc.context import CallAbortedError
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -42,7 +42,8 @@ def _cut_message(text: str) -> str:
 
 
 def to_status(error: DomainError, call_id: str, method: str = "") -> status_pb2.Status:
-    """The Status of a refusal: ErrorInfo, RequestInfo, and BadRequest, PreconditionFailure, RetryInfo where they apply.
+    """The Status of a refusal: ErrorInfo, RequestInfo, and BadRequest, PreconditionFailure, QuotaFailure, RetryInfo where
+    they apply.
 
     Args:
         error: What went wrong.
@@ -61,6 +62,10 @@ def to_status(error: DomainError, call_id: str, method: str = "") -> status_pb2.
             type=error.reason.value, subject=metadata.get("id", method), description=_cut(error.message)
         )
         status.details.add().Pack(failure)
+    if error.reason is Reason.INSUFFICIENT_USAGE:
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(subject=metadata.get("id", method), description=_cut(error.message))
+        status.details.add().Pack(quota)
     if error.retry_after_ms is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(error.retry_after_ms)

@@ -112,13 +112,19 @@ def test_operations_explains_every_role() -> None:
 def test_licensing_shows_the_whole_table_of_states() -> None:
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", LICENSING, re.MULTILINE)
     shown = {name: [cell.strip().strip("`") for cell in cells.split("|")] for name, cells in rows}
-    actions = (
-        Action.SUSPEND, Action.REINSTATE, Action.RENEW, Action.REVOKE, Action.BAN, Action.CHANGE_TIER, Action.UPDATE,
-        Action.ROTATE_KEY,
+    columns = (
+        (Action.SUSPEND,), (Action.REINSTATE,), (Action.RENEW,), (Action.REVOKE,), (Action.BAN,),
+        (
+            Action.UPDATE, Action.CHANGE_TIER, Action.CHANGE_POLICY, Action.TRANSFER, Action.ROTATE_KEY,
+            Action.DECREMENT_USES, Action.RESET_USES,
+        ),
+        (Action.INCREMENT_USES, Action.CHECK_IN),
     )  # fmt: skip
+    assert {action for actions in columns for action in actions} == set(Action) - {Action.DELETE}
     for status in Status:
-        expected = [str(TRANSITIONS.get((status, action), "refused")) for action in actions]
-        assert shown[status.value] == [*expected, "gone"]
+        for cell, actions in zip(shown[status.value], columns, strict=False):
+            assert {str(TRANSITIONS.get((status, action), "refused")) for action in actions} == {cell}
+        assert shown[status.value][len(columns) :] == ["gone"]
 
 
 def test_licensing_explains_the_codes_in_their_order() -> None:

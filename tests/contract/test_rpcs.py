@@ -47,8 +47,8 @@ def test_only_mutations_have_an_effect_and_all_have_one(rpc: Rpc) -> None:
 
 @ALL
 def test_a_scope_to_read_is_enough_to_read_and_not_to_write(rpc: Rpc) -> None:
-    """To show a key is written down, so it is a mutation; whoever may write may not do it."""
-    assert rpc.scope.endswith((":write", ":reveal")) == rpc.mutates
+    """What is written down is a mutation: to show a key, to check in and to use up too; whoever may write may not do these."""
+    assert rpc.scope.endswith((":write", ":reveal", ":checkin", ":use")) == rpc.mutates
 
 
 @ALL

@@ -52,12 +52,20 @@ METHODS: Final[dict[str, MethodDescriptor]] = {
 """Every method of the suite by its request's full name."""
 
 _LIFE_OF_A_LICENSE: Final = """
-               suspend    reinstate  renew      revoke   ban     change_tier  update     rotate_key  delete
-    active     suspended  -          active     revoked  banned  active       active     active      gone
-    suspended  -          active     suspended  revoked  banned  suspended    suspended  suspended   gone
-    expired    -          active     active     revoked  banned  expired      expired    expired     gone
-    revoked    -          -          -          -        -       -            -          -           gone
-    banned     -          -          -          -        -       -            -          -           gone
+               suspend    reinstate  renew      revoke   ban     change_tier  change_policy  transfer   update     rotate_key
+    active     suspended  -          active     revoked  banned  active       active         active     active     active
+    suspended  -          active     suspended  revoked  banned  suspended    suspended      suspended  suspended  suspended
+    expired    -          active     active     revoked  banned  expired      expired        expired    expired    expired
+    revoked    -          -          -          -        -       -            -              -          -          -
+    banned     -          -          -          -        -       -            -              -          -          -
+"""
+_USE_OF_A_LICENSE: Final = """
+               check_in   increment_uses  decrement_uses  reset_uses  delete
+    active     active     active          active          active      gone
+    suspended  -          -               suspended       suspended   gone
+    expired    -          -               expired         expired     gone
+    revoked    -          -               -               -           gone
+    banned     -          -               -               -           gone
 """
 
 
@@ -67,7 +75,7 @@ def table(text: str) -> dict[tuple[str, str], str]:
     return {(row[0], column): cell for row in rows for column, cell in zip(head, row[1:], strict=True)}
 
 
-LIFE: Final = table(_LIFE_OF_A_LICENSE)
+LIFE: Final = table(_LIFE_OF_A_LICENSE) | table(_USE_OF_A_LICENSE)
 """The life of a license as the design tells it: effective status and action -> effective status."""
 
 

@@ -171,6 +171,14 @@ async def customer_banned(scene: Scene) -> Refusal:
     return await scene.refused(request)
 
 
+@provokes(Reason.INSUFFICIENT_USAGE, "id", "asked", "available")
+async def insufficient_usage(scene: Scene) -> Refusal:
+    await scene.world.test.policies.update(scene.shop.policy.policy_id, max_uses=3)
+    made = await scene.shop.issue()
+    await scene.world.test.licenses.increment_uses(made.license.license_id, 2)
+    return await scene.refused(pb.IncrementUsesRequest(request_id=uuid(), license_id=made.license.license_id, uses=2))
+
+
 @provokes(Reason.EXTERNAL_ID_TAKEN, "field")
 async def external_id_taken(scene: Scene) -> Refusal:
     await scene.issue(external_id="x")

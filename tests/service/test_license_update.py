@@ -18,7 +18,7 @@ NEVER_CHANGES = ("license_id", "product_id", "policy_id", "customer_id", "key_hi
 async def full_license(shop: Shop) -> License:
     made = await shop.issue(
         external_id="x", display_name="x", labels={"x": "x"}, metadata={"x": 1}, start_time=ago(days=1),
-        expire_time=ahead(days=1), customer_email="ada@example.com",
+        expire_time=ahead(days=30), customer_email="ada@example.com",
     )  # fmt: skip
     return made.license
 

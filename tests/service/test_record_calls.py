@@ -51,12 +51,27 @@ class Stage:
     async def policy_id(self) -> str:
         return (
             await self.world.test.policies.create(
-                product_id=await self.product_id(), display_name="Policy", template="trial"
+                product_id=await self.product_id(),
+                display_name="Policy",
+                template="trial",
+                require_check_in=True,
+                check_in_interval="YEAR",
             )
         ).policy.policy_id
 
     async def license_id(self) -> str:
         return (await self.world.test.licenses.create(policy_id=await self.policy_id())).license.license_id
+
+    async def limited_license_id(self) -> str:
+        """One with five uses."""
+        policy_id = await self.policy_id()
+        await self.world.test.policies.update(policy_id, max_uses=5)
+        return (await self.world.test.licenses.create(policy_id=policy_id)).license.license_id
+
+    async def used_license_id(self) -> str:
+        license_id = await self.license_id()
+        await self.world.test.licenses.increment_uses(license_id, 3)
+        return license_id
 
     async def customer_id(self) -> str:
         email = f"{uuid4().hex}@example.com"
@@ -129,7 +144,7 @@ MUTATIONS: Final[Mapping[str, MethodDescriptor]] = _mutations()
 _KEYS: Final = ("api_key.created", "api_key.created")
 
 
-async def case_of(stage: Stage, method: str) -> Case:
+async def case_of(stage: Stage, method: str) -> Case:  # noqa: PLR0911 - a line for each method that is not like the others
     """A call of `method` that will succeed, with all that it needs in place. KeyError for a method that is not known."""
     match method.rpartition("/")[2]:
         case "CreateAccount":
@@ -146,6 +161,9 @@ async def case_of(stage: Stage, method: str) -> Case:
             holder = licenses.CustomerRef(email=f"{uuid4().hex}@example.com")
             request = licenses.CreateLicenseRequest(policy_id=await stage.policy_id(), customer=holder)
             return Case(request, ("customer.created", "license.created"))
+        case "IncrementUses":
+            request = licenses.IncrementUsesRequest(license_id=await stage.limited_license_id(), uses=5)
+            return Case(request, ("license.usage.incremented", "license.limit_reached"))
         case name:
             build, event = _CHANGES[name]
             return Case(await build(stage), event, operator=name.endswith(("Account", "WorkloadBinding")))
@@ -167,6 +185,17 @@ async def _change_tier(s: Stage) -> Message:
     license_ = await s.world.test.licenses.get(await s.license_id())
     made = await s.world.test.tiers.create(product_id=license_.product_id, slug="pro", display_name="Pro")
     return licenses.ChangeTierRequest(license_id=license_.license_id, tier_id=made.tier.tier_id)
+
+
+async def _change_policy(s: Stage) -> Message:
+    license_ = await s.world.test.licenses.get(await s.license_id())
+    made = await s.world.test.policies.create(product_id=license_.product_id, display_name="Other", template="trial")
+    return licenses.ChangePolicyRequest(license_id=license_.license_id, policy_id=made.policy.policy_id)
+
+
+async def _transfer(s: Stage) -> Message:
+    holder = licenses.CustomerRef(customer_id=await s.customer_id())
+    return licenses.TransferLicenseRequest(license_id=await s.license_id(), customer=holder)
 
 
 def _of(kind: Callable[..., Message], field: str, make: Callable[[Stage], Awaitable[str]], **more: str) -> Any:
@@ -226,6 +255,13 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     "RevealLicenseKey": (
         _of(licenses.RevealLicenseKeyRequest, "license_id", Stage.license_id, reason="why"), ("license.key.revealed",),
     ),
+    "ChangePolicy": (_change_policy, ("license.policy.updated",)),
+    "TransferLicense": (_transfer, ("license.customer.updated",)),
+    "CheckInLicense": (_of(licenses.CheckInLicenseRequest, "license_id", Stage.license_id), ("license.checked_in",)),
+    "DecrementUses": (
+        _of(licenses.DecrementUsesRequest, "license_id", Stage.used_license_id), ("license.usage.decremented",),
+    ),
+    "ResetUses": (_of(licenses.ResetUsesRequest, "license_id", Stage.used_license_id), ("license.usage.reset",)),
     "ChangeTier": (_change_tier, ("license.tier.updated",)),
     "DeleteLicense": (_of(licenses.DeleteLicenseRequest, "license_id", Stage.license_id), ("license.deleted",)),
 }  # fmt: skip

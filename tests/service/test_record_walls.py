@@ -28,8 +28,8 @@ UNWALLED = {"record.change_log", "record.epoch", "record.migration"}
 ACROSS = {
     Role.FACTS: {
         "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.tier",
-        "license.customer",
-        "license.policy", "license.license", "license.license_key",
+        "license.customer", "license.product", "license.policy", "license.license", "license.license_key",
+        "license.license_usage",
     },
     Role.LICENSE_WORKER: {"record.request"},
 }  # fmt: skip

@@ -18,6 +18,7 @@ from lictor._core import requests_catalog as catalog
 from lictor._core import requests_customers as customers
 from lictor._core import requests_licenses as licenses
 from lictor._core import requests_tiers as tiers
+from lictor._core import requests_usage as usage
 from lictor._core import requests_validation as validation
 from lictor._core import requests_workloads as workloads
 from lictor._core.config import ClientConfig, is_loopback
@@ -38,7 +39,7 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
         "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s",
     }  # fmt: skip
     seen: set[str] = set()
-    for module in (accounts, catalog, customers, licenses, tiers, validation, workloads):
+    for module in (accounts, catalog, customers, licenses, tiers, usage, validation, workloads):
         for name, build in inspect.getmembers(module, inspect.isfunction):
             if build.__module__ != module.__name__ or name.startswith("_"):
                 continue
@@ -159,8 +160,8 @@ def test_an_update_names_what_was_given_and_clears_with_none() -> None:
         (lambda: licenses.create_license(policy_id="p", customer_id="c", customer_email="e"), ValueError, "one way"),
         (lambda: licenses.create_license(policy_id="p", customer_name="n"), ValueError, "customer_name"),
         (lambda: licenses.create_license(policy_id="p", metadata={"n": 2**53 + 1}), ValueError, "exactly"),
-        (lambda: accounts.create_api_key(scopes="licenses:read"), TypeError, "list of scopes"),
-        (lambda: workloads.update_workload_binding("w", scopes="licenses:read"), TypeError, "list of scopes"),
+        (lambda: accounts.create_api_key(scopes="licenses:read"), TypeError, "list of names"),
+        (lambda: workloads.update_workload_binding("w", scopes="licenses:read"), TypeError, "list of names"),
         (lambda: workloads.update_workload_binding("w"), ValueError, "display_name, scopes"),
         (validation.validate, ValueError, "exactly one"),
         (lambda: validation.validate(key="k", license_id="l"), ValueError, "exactly one"),

@@ -149,7 +149,7 @@ def test_times_and_durations_come_to_the_microsecond_and_absent_is_none() -> Non
 @pytest.mark.parametrize(("value", "good"), [(None, True), (1, True), (2**31 - 1, True), (0, False), (-1, False)])
 def test_a_limit_has_a_lower_bound_and_zero_is_not_absent(value: int | None, good: bool) -> None:
     request = CreatePolicyRequest(max_machines=value)
-    assert bad(f.at_least("max_machines", 1), request) == ([] if good else [("max_machines", "OUT_OF_RANGE")])
+    assert bad(f.number("max_machines", least=1), request) == ([] if good else [("max_machines", "OUT_OF_RANGE")])
 
 
 def test_an_enum_value_must_be_known() -> None:

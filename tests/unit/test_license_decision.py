@@ -15,7 +15,11 @@ from services.license.decision import CHECKS, CUSTOMER_IS_BANNED, DETAILS, RECHE
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 DAY = timedelta(days=1)
-ORDER = ["NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "TIER_SCOPE_MISMATCH", "VALID"]
+ORDER = [
+    "NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "CHECK_IN_OVERDUE", "PRODUCT_SCOPE_REQUIRED",
+    "PRODUCT_SCOPE_MISMATCH", "POLICY_SCOPE_REQUIRED", "POLICY_SCOPE_MISMATCH", "TIER_SCOPE_MISMATCH", "USER_SCOPE_REQUIRED",
+    "USER_SCOPE_MISMATCH", "ENTITLEMENTS_SCOPE_EMPTY", "ENTITLEMENTS_MISSING", "USES_EXCEEDED", "IN_GRACE", "VALID",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,30 @@ class License:
     required_position: int | None = None
     customer_banned: bool = False
     key_expires_at: datetime | None = None
+    product_id: str = "prod_1"
+    product_code: str = "PROD"
+    policy_id: str = "pol_1"
+    check_in_from: datetime = NOW
+    max_uses_override: int | None = None
+    uses: int = 0
+    expiration_strategy: str = "RESTRICT_ACCESS"
+    grace_period: timedelta = timedelta(0)
+    max_uses: int | None = None
+    overridable: tuple[str, ...] = ()
+    require_check_in: bool = False
+    check_in_interval: str | None = None
+    check_in_count: int = 1
+    check_in_since: datetime | None = None
+    require_product_scope: bool = False
+    require_policy_scope: bool = False
+    require_user_scope: bool = False
+    customer_id: str | None = None
+    customer_subject_ref: str | None = None
+    customer_email_hash: bytes | None = None
 
 
 ANY = Asked()
-PRO = Asked("pro")
+PRO = Asked(required_tier="pro")
 TIERS = [(None, None), ("free", 0), ("pro", 1), ("plus", 1), ("max", 2)]
 """The tiers of the tests, by position; None is a license without."""
 
@@ -144,7 +168,7 @@ def test_a_tier_is_met_by_itself_and_by_those_above_it(tier: str | None, met: bo
 def test_a_tier_that_the_product_does_not_have_is_met_by_none() -> None:
     for tier, position in TIERS:
         license_ = License(tier=tier, tier_position=position)
-        assert decide(license_, Asked("nope"), NOW).code is Code.TIER_SCOPE_MISMATCH
+        assert decide(license_, Asked(required_tier="nope"), NOW).code is Code.TIER_SCOPE_MISMATCH
 
 
 def test_the_detail_says_who_is_banned() -> None:
@@ -166,8 +190,10 @@ def test_codes_are_numbered_by_their_place_and_are_those_of_the_contract() -> No
     assert {code.name: int(code) for code in Code} == {
         name: number for name, number in ValidationCode.Code.items() if number
     }
-    assert [code for code, _ in CHECKS] == sorted(code for code, _ in CHECKS)
-    assert {code for code, _ in CHECKS} == set(Code) - {Code.NOT_FOUND, Code.VALID}
+    refusing = [check.code for check in CHECKS if check.refuses]
+    assert refusing == sorted(refusing)
+    assert [check.code for check in CHECKS] == [*refusing, Code.IN_GRACE, Code.EXPIRED]
+    assert {check.code for check in CHECKS} == set(Code) - {Code.NOT_FOUND, Code.VALID}
     assert set(DETAILS) == set(Code)
 
 

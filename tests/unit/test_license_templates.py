@@ -9,20 +9,25 @@ from typing import Any
 import pytest
 from lictor.license.v1.catalog_service_pb2 import PolicyTemplate
 
-from services.license.catalog_model import TEMPLATES, Template, refuse_unconfirmed
+from services.license.terms import TEMPLATES, UNLIMITED, Template, Terms, refuse_unconfirmed
 from shared.errors import DomainError, Reason
 
 GENERAL: dict[str, Any] = {
-    "duration": None, "is_trial": False, "max_machines": None, "unlimited": False, "floating": False,
+    "duration": None, "is_trial": False, "max_machines": None, "floating": False,
     "require_fingerprint": True, "require_heartbeat": False, "heartbeat_interval": timedelta(seconds=600),
-    "offline_allowed": True, "offline_max_ttl": timedelta(days=14),
+    "offline_allowed": True, "offline_max_ttl": timedelta(days=14), "expiration_strategy": "RESTRICT_ACCESS",
+    "grace_period": timedelta(0), "expiration_basis": "FROM_CREATION", "renewal_basis": "FROM_EXPIRY",
+    "transfer_strategy": "KEEP_EXPIRY", "trial_duration": None, "max_uses": None, "uses_counted_by": "EXPLICIT",
+    "overage_strategy": "NO_OVERAGE", "require_check_in": False, "require_product_scope": False,
+    "require_policy_scope": False, "require_user_scope": False, "protected": False, "authentication": "LICENSE",
+    "overridable": (),
 }  # fmt: skip
 DESIGN: dict[str, dict[str, Any]] = {
     "custom": {},
     "desktop_app": {"max_machines": 2},
     "cli_tool": {"max_machines": 3, "offline_max_ttl": timedelta(days=7)},
     "saas": {
-        "duration": timedelta(days=30), "unlimited": True, "floating": True, "require_fingerprint": False,
+        "duration": timedelta(days=30), "floating": True, "require_fingerprint": False,
         "require_heartbeat": True, "heartbeat_interval": timedelta(minutes=1440), "offline_allowed": False,
     },
     "trial": {"duration": timedelta(days=14), "is_trial": True, "max_machines": 1, "offline_allowed": False},
@@ -31,7 +36,8 @@ DESIGN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", DESIGN)
 def test_a_template_fills_what_the_design_says(name: str) -> None:
-    assert asdict(TEMPLATES[Template(name)]) == GENERAL | DESIGN[name]
+    assert asdict(TEMPLATES[Template(name)]) == asdict(Terms()) | GENERAL | DESIGN[name]
+    assert (Template(name) in UNLIMITED) is (name == "saas")
 
 
 def test_the_five_templates_are_those_of_the_contract() -> None:

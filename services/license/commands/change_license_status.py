@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Final
 
-from services.license import catalog_store, store
+from services.license import store
 from services.license.events import event_data
-from services.license.model import Action, License, change_status, refuse_stale, reinstate, renew
+from services.license.model import Action, License, refuse_stale
+from services.license.transitions import change_status, reinstate, renew
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
@@ -39,22 +40,19 @@ async def change_license_status(tx: Transaction, *, actor: str, wanted: StatusCh
     if found is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, wanted.license_id)
     refuse_stale(wanted.etag, found.revision, wanted.license_id)
-    changed = await _decide(tx, found, wanted)
+    changed = _decide(found, wanted, tx.now)
     await store.update_license(tx, changed)
     await emit(tx, Event(_EVENTS[wanted.action], found.license_id, event_data(changed), actor, wanted.reason))
     return changed
 
 
-async def _decide(tx: Transaction, found: License, wanted: StatusChange) -> License:
+def _decide(found: License, wanted: StatusChange, now: datetime) -> License:
     match wanted.action:
         case Action.SUSPEND | Action.REVOKE | Action.BAN:
-            return change_status(found, wanted.action, wanted.reason, tx.now)
+            return change_status(found, wanted.action, wanted.reason, now)
         case Action.REINSTATE:
-            return reinstate(found, wanted.expires_at, tx.now)
+            return reinstate(found, wanted.expires_at, now)
         case Action.RENEW:
-            policy = await catalog_store.get_policy(tx, found.policy_id)
-            return renew(found, None if policy is None else policy.duration, tx.now)
-        case Action.CHANGE_TIER | Action.UPDATE | Action.ROTATE_KEY | Action.DELETE:
-            raise ValueError(f"{wanted.action} is not a change of status")
+            return renew(found, now)
         case _:
-            assert_never(wanted.action)
+            raise ValueError(f"{wanted.action} is not a change of status")

@@ -5,37 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Any
 
-from services.license import catalog_store, customer_store, keys, store
+from services.license import catalog_store, keys, store
 from services.license.catalog_model import Policy
 from services.license.commands.change_tier import tier_for
-from services.license.customer_model import Customer, refuse_banned
+from services.license.commands.find_customer import CustomerName, find_or_create_customer
+from services.license.customer_model import refuse_banned
 from services.license.events import event_data
 from services.license.key_keeper import KeyKeeper
-from services.license.model import License, Status, first_expiry, refuse_empty_period
+from services.license.model import License, Status
+from services.license.periods import first_expiry, starts_counting_at_once
+from services.license.terms import Overrides, refuse_not_overridable
+from services.license.transitions import refuse_empty_period
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason, not_found
 from shared.ids import Prefix, new_id
-
-
-class NamedBy(Enum):
-    """How a customer is named; the value is the statement that finds one."""
-
-    ID = customer_store.HOLD
-    EMAIL = customer_store.HOLD_BY_EMAIL
-    SUBJECT_REF = customer_store.HOLD_BY_SUBJECT
-
-
-@dataclass(frozen=True, slots=True)
-class CustomerName:
-    """The holder of a new license. An email is in lower case."""
-
-    by: NamedBy
-    value: str
-    display_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +38,7 @@ class NewLicense:
     display_name: str
     starts_at: datetime | None
     expires_at: datetime | None
+    overrides: Overrides
     labels: Mapping[str, str]
     metadata: Mapping[str, Any]
 
@@ -64,17 +51,21 @@ async def create_license(tx: Transaction, keeper: KeyKeeper, *, actor: str, want
     if product is None:
         raise not_found(Reason.PRODUCT_NOT_FOUND, policy.product_id)
     tier = await tier_for(tx, wanted.tier_id, product.product_id)
-    customer = None if wanted.customer is None else await _customer(tx, wanted.customer, actor)
+    customer = None if wanted.customer is None else await find_or_create_customer(tx, wanted.customer, actor)
     if customer is not None:
         refuse_banned(customer)
     key = wanted.key or keys.generate(product.code)
     await keeper.refuse_taken(tx, key)
-    expires_at = wanted.expires_at or first_expiry(tx.now, wanted.starts_at, policy.duration)
+    expires_at = wanted.expires_at or first_expiry(policy.terms, wanted.starts_at, tx.now)
     refuse_empty_period(wanted.starts_at or tx.now, expires_at)
+    refuse_not_overridable(wanted.overrides, policy.terms, policy.policy_id)
+    anchored = wanted.expires_at is not None or starts_counting_at_once(policy.terms)
     license_ = License(
         new_id(Prefix.LICENSE), wanted.external_id, product.product_id, policy.policy_id,
         None if tier is None else tier.tier_id, None if customer is None else customer.customer_id, wanted.display_name,
-        Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, wanted.labels, wanted.metadata, 1, tx.now, tx.now,
+        Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, tx.now if anchored else None,
+        wanted.starts_at or tx.now, None, wanted.overrides, wanted.labels, wanted.metadata, 1, tx.now, tx.now, policy.terms,
+        policy.check_in_since,
     )  # fmt: skip
     await store.insert_license(tx, license_)
     await keeper.keep(tx, license_.license_id, key, product.key_storage)
@@ -93,24 +84,3 @@ async def _policy(tx: Transaction, wanted: NewLicense) -> Policy:
             Reason.POLICY_INCOMPATIBLE, "the policy belongs to another product", metadata={"policyId": policy.policy_id}
         )
     return policy
-
-
-async def _customer(tx: Transaction, named: CustomerName, actor: str) -> Customer:
-    found = await customer_store.find(tx, named.by.value, named.value)
-    if found is not None:
-        return found
-    if named.by is NamedBy.ID:
-        raise not_found(Reason.CUSTOMER_NOT_FOUND, named.value)
-    email = named.value if named.by is NamedBy.EMAIL else None
-    subject_ref = named.value if named.by is NamedBy.SUBJECT_REF else None
-    customer = Customer(
-        new_id(Prefix.CUSTOMER), email, subject_ref, named.display_name, None, "", {}, {}, 1, tx.now, tx.now
-    )
-    if await customer_store.insert(tx, customer):
-        await emit(tx, Event("customer.created", customer.customer_id, event_data(customer), actor))
-        return customer
-    # Another call made the same customer meanwhile, and has committed: the insert waited for it.
-    found = await customer_store.find(tx, named.by.value, named.value)
-    if found is None:
-        raise DomainError(Reason.TRANSACTION_CONFLICT, "the customer changed meanwhile; try again")
-    return found

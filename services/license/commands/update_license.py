@@ -7,7 +7,8 @@ from typing import Any
 
 from services.license import store
 from services.license.events import event_data
-from services.license.model import License, refuse_stale, update
+from services.license.model import License, refuse_stale
+from services.license.transitions import update
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
@@ -16,7 +17,7 @@ from shared.errors import Reason, not_found
 async def update_license(
     tx: Transaction, *, actor: str, license_id: str, etag: str, changes: Mapping[str, Any]
 ) -> License:
-    """LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, EXTERNAL_ID_TAKEN, FIELD_INVALID."""
+    """LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, EXTERNAL_ID_TAKEN, POLICY_INCOMPATIBLE, FIELD_INVALID."""
     found = await store.lock_license(tx, license_id)
     if found is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, license_id)

@@ -14,6 +14,7 @@ from . import requests_catalog as catalog
 from . import requests_customers as customers
 from . import requests_licenses as licenses
 from . import requests_tiers as tiers
+from . import requests_usage as usage
 from . import requests_validation as validation
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
@@ -168,6 +169,12 @@ class AsyncLicenses(AsyncNamespace):
     revoke = async_method(licenses.revoke_license)
     ban = async_method(licenses.ban_license)
     change_tier = async_method(licenses.change_tier)
+    change_policy = async_method(licenses.change_policy)
+    transfer = async_method(licenses.transfer_license)
+    check_in = async_method(usage.check_in_license)
+    increment_uses = async_method(usage.increment_uses)
+    decrement_uses = async_method(usage.decrement_uses)
+    reset_uses = async_method(usage.reset_uses)
     delete = async_method(licenses.delete_license)
     reveal_key = async_method(licenses.reveal_license_key)
     rotate_key = async_method(licenses.rotate_license_key)

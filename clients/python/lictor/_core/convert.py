@@ -53,11 +53,11 @@ def fresh(request_id: str | None) -> str:
     return str(uuid.uuid4()) if request_id is None else request_id
 
 
-def several(scopes: Iterable[str]) -> Iterable[str]:
-    """Scopes, and not one string, whose letters would be taken for scopes."""
-    if isinstance(scopes, str):
-        raise TypeError("scopes is a list of scopes, not one string")
-    return scopes
+def several(names: Iterable[str]) -> Iterable[str]:
+    """Names, and not one string, whose letters would be taken for names."""
+    if isinstance(names, str):
+        raise TypeError(f"a list of names is wanted, not the one string {names!r}")
+    return names
 
 
 def timestamp(value: datetime | None) -> Timestamp | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Final
+from typing import Final, Unpack
 
 from lictor.license.v1 import catalog_service_pb2 as pb
 
 from .convert import UNSET, JsonValue, Unset, enum_value, fresh, given, mask, struct
-from .convert import duration as _length
+from .policy_terms import PolicyTerms, set_terms
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.license.v1.CatalogService/"
@@ -115,44 +114,29 @@ def create_policy(
     product_id: str,
     display_name: str,
     template: str | pb.PolicyTemplate.Kind.ValueType | None = None,
-    duration: timedelta | None = None,
     perpetual: bool = False,
-    is_trial: bool | None = None,
-    max_machines: int | None = None,
     allow_unlimited: bool = False,
-    floating: bool | None = None,
-    require_fingerprint: bool | None = None,
-    require_heartbeat: bool | None = None,
-    heartbeat_interval: timedelta | None = None,
-    offline_allowed: bool | None = None,
-    offline_max_ttl: timedelta | None = None,
     external_id: str = "",
     labels: Labels | None = None,
     metadata: Metadata | None = None,
     request_id: str | None = None,
     timeout_s: float | None = None,
+    **terms: Unpack[PolicyTerms],
 ) -> Prepared[pb.CreatePolicyResponse]:
-    """Creates a policy. What is not given comes from `template`: desktop_app, cli_tool, saas, trial or custom."""
+    """Creates a policy. A term that is not given, or None, comes from `template`: desktop_app, cli_tool, saas, trial or
+    custom."""
     request = pb.CreatePolicyRequest(
         request_id=fresh(request_id),
         product_id=product_id,
         template=enum_value(pb.PolicyTemplate.Kind, template),
         external_id=external_id,
         display_name=display_name,
-        duration=_length(duration),
-        is_trial=is_trial,
-        max_machines=max_machines,
         allow_unlimited=allow_unlimited,
-        floating=floating,
-        require_fingerprint=require_fingerprint,
-        require_heartbeat=require_heartbeat,
-        heartbeat_interval=_length(heartbeat_interval),
-        offline_allowed=offline_allowed,
-        offline_max_ttl=_length(offline_max_ttl),
         labels=labels,
         metadata=struct(metadata),
         perpetual=perpetual,
     )
+    set_terms(request, terms)
     return write(_SERVICE + "CreatePolicy", request, pb.CreatePolicyResponse, timeout_s)
 
 
@@ -179,60 +163,32 @@ def update_policy(
     *,
     external_id: str | Unset | None = UNSET,
     display_name: str | Unset = UNSET,
-    duration: timedelta | Unset | None = UNSET,
-    is_trial: bool | Unset = UNSET,
-    max_machines: int | Unset | None = UNSET,
     allow_unlimited: bool = False,
-    floating: bool | Unset = UNSET,
-    require_fingerprint: bool | Unset = UNSET,
-    require_heartbeat: bool | Unset = UNSET,
-    heartbeat_interval: timedelta | Unset | None = UNSET,
-    offline_allowed: bool | Unset = UNSET,
-    offline_max_ttl: timedelta | Unset | None = UNSET,
     labels: Labels | Unset | None = UNSET,
     metadata: Metadata | Unset | None = UNSET,
     etag: str = "",
     request_id: str | None = None,
     timeout_s: float | None = None,
+    **terms: Unpack[PolicyTerms],
 ) -> Prepared[pb.UpdatePolicyResponse]:
-    """Changes the fields that are given; every license under the policy follows at once.
+    """Changes what is given; every license under the policy follows at once. `expiration_basis` cannot change.
 
     `None` clears a field: `duration=None` is perpetual; `max_machines=None` is unlimited, with `allow_unlimited=True`.
     """
+    if "expiration_basis" in terms:
+        raise ValueError("the expiration_basis of a policy can't change: licenses count by it already")
     request = pb.UpdatePolicyRequest(
         request_id=fresh(request_id),
         policy_id=policy_id,
-        update_mask=mask(
-            external_id=external_id,
-            display_name=display_name,
-            duration=duration,
-            is_trial=is_trial,
-            max_machines=max_machines,
-            floating=floating,
-            require_fingerprint=require_fingerprint,
-            require_heartbeat=require_heartbeat,
-            heartbeat_interval=heartbeat_interval,
-            offline_allowed=offline_allowed,
-            offline_max_ttl=offline_max_ttl,
-            labels=labels,
-            metadata=metadata,
-        ),
+        update_mask=mask(external_id=external_id, display_name=display_name, labels=labels, metadata=metadata, **terms),
         etag=etag,
         external_id=given(external_id, None) or "",
         display_name=given(display_name, ""),
-        duration=_length(given(duration, None)),
-        is_trial=given(is_trial, None),
-        max_machines=given(max_machines, None),
         allow_unlimited=allow_unlimited,
-        floating=given(floating, None),
-        require_fingerprint=given(require_fingerprint, None),
-        require_heartbeat=given(require_heartbeat, None),
-        heartbeat_interval=_length(given(heartbeat_interval, None)),
-        offline_allowed=given(offline_allowed, None),
-        offline_max_ttl=_length(given(offline_max_ttl, None)),
         labels=given(labels, None),
         metadata=struct(given(metadata, None)),
     )
+    set_terms(request, terms)
     return write(_SERVICE + "UpdatePolicy", request, pb.UpdatePolicyResponse, timeout_s)
 
 

@@ -43,6 +43,7 @@ def create_license(
     key: str = "",
     start_time: datetime | None = None,
     expire_time: datetime | None = None,
+    overrides: pb.LicenseOverrides | None = None,
     external_id: str = "",
     display_name: str = "",
     labels: Labels | None = None,
@@ -50,7 +51,10 @@ def create_license(
     request_id: str | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[pb.CreateLicenseResponse]:
-    """Issues a license. The answer's `key` is the license key; a customer who does not exist yet is created."""
+    """Issues a license. The answer's `key` is the license key; a customer who does not exist yet is created.
+
+    `overrides=LicenseOverrides(max_uses=10)` sets limits of its own, of those that the policy lists as overridable.
+    """
     request = pb.CreateLicenseRequest(
         request_id=fresh(request_id),
         policy_id=policy_id,
@@ -64,6 +68,7 @@ def create_license(
         labels=labels,
         metadata=struct(metadata),
         tier_id=tier_id,
+        overrides=overrides,
     )
     return write(_SERVICE + "CreateLicense", request, pb.CreateLicenseResponse, timeout_s)
 
@@ -112,6 +117,7 @@ def update_license(
     display_name: str | Unset | None = UNSET,
     start_time: datetime | Unset | None = UNSET,
     expire_time: datetime | Unset | None = UNSET,
+    overrides: pb.LicenseOverrides | Unset | None = UNSET,
     labels: Labels | Unset | None = UNSET,
     metadata: Metadata | Unset | None = UNSET,
     etag: str = "",
@@ -127,6 +133,7 @@ def update_license(
             display_name=display_name,
             start_time=start_time,
             expire_time=expire_time,
+            overrides=overrides,
             labels=labels,
             metadata=metadata,
         ),
@@ -135,6 +142,7 @@ def update_license(
         display_name=given(display_name, None) or "",
         start_time=timestamp(given(start_time, None)),
         expire_time=timestamp(given(expire_time, None)),
+        overrides=given(overrides, None),
         labels=given(labels, None),
         metadata=struct(given(metadata, None)),
     )
@@ -182,7 +190,7 @@ def renew_license(
     request_id: str | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[pb.RenewLicenseResponse]:
-    """Extends a license by its policy's duration, from its expiry."""
+    """Extends a license by its policy's duration, from its expiry or from now as its policy says."""
     request = pb.RenewLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
     return write(_SERVICE + "RenewLicense", request, pb.RenewLicenseResponse, timeout_s)
 
@@ -227,6 +235,45 @@ def change_tier(
         request_id=fresh(request_id), license_id=license_id, tier_id=tier_id or "", etag=etag, reason=reason
     )
     return write(_SERVICE + "ChangeTier", request, pb.ChangeTierResponse, timeout_s)
+
+
+def change_policy(
+    license_id: str,
+    policy_id: str,
+    *,
+    reason: str = "",
+    etag: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.ChangePolicyResponse]:
+    """Puts a license under another policy of its product; its expiry follows the new policy's `transfer_strategy`."""
+    request = pb.ChangePolicyRequest(
+        request_id=fresh(request_id), license_id=license_id, policy_id=policy_id, etag=etag, reason=reason
+    )
+    return write(_SERVICE + "ChangePolicy", request, pb.ChangePolicyResponse, timeout_s)
+
+
+def transfer_license(
+    license_id: str,
+    *,
+    customer_id: str = "",
+    customer_email: str = "",
+    subject_ref: str = "",
+    customer_name: str = "",
+    reason: str = "",
+    etag: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.TransferLicenseResponse]:
+    """Gives a license to another customer, who is created where new; to nobody where none is named. Its key stays."""
+    request = pb.TransferLicenseRequest(
+        request_id=fresh(request_id),
+        license_id=license_id,
+        customer=_holder(customer_id, customer_email, subject_ref, customer_name),
+        etag=etag,
+        reason=reason,
+    )
+    return write(_SERVICE + "TransferLicense", request, pb.TransferLicenseResponse, timeout_s)
 
 
 def delete_license(

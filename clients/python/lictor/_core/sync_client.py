@@ -14,6 +14,7 @@ from . import requests_catalog as catalog
 from . import requests_customers as customers
 from . import requests_licenses as licenses
 from . import requests_tiers as tiers
+from . import requests_usage as usage
 from . import requests_validation as validation
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
@@ -153,6 +154,12 @@ class Licenses(SyncNamespace):
     revoke = sync_method(licenses.revoke_license)
     ban = sync_method(licenses.ban_license)
     change_tier = sync_method(licenses.change_tier)
+    change_policy = sync_method(licenses.change_policy)
+    transfer = sync_method(licenses.transfer_license)
+    check_in = sync_method(usage.check_in_license)
+    increment_uses = sync_method(usage.increment_uses)
+    decrement_uses = sync_method(usage.decrement_uses)
+    reset_uses = sync_method(usage.reset_uses)
     delete = sync_method(licenses.delete_license)
     reveal_key = sync_method(licenses.reveal_license_key)
     rotate_key = sync_method(licenses.rotate_license_key)

@@ -101,7 +101,8 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "STATE_TRANSITION_INVALID", "metadata": {"from": "revoked", "action": "suspend"}}`.
         """
         POLICY_INCOMPATIBLE: ErrorReason._Reason.ValueType  # 61
-        """FAILED_PRECONDITION. The policy does not fit: it belongs to another product, or has no duration to renew by.
+        """FAILED_PRECONDITION. The policy does not fit: it belongs to another product, has no duration to renew by, does not let a limit be
+        overridden, or requires no check-ins.
         Metadata: `policyId`. Example: `{"reason": "POLICY_INCOMPATIBLE", "metadata": {"policyId": "pol_1"}}`.
         """
         UNLIMITED_NOT_CONFIRMED: ErrorReason._Reason.ValueType  # 62
@@ -123,6 +124,11 @@ class ErrorReason(_message.Message):
         CUSTOMER_BANNED: ErrorReason._Reason.ValueType  # 64
         """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.
         Example: `{"reason": "CUSTOMER_BANNED", "metadata": {"customerId": "cus_1"}}`.
+        """
+        INSUFFICIENT_USAGE: ErrorReason._Reason.ValueType  # 65
+        """FAILED_PRECONDITION. The license has fewer uses left, or counted, than the call asks for; nothing was counted. `QuotaFailure`
+        names the license. Metadata: `id`, `asked`, `available`.
+        Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
         """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
         """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes; `RetryInfo` says when to try again.
@@ -234,7 +240,8 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "STATE_TRANSITION_INVALID", "metadata": {"from": "revoked", "action": "suspend"}}`.
     """
     POLICY_INCOMPATIBLE: ErrorReason.Reason.ValueType  # 61
-    """FAILED_PRECONDITION. The policy does not fit: it belongs to another product, or has no duration to renew by.
+    """FAILED_PRECONDITION. The policy does not fit: it belongs to another product, has no duration to renew by, does not let a limit be
+    overridden, or requires no check-ins.
     Metadata: `policyId`. Example: `{"reason": "POLICY_INCOMPATIBLE", "metadata": {"policyId": "pol_1"}}`.
     """
     UNLIMITED_NOT_CONFIRMED: ErrorReason.Reason.ValueType  # 62
@@ -256,6 +263,11 @@ class ErrorReason(_message.Message):
     CUSTOMER_BANNED: ErrorReason.Reason.ValueType  # 64
     """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.
     Example: `{"reason": "CUSTOMER_BANNED", "metadata": {"customerId": "cus_1"}}`.
+    """
+    INSUFFICIENT_USAGE: ErrorReason.Reason.ValueType  # 65
+    """FAILED_PRECONDITION. The license has fewer uses left, or counted, than the call asks for; nothing was counted. `QuotaFailure`
+    names the license. Metadata: `id`, `asked`, `available`.
+    Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
     """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes; `RetryInfo` says when to try again.

@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lictor.common.v1 import common_pb2 as _common_pb2
+from lictor.license.v1 import policy_terms_pb2 as _policy_terms_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -260,6 +261,24 @@ class Policy(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    EXPIRATION_STRATEGY_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    EXPIRATION_BASIS_FIELD_NUMBER: _builtins.int
+    RENEWAL_BASIS_FIELD_NUMBER: _builtins.int
+    TRANSFER_STRATEGY_FIELD_NUMBER: _builtins.int
+    TRIAL_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_USES_FIELD_NUMBER: _builtins.int
+    USES_COUNTED_BY_FIELD_NUMBER: _builtins.int
+    OVERAGE_STRATEGY_FIELD_NUMBER: _builtins.int
+    REQUIRE_CHECK_IN_FIELD_NUMBER: _builtins.int
+    CHECK_IN_INTERVAL_FIELD_NUMBER: _builtins.int
+    CHECK_IN_COUNT_FIELD_NUMBER: _builtins.int
+    REQUIRE_PRODUCT_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_POLICY_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_USER_SCOPE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
+    AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    OVERRIDABLE_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The id (`pol_...`)."""
     external_id: _builtins.str
@@ -286,9 +305,39 @@ class Policy(_message.Message):
     """Changes with every change of the resource."""
     revision: _builtins.int
     """Counts the changes of the resource, from 1."""
+    expiration_strategy: _policy_terms_pb2.ExpirationStrategy.Kind.ValueType
+    """What becomes of licenses past their expiry and grace period."""
+    expiration_basis: _policy_terms_pb2.ExpirationBasis.Kind.ValueType
+    """From when on the duration counts; cannot change. One other than FROM_CREATION needs a duration."""
+    renewal_basis: _policy_terms_pb2.RenewalBasis.Kind.ValueType
+    """What a renewal adds the duration to."""
+    transfer_strategy: _policy_terms_pb2.TransferStrategy.Kind.ValueType
+    """What becomes of the expiry of a license that comes under this policy."""
+    max_uses: _builtins.int
+    """How many uses a license has, at least 1; absent means unlimited."""
+    uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType
+    """What counts as a use. VALIDATION needs `max_uses`."""
+    overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType
+    """By how much licenses may exceed the limits on machines. Enforced with machines."""
+    require_check_in: _builtins.bool
+    """Whether licenses must check in; one that is late is refused as CHECK_IN_OVERDUE. Needs `check_in_interval`."""
+    check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType
+    """The unit in which check-ins are due."""
+    check_in_count: _builtins.int
+    """After how many such units a check-in is due: 1 to 365."""
+    require_product_scope: _builtins.bool
+    """Whether a validation must name the product."""
+    require_policy_scope: _builtins.bool
+    """Whether a validation must name the policy."""
+    require_user_scope: _builtins.bool
+    """Whether a validation must name the user."""
+    protected: _builtins.bool
+    """Whether only the vendor may change licenses: a customer's session cannot rotate its license's key."""
+    authentication: _policy_terms_pb2.Authentication.Kind.ValueType
+    """With what the software that runs under a license may prove it."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long a license lasts, and by how much a renewal extends it: 1 hour to 100 years; absent means perpetual."""
+        """How long a license lasts, and what a renewal adds: 1 hour to 100 years; absent means perpetual."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
@@ -314,6 +363,20 @@ class Policy(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed."""
 
+    @_builtins.property
+    def grace_period(self) -> _duration_pb2.Duration:
+        """How long after its expiry a license may still be used, as IN_GRACE, before the strategy applies: 0 to 365 days."""
+
+    @_builtins.property
+    def trial_duration(self) -> _duration_pb2.Duration:
+        """How long a license lasts at first where the policy is of trials: 1 hour to 100 years; absent means `duration`. Only with
+        `is_trial`.
+        """
+
+    @_builtins.property
+    def overridable(self) -> _containers.RepeatedScalarFieldContainer[_policy_terms_pb2.PolicyLimit.Kind.ValueType]:
+        """The limits that licenses may override; each at most once."""
+
     def __init__(
         self,
         *,
@@ -337,14 +400,37 @@ class Policy(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        expiration_strategy: _policy_terms_pb2.ExpirationStrategy.Kind.ValueType = ...,
+        grace_period: _duration_pb2.Duration | None = ...,
+        expiration_basis: _policy_terms_pb2.ExpirationBasis.Kind.ValueType = ...,
+        renewal_basis: _policy_terms_pb2.RenewalBasis.Kind.ValueType = ...,
+        transfer_strategy: _policy_terms_pb2.TransferStrategy.Kind.ValueType = ...,
+        trial_duration: _duration_pb2.Duration | None = ...,
+        max_uses: _builtins.int | None = ...,
+        uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType = ...,
+        overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType = ...,
+        require_check_in: _builtins.bool = ...,
+        check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType = ...,
+        check_in_count: _builtins.int = ...,
+        require_product_scope: _builtins.bool = ...,
+        require_policy_scope: _builtins.bool = ...,
+        require_user_scope: _builtins.bool = ...,
+        protected: _builtins.bool = ...,
+        authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
+        overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "create_time", b"create_time", "duration", b"duration", "heartbeat_interval", b"heartbeat_interval", "max_machines", b"max_machines", "metadata", b"metadata", "offline_max_ttl", b"offline_max_ttl", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "create_time", b"create_time", "duration", b"duration", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_max_ttl", b"offline_max_ttl", "trial_duration", b"trial_duration", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "create_time", b"create_time", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "external_id", b"external_id", "floating", b"floating", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "policy_id", b"policy_id", "product_id", b"product_id", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "revision", b"revision", "template", b"template", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "create_time", b"create_time", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "revision", b"revision", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_time", b"update_time", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
+    _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
@@ -796,6 +882,24 @@ class CreatePolicyRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     PERPETUAL_FIELD_NUMBER: _builtins.int
+    EXPIRATION_STRATEGY_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    EXPIRATION_BASIS_FIELD_NUMBER: _builtins.int
+    RENEWAL_BASIS_FIELD_NUMBER: _builtins.int
+    TRANSFER_STRATEGY_FIELD_NUMBER: _builtins.int
+    TRIAL_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_USES_FIELD_NUMBER: _builtins.int
+    USES_COUNTED_BY_FIELD_NUMBER: _builtins.int
+    OVERAGE_STRATEGY_FIELD_NUMBER: _builtins.int
+    REQUIRE_CHECK_IN_FIELD_NUMBER: _builtins.int
+    CHECK_IN_INTERVAL_FIELD_NUMBER: _builtins.int
+    CHECK_IN_COUNT_FIELD_NUMBER: _builtins.int
+    REQUIRE_PRODUCT_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_POLICY_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_USER_SCOPE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
+    AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    OVERRIDABLE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     product_id: _builtins.str
@@ -822,6 +926,36 @@ class CreatePolicyRequest(_message.Message):
     """Whether licenses work without network."""
     perpetual: _builtins.bool
     """Makes licenses perpetual where the template has a duration; only without `duration`."""
+    expiration_strategy: _policy_terms_pb2.ExpirationStrategy.Kind.ValueType
+    """What becomes of licenses past their expiry and grace period."""
+    expiration_basis: _policy_terms_pb2.ExpirationBasis.Kind.ValueType
+    """From when on the duration counts; cannot change. One other than FROM_CREATION needs a duration."""
+    renewal_basis: _policy_terms_pb2.RenewalBasis.Kind.ValueType
+    """What a renewal adds the duration to."""
+    transfer_strategy: _policy_terms_pb2.TransferStrategy.Kind.ValueType
+    """What becomes of the expiry of a license that comes under this policy."""
+    max_uses: _builtins.int
+    """How many uses a license has, at least 1; absent means unlimited."""
+    uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType
+    """What counts as a use. VALIDATION needs `max_uses`."""
+    overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType
+    """By how much licenses may exceed the limits on machines. Enforced with machines."""
+    require_check_in: _builtins.bool
+    """Whether licenses must check in; one that is late is refused as CHECK_IN_OVERDUE. Needs `check_in_interval`."""
+    check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType
+    """The unit in which check-ins are due."""
+    check_in_count: _builtins.int
+    """After how many such units a check-in is due: 1 to 365."""
+    require_product_scope: _builtins.bool
+    """Whether a validation must name the product."""
+    require_policy_scope: _builtins.bool
+    """Whether a validation must name the policy."""
+    require_user_scope: _builtins.bool
+    """Whether a validation must name the user."""
+    protected: _builtins.bool
+    """Whether only the vendor may change licenses: a customer's session cannot rotate its license's key."""
+    authentication: _policy_terms_pb2.Authentication.Kind.ValueType
+    """With what the software that runs under a license may prove it."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long a license lasts: 1 hour to 100 years."""
@@ -841,6 +975,20 @@ class CreatePolicyRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own data, as in the resource."""
+
+    @_builtins.property
+    def grace_period(self) -> _duration_pb2.Duration:
+        """How long after its expiry a license may still be used, as IN_GRACE, before the strategy applies: 0 to 365 days."""
+
+    @_builtins.property
+    def trial_duration(self) -> _duration_pb2.Duration:
+        """How long a license lasts at first where the policy is of trials: 1 hour to 100 years; absent means `duration`. Only with
+        `is_trial`.
+        """
+
+    @_builtins.property
+    def overridable(self) -> _containers.RepeatedScalarFieldContainer[_policy_terms_pb2.PolicyLimit.Kind.ValueType]:
+        """The limits that licenses may override; each at most once."""
 
     def __init__(
         self,
@@ -863,23 +1011,57 @@ class CreatePolicyRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
         perpetual: _builtins.bool = ...,
+        expiration_strategy: _policy_terms_pb2.ExpirationStrategy.Kind.ValueType = ...,
+        grace_period: _duration_pb2.Duration | None = ...,
+        expiration_basis: _policy_terms_pb2.ExpirationBasis.Kind.ValueType = ...,
+        renewal_basis: _policy_terms_pb2.RenewalBasis.Kind.ValueType = ...,
+        transfer_strategy: _policy_terms_pb2.TransferStrategy.Kind.ValueType = ...,
+        trial_duration: _duration_pb2.Duration | None = ...,
+        max_uses: _builtins.int | None = ...,
+        uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType = ...,
+        overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType = ...,
+        require_check_in: _builtins.bool | None = ...,
+        check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType = ...,
+        check_in_count: _builtins.int | None = ...,
+        require_product_scope: _builtins.bool | None = ...,
+        require_policy_scope: _builtins.bool | None = ...,
+        require_user_scope: _builtins.bool | None = ...,
+        protected: _builtins.bool | None = ...,
+        authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
+        overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_offline_allowed", b"_offline_allowed", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "duration", b"duration", "floating", b"floating", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "trial_duration", b"trial_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_offline_allowed", b"_offline_allowed", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "allow_unlimited", b"allow_unlimited", "display_name", b"display_name", "duration", b"duration", "external_id", b"external_id", "floating", b"floating", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "perpetual", b"perpetual", "product_id", b"product_id", "request_id", b"request_id", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "perpetual", b"perpetual", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
+    _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
     _WhichOneofReturnType__floating: _TypeAlias = _typing.Literal["floating"]  # noqa: Y015
     _WhichOneofArgType__floating: _TypeAlias = _typing.Literal["_floating", b"_floating"]  # noqa: Y015
     _WhichOneofReturnType__is_trial: _TypeAlias = _typing.Literal["is_trial"]  # noqa: Y015
     _WhichOneofArgType__is_trial: _TypeAlias = _typing.Literal["_is_trial", b"_is_trial"]  # noqa: Y015
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
+    _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
     _WhichOneofReturnType__offline_allowed: _TypeAlias = _typing.Literal["offline_allowed"]  # noqa: Y015
     _WhichOneofArgType__offline_allowed: _TypeAlias = _typing.Literal["_offline_allowed", b"_offline_allowed"]  # noqa: Y015
+    _WhichOneofReturnType__protected: _TypeAlias = _typing.Literal["protected"]  # noqa: Y015
+    _WhichOneofArgType__protected: _TypeAlias = _typing.Literal["_protected", b"_protected"]  # noqa: Y015
+    _WhichOneofReturnType__require_check_in: _TypeAlias = _typing.Literal["require_check_in"]  # noqa: Y015
+    _WhichOneofArgType__require_check_in: _TypeAlias = _typing.Literal["_require_check_in", b"_require_check_in"]  # noqa: Y015
     _WhichOneofReturnType__require_fingerprint: _TypeAlias = _typing.Literal["require_fingerprint"]  # noqa: Y015
     _WhichOneofArgType__require_fingerprint: _TypeAlias = _typing.Literal["_require_fingerprint", b"_require_fingerprint"]  # noqa: Y015
     _WhichOneofReturnType__require_heartbeat: _TypeAlias = _typing.Literal["require_heartbeat"]  # noqa: Y015
     _WhichOneofArgType__require_heartbeat: _TypeAlias = _typing.Literal["_require_heartbeat", b"_require_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType__require_policy_scope: _TypeAlias = _typing.Literal["require_policy_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_policy_scope: _TypeAlias = _typing.Literal["_require_policy_scope", b"_require_policy_scope"]  # noqa: Y015
+    _WhichOneofReturnType__require_product_scope: _TypeAlias = _typing.Literal["require_product_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_product_scope: _TypeAlias = _typing.Literal["_require_product_scope", b"_require_product_scope"]  # noqa: Y015
+    _WhichOneofReturnType__require_user_scope: _TypeAlias = _typing.Literal["require_user_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_user_scope: _TypeAlias = _typing.Literal["_require_user_scope", b"_require_user_scope"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__check_in_count) -> _WhichOneofReturnType__check_in_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__floating) -> _WhichOneofReturnType__floating | None: ...
     @_typing.overload
@@ -887,11 +1069,23 @@ class CreatePolicyRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offline_allowed) -> _WhichOneofReturnType__offline_allowed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__protected) -> _WhichOneofReturnType__protected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_check_in) -> _WhichOneofReturnType__require_check_in | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_fingerprint) -> _WhichOneofReturnType__require_fingerprint | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_heartbeat) -> _WhichOneofReturnType__require_heartbeat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_policy_scope) -> _WhichOneofReturnType__require_policy_scope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_product_scope) -> _WhichOneofReturnType__require_product_scope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_user_scope) -> _WhichOneofReturnType__require_user_scope | None: ...
 
 Global___CreatePolicyRequest: _TypeAlias = CreatePolicyRequest  # noqa: Y015
 
@@ -1083,6 +1277,23 @@ class UpdatePolicyRequest(_message.Message):
     OFFLINE_MAX_TTL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    EXPIRATION_STRATEGY_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    RENEWAL_BASIS_FIELD_NUMBER: _builtins.int
+    TRANSFER_STRATEGY_FIELD_NUMBER: _builtins.int
+    TRIAL_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_USES_FIELD_NUMBER: _builtins.int
+    USES_COUNTED_BY_FIELD_NUMBER: _builtins.int
+    OVERAGE_STRATEGY_FIELD_NUMBER: _builtins.int
+    REQUIRE_CHECK_IN_FIELD_NUMBER: _builtins.int
+    CHECK_IN_INTERVAL_FIELD_NUMBER: _builtins.int
+    CHECK_IN_COUNT_FIELD_NUMBER: _builtins.int
+    REQUIRE_PRODUCT_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_POLICY_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_USER_SCOPE_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
+    AUTHENTICATION_FIELD_NUMBER: _builtins.int
+    OVERRIDABLE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -1107,10 +1318,42 @@ class UpdatePolicyRequest(_message.Message):
     """Whether machines must send heartbeats."""
     offline_allowed: _builtins.bool
     """Whether licenses work without network."""
+    expiration_strategy: _policy_terms_pb2.ExpirationStrategy.Kind.ValueType
+    """What becomes of licenses past their expiry and grace period."""
+    renewal_basis: _policy_terms_pb2.RenewalBasis.Kind.ValueType
+    """What a renewal adds the duration to."""
+    transfer_strategy: _policy_terms_pb2.TransferStrategy.Kind.ValueType
+    """What becomes of the expiry of a license that comes under this policy."""
+    max_uses: _builtins.int
+    """How many uses a license has, at least 1; absent means unlimited."""
+    uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType
+    """What counts as a use. VALIDATION needs `max_uses`."""
+    overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType
+    """By how much licenses may exceed the limits on machines. Enforced with machines."""
+    require_check_in: _builtins.bool
+    """Whether licenses must check in; one that is late is refused as CHECK_IN_OVERDUE. Needs `check_in_interval`."""
+    check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType
+    """The unit in which check-ins are due."""
+    check_in_count: _builtins.int
+    """After how many such units a check-in is due: 1 to 365."""
+    require_product_scope: _builtins.bool
+    """Whether a validation must name the product."""
+    require_policy_scope: _builtins.bool
+    """Whether a validation must name the policy."""
+    require_user_scope: _builtins.bool
+    """Whether a validation must name the user."""
+    protected: _builtins.bool
+    """Whether only the vendor may change licenses: a customer's session cannot rotate its license's key."""
+    authentication: _policy_terms_pb2.Authentication.Kind.ValueType
+    """With what the software that runs under a license may prove it."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change: external_id, display_name, duration, is_trial, max_machines, floating, require_fingerprint, require_heartbeat, heartbeat_interval, offline_allowed, offline_max_ttl, labels, metadata, or `*` for all of them.
-        Absent means the fields that are set in the request.
+        """The fields to change: external_id, display_name, duration, is_trial, max_machines, floating, require_fingerprint,
+        require_heartbeat, heartbeat_interval, offline_allowed, offline_max_ttl, expiration_strategy, grace_period,
+        renewal_basis, transfer_strategy, trial_duration, max_uses, uses_counted_by, overage_strategy, require_check_in,
+        check_in_interval, check_in_count, require_product_scope, require_policy_scope, require_user_scope, protected,
+        authentication, overridable, labels, metadata, or `*` for all of them. Absent means the fields that are set in the
+        request.
         """
 
     @_builtins.property
@@ -1133,6 +1376,20 @@ class UpdatePolicyRequest(_message.Message):
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own data, as in the resource."""
 
+    @_builtins.property
+    def grace_period(self) -> _duration_pb2.Duration:
+        """How long after its expiry a license may still be used, as IN_GRACE, before the strategy applies: 0 to 365 days."""
+
+    @_builtins.property
+    def trial_duration(self) -> _duration_pb2.Duration:
+        """How long a license lasts at first where the policy is of trials: 1 hour to 100 years; absent means `duration`. Only with
+        `is_trial`.
+        """
+
+    @_builtins.property
+    def overridable(self) -> _containers.RepeatedScalarFieldContainer[_policy_terms_pb2.PolicyLimit.Kind.ValueType]:
+        """The limits that licenses may override; each at most once."""
+
     def __init__(
         self,
         *,
@@ -1154,23 +1411,56 @@ class UpdatePolicyRequest(_message.Message):
         offline_max_ttl: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        expiration_strategy: _policy_terms_pb2.ExpirationStrategy.Kind.ValueType = ...,
+        grace_period: _duration_pb2.Duration | None = ...,
+        renewal_basis: _policy_terms_pb2.RenewalBasis.Kind.ValueType = ...,
+        transfer_strategy: _policy_terms_pb2.TransferStrategy.Kind.ValueType = ...,
+        trial_duration: _duration_pb2.Duration | None = ...,
+        max_uses: _builtins.int | None = ...,
+        uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType = ...,
+        overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType = ...,
+        require_check_in: _builtins.bool | None = ...,
+        check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType = ...,
+        check_in_count: _builtins.int | None = ...,
+        require_product_scope: _builtins.bool | None = ...,
+        require_policy_scope: _builtins.bool | None = ...,
+        require_user_scope: _builtins.bool | None = ...,
+        protected: _builtins.bool | None = ...,
+        authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
+        overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_offline_allowed", b"_offline_allowed", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "duration", b"duration", "floating", b"floating", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "trial_duration", b"trial_duration", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_offline_allowed", b"_offline_allowed", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "allow_unlimited", b"allow_unlimited", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "external_id", b"external_id", "floating", b"floating", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "policy_id", b"policy_id", "request_id", b"request_id", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
+    _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
     _WhichOneofReturnType__floating: _TypeAlias = _typing.Literal["floating"]  # noqa: Y015
     _WhichOneofArgType__floating: _TypeAlias = _typing.Literal["_floating", b"_floating"]  # noqa: Y015
     _WhichOneofReturnType__is_trial: _TypeAlias = _typing.Literal["is_trial"]  # noqa: Y015
     _WhichOneofArgType__is_trial: _TypeAlias = _typing.Literal["_is_trial", b"_is_trial"]  # noqa: Y015
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
+    _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
     _WhichOneofReturnType__offline_allowed: _TypeAlias = _typing.Literal["offline_allowed"]  # noqa: Y015
     _WhichOneofArgType__offline_allowed: _TypeAlias = _typing.Literal["_offline_allowed", b"_offline_allowed"]  # noqa: Y015
+    _WhichOneofReturnType__protected: _TypeAlias = _typing.Literal["protected"]  # noqa: Y015
+    _WhichOneofArgType__protected: _TypeAlias = _typing.Literal["_protected", b"_protected"]  # noqa: Y015
+    _WhichOneofReturnType__require_check_in: _TypeAlias = _typing.Literal["require_check_in"]  # noqa: Y015
+    _WhichOneofArgType__require_check_in: _TypeAlias = _typing.Literal["_require_check_in", b"_require_check_in"]  # noqa: Y015
     _WhichOneofReturnType__require_fingerprint: _TypeAlias = _typing.Literal["require_fingerprint"]  # noqa: Y015
     _WhichOneofArgType__require_fingerprint: _TypeAlias = _typing.Literal["_require_fingerprint", b"_require_fingerprint"]  # noqa: Y015
     _WhichOneofReturnType__require_heartbeat: _TypeAlias = _typing.Literal["require_heartbeat"]  # noqa: Y015
     _WhichOneofArgType__require_heartbeat: _TypeAlias = _typing.Literal["_require_heartbeat", b"_require_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType__require_policy_scope: _TypeAlias = _typing.Literal["require_policy_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_policy_scope: _TypeAlias = _typing.Literal["_require_policy_scope", b"_require_policy_scope"]  # noqa: Y015
+    _WhichOneofReturnType__require_product_scope: _TypeAlias = _typing.Literal["require_product_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_product_scope: _TypeAlias = _typing.Literal["_require_product_scope", b"_require_product_scope"]  # noqa: Y015
+    _WhichOneofReturnType__require_user_scope: _TypeAlias = _typing.Literal["require_user_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_user_scope: _TypeAlias = _typing.Literal["_require_user_scope", b"_require_user_scope"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__check_in_count) -> _WhichOneofReturnType__check_in_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__floating) -> _WhichOneofReturnType__floating | None: ...
     @_typing.overload
@@ -1178,11 +1468,23 @@ class UpdatePolicyRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offline_allowed) -> _WhichOneofReturnType__offline_allowed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__protected) -> _WhichOneofReturnType__protected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_check_in) -> _WhichOneofReturnType__require_check_in | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_fingerprint) -> _WhichOneofReturnType__require_fingerprint | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_heartbeat) -> _WhichOneofReturnType__require_heartbeat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_policy_scope) -> _WhichOneofReturnType__require_policy_scope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_product_scope) -> _WhichOneofReturnType__require_product_scope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_user_scope) -> _WhichOneofReturnType__require_user_scope | None: ...
 
 Global___UpdatePolicyRequest: _TypeAlias = UpdatePolicyRequest  # noqa: Y015
 

@@ -120,6 +120,14 @@ class License(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     TIER_ID_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    LAST_VALIDATE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_CHECK_IN_TIME_FIELD_NUMBER: _builtins.int
+    CHECK_IN_DUE_TIME_FIELD_NUMBER: _builtins.int
+    GRACE_END_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRY_ANCHORED_FIELD_NUMBER: _builtins.int
+    MARKS_FIELD_NUMBER: _builtins.int
     license_id: _builtins.str
     """The id (`lic_...`)."""
     external_id: _builtins.str
@@ -144,6 +152,10 @@ class License(_message.Message):
     """Counts the changes of the resource, from 1."""
     tier_id: _builtins.str
     """The tier; empty when it has none."""
+    uses: _builtins.int
+    """How many uses were counted."""
+    expiry_anchored: _builtins.bool
+    """Whether its duration counts yet, or waits for a first validation or use as its policy's `expiration_basis` says."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts to be valid; absent means from its creation."""
@@ -168,6 +180,30 @@ class License(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed."""
 
+    @_builtins.property
+    def overrides(self) -> Global___LicenseOverrides:
+        """The limits that this license has instead of its policy's; each counts while the policy lists it as overridable."""
+
+    @_builtins.property
+    def last_validate_time(self) -> _timestamp_pb2.Timestamp:
+        """When the license was last validated as valid, to within some seconds; absent means never."""
+
+    @_builtins.property
+    def last_check_in_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last checked in; absent means never."""
+
+    @_builtins.property
+    def check_in_due_time(self) -> _timestamp_pb2.Timestamp:
+        """When its next check-in is due; absent when its policy requires none."""
+
+    @_builtins.property
+    def grace_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it may be used though it has expired; absent when its policy has no grace period, or it never expires."""
+
+    @_builtins.property
+    def marks(self) -> _containers.RepeatedScalarFieldContainer[Global___LicenseMark.Kind.ValueType]:
+        """What else is worth a look at the time of the read."""
+
     def __init__(
         self,
         *,
@@ -189,14 +225,109 @@ class License(_message.Message):
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
         tier_id: _builtins.str = ...,
+        overrides: Global___LicenseOverrides | None = ...,
+        uses: _builtins.int = ...,
+        last_validate_time: _timestamp_pb2.Timestamp | None = ...,
+        last_check_in_time: _timestamp_pb2.Timestamp | None = ...,
+        check_in_due_time: _timestamp_pb2.Timestamp | None = ...,
+        grace_end_time: _timestamp_pb2.Timestamp | None = ...,
+        expiry_anchored: _builtins.bool = ...,
+        marks: _abc.Iterable[Global___LicenseMark.Kind.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "metadata", b"metadata", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_in_due_time", b"check_in_due_time", "create_time", b"create_time", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "last_check_in_time", b"last_check_in_time", "last_validate_time", b"last_validate_time", "metadata", b"metadata", "overrides", b"overrides", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer_id", b"customer_id", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "key_hint", b"key_hint", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "policy_id", b"policy_id", "product_id", b"product_id", "revision", b"revision", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "tier_id", b"tier_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_in_due_time", b"check_in_due_time", "create_time", b"create_time", "customer_id", b"customer_id", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "expiry_anchored", b"expiry_anchored", "external_id", b"external_id", "grace_end_time", b"grace_end_time", "key_hint", b"key_hint", "labels", b"labels", "last_check_in_time", b"last_check_in_time", "last_validate_time", b"last_validate_time", "license_id", b"license_id", "marks", b"marks", "metadata", b"metadata", "overrides", b"overrides", "policy_id", b"policy_id", "product_id", b"product_id", "revision", b"revision", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "tier_id", b"tier_id", "update_time", b"update_time", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___License: _TypeAlias = License  # noqa: Y015
+
+@_typing.final
+class LicenseMark(_message.Message):
+    """LicenseMark says what is worth a look about a license. Marks decide nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LicenseMark._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: LicenseMark._Kind.ValueType  # 0
+        """Never sent."""
+        EXPIRING: LicenseMark._Kind.ValueType  # 1
+        """It expires within 3 days."""
+        IN_GRACE: LicenseMark._Kind.ValueType  # 2
+        """It has expired and is in its grace period."""
+        CHECK_IN_OVERDUE: LicenseMark._Kind.ValueType  # 3
+        """It should have checked in."""
+        INACTIVE: LicenseMark._Kind.ValueType  # 4
+        """For 90 days nobody has validated it, checked it in or issued it."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The marks."""
+
+    KIND_UNSPECIFIED: LicenseMark.Kind.ValueType  # 0
+    """Never sent."""
+    EXPIRING: LicenseMark.Kind.ValueType  # 1
+    """It expires within 3 days."""
+    IN_GRACE: LicenseMark.Kind.ValueType  # 2
+    """It has expired and is in its grace period."""
+    CHECK_IN_OVERDUE: LicenseMark.Kind.ValueType  # 3
+    """It should have checked in."""
+    INACTIVE: LicenseMark.Kind.ValueType  # 4
+    """For 90 days nobody has validated it, checked it in or issued it."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LicenseMark: _TypeAlias = LicenseMark  # noqa: Y015
+
+@_typing.final
+class LicenseOverrides(_message.Message):
+    """LicenseOverrides are limits of one license. What is absent is the policy's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_MACHINES_FIELD_NUMBER: _builtins.int
+    MAX_USES_FIELD_NUMBER: _builtins.int
+    OFFLINE_MAX_TTL_FIELD_NUMBER: _builtins.int
+    max_machines: _builtins.int
+    """How many machines may be active, at least 1. Enforced with machines."""
+    max_uses: _builtins.int
+    """How many uses it has, at least 1."""
+    @_builtins.property
+    def offline_max_ttl(self) -> _duration_pb2.Duration:
+        """How long an offline file may last: 1 hour to 90 days. Enforced with machines."""
+
+    def __init__(
+        self,
+        *,
+        max_machines: _builtins.int | None = ...,
+        max_uses: _builtins.int | None = ...,
+        offline_max_ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "max_machines", b"max_machines", "max_uses", b"max_uses", "offline_max_ttl", b"offline_max_ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "max_machines", b"max_machines", "max_uses", b"max_uses", "offline_max_ttl", b"offline_max_ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
+    _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
+    _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
+
+Global___LicenseOverrides: _TypeAlias = LicenseOverrides  # noqa: Y015
 
 @_typing.final
 class CustomerRef(_message.Message):
@@ -272,6 +403,7 @@ class CreateLicenseRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     TIER_ID_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -296,7 +428,7 @@ class CreateLicenseRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it expires; absent means by the policy's duration, from its start."""
+        """When it expires; absent means by the policy's duration, from when its basis says."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -305,6 +437,10 @@ class CreateLicenseRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own data, as in the resource."""
+
+    @_builtins.property
+    def overrides(self) -> Global___LicenseOverrides:
+        """Limits of its own, of those that the policy lists as overridable."""
 
     def __init__(
         self,
@@ -321,10 +457,11 @@ class CreateLicenseRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
         tier_id: _builtins.str = ...,
+        overrides: Global___LicenseOverrides | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "expire_time", b"expire_time", "metadata", b"metadata", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "expire_time", b"expire_time", "metadata", b"metadata", "overrides", b"overrides", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "key", b"key", "labels", b"labels", "metadata", b"metadata", "policy_id", b"policy_id", "product_id", b"product_id", "request_id", b"request_id", "start_time", b"start_time", "tier_id", b"tier_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "key", b"key", "labels", b"labels", "metadata", b"metadata", "overrides", b"overrides", "policy_id", b"policy_id", "product_id", b"product_id", "request_id", b"request_id", "start_time", b"start_time", "tier_id", b"tier_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,6 +671,7 @@ class UpdateLicenseRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -546,7 +684,8 @@ class UpdateLicenseRequest(_message.Message):
     """The name to show; at most 255 characters."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change: external_id, display_name, start_time, expire_time, labels, metadata, or `*` for all of them.
+        """The fields to change: external_id, display_name, start_time, expire_time, overrides, labels, metadata, or `*` for all
+        of them.
         Absent means the fields that are set in the request.
         """
 
@@ -566,6 +705,10 @@ class UpdateLicenseRequest(_message.Message):
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own data, as in the resource."""
 
+    @_builtins.property
+    def overrides(self) -> Global___LicenseOverrides:
+        """Limits of its own, all at once, of those that the policy lists as overridable; absent, and in the mask, means none."""
+
     def __init__(
         self,
         *,
@@ -579,10 +722,11 @@ class UpdateLicenseRequest(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        overrides: Global___LicenseOverrides | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "metadata", b"metadata", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "metadata", b"metadata", "overrides", b"overrides", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "request_id", b"request_id", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "overrides", b"overrides", "request_id", b"request_id", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1277,3 +1421,429 @@ class RotateLicenseKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateLicenseKeyResponse: _TypeAlias = RotateLicenseKeyResponse  # noqa: Y015
+
+@_typing.final
+class ChangePolicyRequest(_message.Message):
+    """ChangePolicyRequest names a license and its new policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    etag: _builtins.str
+    """Refuse unless the license still has this etag; empty means any."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    policy_id: _builtins.str
+    """The new policy (`pol_...`), one of the same product."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "policy_id", b"policy_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangePolicyRequest: _TypeAlias = ChangePolicyRequest  # noqa: Y015
+
+@_typing.final
+class ChangePolicyResponse(_message.Message):
+    """ChangePolicyResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangePolicyResponse: _TypeAlias = ChangePolicyResponse  # noqa: Y015
+
+@_typing.final
+class TransferLicenseRequest(_message.Message):
+    """TransferLicenseRequest names a license and its new holder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    etag: _builtins.str
+    """Refuse unless the license still has this etag; empty means any."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    @_builtins.property
+    def customer(self) -> Global___CustomerRef:
+        """The new holder; absent means nobody."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        customer: Global___CustomerRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLicenseRequest: _TypeAlias = TransferLicenseRequest  # noqa: Y015
+
+@_typing.final
+class TransferLicenseResponse(_message.Message):
+    """TransferLicenseResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLicenseResponse: _TypeAlias = TransferLicenseResponse  # noqa: Y015
+
+@_typing.final
+class CheckInLicenseRequest(_message.Message):
+    """CheckInLicenseRequest names the license that checks in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckInLicenseRequest: _TypeAlias = CheckInLicenseRequest  # noqa: Y015
+
+@_typing.final
+class CheckInLicenseResponse(_message.Message):
+    """CheckInLicenseResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckInLicenseResponse: _TypeAlias = CheckInLicenseResponse  # noqa: Y015
+
+@_typing.final
+class IncrementUsesRequest(_message.Message):
+    """IncrementUsesRequest says how many uses to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe; required."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    uses: _builtins.int
+    """How many, at least 1; absent means 1."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        uses: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses", b"_uses", "uses", b"uses"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses", b"_uses", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__uses: _TypeAlias = _typing.Literal["uses"]  # noqa: Y015
+    _WhichOneofArgType__uses: _TypeAlias = _typing.Literal["_uses", b"_uses"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uses) -> _WhichOneofReturnType__uses | None: ...
+
+Global___IncrementUsesRequest: _TypeAlias = IncrementUsesRequest  # noqa: Y015
+
+@_typing.final
+class IncrementUsesResponse(_message.Message):
+    """IncrementUsesResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncrementUsesResponse: _TypeAlias = IncrementUsesResponse  # noqa: Y015
+
+@_typing.final
+class DecrementUsesRequest(_message.Message):
+    """DecrementUsesRequest says how many uses to give back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe; required."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    uses: _builtins.int
+    """How many, at least 1; absent means 1."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        uses: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses", b"_uses", "uses", b"uses"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses", b"_uses", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__uses: _TypeAlias = _typing.Literal["uses"]  # noqa: Y015
+    _WhichOneofArgType__uses: _TypeAlias = _typing.Literal["_uses", b"_uses"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uses) -> _WhichOneofReturnType__uses | None: ...
+
+Global___DecrementUsesRequest: _TypeAlias = DecrementUsesRequest  # noqa: Y015
+
+@_typing.final
+class DecrementUsesResponse(_message.Message):
+    """DecrementUsesResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecrementUsesResponse: _TypeAlias = DecrementUsesResponse  # noqa: Y015
+
+@_typing.final
+class ResetUsesRequest(_message.Message):
+    """ResetUsesRequest names the license whose uses count from 0 again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe; required."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetUsesRequest: _TypeAlias = ResetUsesRequest  # noqa: Y015
+
+@_typing.final
+class ResetUsesResponse(_message.Message):
+    """ResetUsesResponse is the license after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def license(self) -> Global___License:
+        """The license."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license: Global___License | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license", b"license", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetUsesResponse: _TypeAlias = ResetUsesResponse  # noqa: Y015

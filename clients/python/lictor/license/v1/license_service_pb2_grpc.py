@@ -100,6 +100,36 @@ class LicenseServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyResponse.FromString,
                 _registered_method=True)
+        self.ChangePolicy = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/ChangePolicy',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangePolicyRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangePolicyResponse.FromString,
+                _registered_method=True)
+        self.TransferLicense = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/TransferLicense',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.TransferLicenseRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.TransferLicenseResponse.FromString,
+                _registered_method=True)
+        self.CheckInLicense = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/CheckInLicense',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.CheckInLicenseRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.CheckInLicenseResponse.FromString,
+                _registered_method=True)
+        self.IncrementUses = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/IncrementUses',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.IncrementUsesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.IncrementUsesResponse.FromString,
+                _registered_method=True)
+        self.DecrementUses = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/DecrementUses',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DecrementUsesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DecrementUsesResponse.FromString,
+                _registered_method=True)
+        self.ResetUses = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/ResetUses',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesResponse.FromString,
+                _registered_method=True)
 
 
 class LicenseServiceServicer:
@@ -212,6 +242,56 @@ class LicenseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangePolicy(self, request, context):
+        """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
+        the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
+        POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLicense(self, request, context):
+        """Gives a license to another customer, who is created where new, or to nobody. The key stays: rotate it where the holder
+        before must not use it on. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND,
+        CUSTOMER_BANNED, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckInLicense(self, request, context):
+        """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IncrementUses(self, request, context):
+        """Counts uses of a license: all that are asked for, or none. Idempotent by `request_id`, which is required. Errors:
+        FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecrementUses(self, request, context):
+        """Gives uses back, at most as many as were counted. Idempotent by `request_id`, which is required.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetUses(self, request, context):
+        """Counts uses from 0 again. Idempotent by `request_id`, which is required.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LicenseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -279,6 +359,36 @@ def add_LicenseServiceServicer_to_server(servicer, server):
                     servicer.RevealLicenseKey,
                     request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyResponse.SerializeToString,
+            ),
+            'ChangePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePolicy,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangePolicyRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ChangePolicyResponse.SerializeToString,
+            ),
+            'TransferLicense': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLicense,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.TransferLicenseRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.TransferLicenseResponse.SerializeToString,
+            ),
+            'CheckInLicense': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckInLicense,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.CheckInLicenseRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.CheckInLicenseResponse.SerializeToString,
+            ),
+            'IncrementUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.IncrementUses,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.IncrementUsesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.IncrementUsesResponse.SerializeToString,
+            ),
+            'DecrementUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecrementUses,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DecrementUsesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.DecrementUsesResponse.SerializeToString,
+            ),
+            'ResetUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetUses,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -633,6 +743,168 @@ class LicenseService:
             '/lictor.license.v1.LicenseService/RevealLicenseKey',
             lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_license__service__pb2.RevealLicenseKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/ChangePolicy',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ChangePolicyRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ChangePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLicense(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/TransferLicense',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.TransferLicenseRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.TransferLicenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckInLicense(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/CheckInLicense',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.CheckInLicenseRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.CheckInLicenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IncrementUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/IncrementUses',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.IncrementUsesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.IncrementUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecrementUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/DecrementUses',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.DecrementUsesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.DecrementUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/ResetUses',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

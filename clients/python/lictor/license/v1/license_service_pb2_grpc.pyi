@@ -85,6 +85,32 @@ class LicenseServiceStub:
     why. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
+    ChangePolicy: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ChangePolicyRequest, _license_service_pb2.ChangePolicyResponse]
+    """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
+    the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
+    POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    TransferLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.TransferLicenseRequest, _license_service_pb2.TransferLicenseResponse]
+    """Gives a license to another customer, who is created where new, or to nobody. The key stays: rotate it where the holder
+    before must not use it on. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND,
+    CUSTOMER_BANNED, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    CheckInLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.CheckInLicenseRequest, _license_service_pb2.CheckInLicenseResponse]
+    """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    IncrementUses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.IncrementUsesRequest, _license_service_pb2.IncrementUsesResponse]
+    """Counts uses of a license: all that are asked for, or none. Idempotent by `request_id`, which is required. Errors:
+    FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    DecrementUses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.DecrementUsesRequest, _license_service_pb2.DecrementUsesResponse]
+    """Gives uses back, at most as many as were counted. Idempotent by `request_id`, which is required.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    ResetUses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ResetUsesRequest, _license_service_pb2.ResetUsesResponse]
+    """Counts uses from 0 again. Idempotent by `request_id`, which is required.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class LicenseServiceAsyncStub(LicenseServiceStub):
@@ -142,6 +168,32 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
     why. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
+    ChangePolicy: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ChangePolicyRequest, _license_service_pb2.ChangePolicyResponse]  # type: ignore[assignment]
+    """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
+    the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
+    POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    TransferLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.TransferLicenseRequest, _license_service_pb2.TransferLicenseResponse]  # type: ignore[assignment]
+    """Gives a license to another customer, who is created where new, or to nobody. The key stays: rotate it where the holder
+    before must not use it on. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND,
+    CUSTOMER_BANNED, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    CheckInLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.CheckInLicenseRequest, _license_service_pb2.CheckInLicenseResponse]  # type: ignore[assignment]
+    """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    IncrementUses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.IncrementUsesRequest, _license_service_pb2.IncrementUsesResponse]  # type: ignore[assignment]
+    """Counts uses of a license: all that are asked for, or none. Idempotent by `request_id`, which is required. Errors:
+    FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    DecrementUses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.DecrementUsesRequest, _license_service_pb2.DecrementUsesResponse]  # type: ignore[assignment]
+    """Gives uses back, at most as many as were counted. Idempotent by `request_id`, which is required.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    ResetUses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ResetUsesRequest, _license_service_pb2.ResetUsesResponse]  # type: ignore[assignment]
+    """Counts uses from 0 again. Idempotent by `request_id`, which is required.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
 
 class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -275,6 +327,68 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
         why. Idempotent by `request_id`.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangePolicy(
+        self,
+        request: _license_service_pb2.ChangePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.ChangePolicyResponse, _abc.Awaitable[_license_service_pb2.ChangePolicyResponse]]:
+        """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
+        the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
+        POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def TransferLicense(
+        self,
+        request: _license_service_pb2.TransferLicenseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.TransferLicenseResponse, _abc.Awaitable[_license_service_pb2.TransferLicenseResponse]]:
+        """Gives a license to another customer, who is created where new, or to nobody. The key stays: rotate it where the holder
+        before must not use it on. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND,
+        CUSTOMER_BANNED, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckInLicense(
+        self,
+        request: _license_service_pb2.CheckInLicenseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.CheckInLicenseResponse, _abc.Awaitable[_license_service_pb2.CheckInLicenseResponse]]:
+        """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def IncrementUses(
+        self,
+        request: _license_service_pb2.IncrementUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.IncrementUsesResponse, _abc.Awaitable[_license_service_pb2.IncrementUsesResponse]]:
+        """Counts uses of a license: all that are asked for, or none. Idempotent by `request_id`, which is required. Errors:
+        FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def DecrementUses(
+        self,
+        request: _license_service_pb2.DecrementUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.DecrementUsesResponse, _abc.Awaitable[_license_service_pb2.DecrementUsesResponse]]:
+        """Gives uses back, at most as many as were counted. Idempotent by `request_id`, which is required.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, INSUFFICIENT_USAGE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetUses(
+        self,
+        request: _license_service_pb2.ResetUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.ResetUsesResponse, _abc.Awaitable[_license_service_pb2.ResetUsesResponse]]:
+        """Counts uses from 0 again. Idempotent by `request_id`, which is required.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
 def add_LicenseServiceServicer_to_server(servicer: LicenseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

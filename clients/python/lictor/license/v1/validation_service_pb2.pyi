@@ -47,9 +47,33 @@ class ValidationCode(_message.Message):
         NOT_YET_VALID: ValidationCode._Code.ValueType  # 50
         """The license has not started yet."""
         EXPIRED: ValidationCode._Code.ValueType  # 60
-        """The license is past its expiry."""
+        """The license is past its expiry and its grace period. Where its policy lets an expired license be used this comes after all
+        others, and the answer is valid.
+        """
+        CHECK_IN_OVERDUE: ValidationCode._Code.ValueType  # 70
+        """The license has not checked in for longer than its policy allows."""
+        PRODUCT_SCOPE_REQUIRED: ValidationCode._Code.ValueType  # 90
+        """The policy asks for the product to be named, and it was not."""
+        PRODUCT_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 91
+        """The license is of another product than the one named."""
+        POLICY_SCOPE_REQUIRED: ValidationCode._Code.ValueType  # 100
+        """The policy asks for itself to be named, and it was not."""
+        POLICY_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 101
+        """The license is under another policy than the one named."""
         TIER_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 110
         """The license has no tier, or one that is neither the required one nor higher."""
+        USER_SCOPE_REQUIRED: ValidationCode._Code.ValueType  # 120
+        """The policy asks for the user to be named, and it was not."""
+        USER_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 121
+        """The license is held by another customer than the one named, or by nobody."""
+        ENTITLEMENTS_SCOPE_EMPTY: ValidationCode._Code.ValueType  # 130
+        """`required_entitlements` is there and names nothing."""
+        ENTITLEMENTS_MISSING: ValidationCode._Code.ValueType  # 140
+        """The license lacks entitlements that were asked for; `missing` names them."""
+        USES_EXCEEDED: ValidationCode._Code.ValueType  # 280
+        """The license has no uses left."""
+        IN_GRACE: ValidationCode._Code.ValueType  # 290
+        """The license is past its expiry and within its grace period; the answer is valid."""
         VALID: ValidationCode._Code.ValueType  # 310
         """The license may be used."""
 
@@ -69,9 +93,33 @@ class ValidationCode(_message.Message):
     NOT_YET_VALID: ValidationCode.Code.ValueType  # 50
     """The license has not started yet."""
     EXPIRED: ValidationCode.Code.ValueType  # 60
-    """The license is past its expiry."""
+    """The license is past its expiry and its grace period. Where its policy lets an expired license be used this comes after all
+    others, and the answer is valid.
+    """
+    CHECK_IN_OVERDUE: ValidationCode.Code.ValueType  # 70
+    """The license has not checked in for longer than its policy allows."""
+    PRODUCT_SCOPE_REQUIRED: ValidationCode.Code.ValueType  # 90
+    """The policy asks for the product to be named, and it was not."""
+    PRODUCT_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 91
+    """The license is of another product than the one named."""
+    POLICY_SCOPE_REQUIRED: ValidationCode.Code.ValueType  # 100
+    """The policy asks for itself to be named, and it was not."""
+    POLICY_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 101
+    """The license is under another policy than the one named."""
     TIER_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 110
     """The license has no tier, or one that is neither the required one nor higher."""
+    USER_SCOPE_REQUIRED: ValidationCode.Code.ValueType  # 120
+    """The policy asks for the user to be named, and it was not."""
+    USER_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 121
+    """The license is held by another customer than the one named, or by nobody."""
+    ENTITLEMENTS_SCOPE_EMPTY: ValidationCode.Code.ValueType  # 130
+    """`required_entitlements` is there and names nothing."""
+    ENTITLEMENTS_MISSING: ValidationCode.Code.ValueType  # 140
+    """The license lacks entitlements that were asked for; `missing` names them."""
+    USES_EXCEEDED: ValidationCode.Code.ValueType  # 280
+    """The license has no uses left."""
+    IN_GRACE: ValidationCode.Code.ValueType  # 290
+    """The license is past its expiry and within its grace period; the answer is valid."""
     VALID: ValidationCode.Code.ValueType  # 310
     """The license may be used."""
 
@@ -95,15 +143,31 @@ class ValidateLicenseRequest(_message.Message):
     LICENSE_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     REQUIRED_TIER_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    REQUIRED_ENTITLEMENTS_FIELD_NUMBER: _builtins.int
     view: _common_pb2.View.Kind.ValueType
     """How much of the license to return: DECISION (the default) none, BASIC the license, FULL the license with its metadata."""
     required_tier: _builtins.str
     """The slug of the tier that the license must have, `^[a-z0-9_]{1,63}$`: this one, or one of its product with a greater
     `position`; empty means any or none. A slug that the product has no tier of is met by no license.
     """
+    product: _builtins.str
+    """The license must be of this product: its id (`prod_...`) or its `code`; empty means any."""
+    policy_id: _builtins.str
+    """The license must be under this policy; empty means any."""
     @_builtins.property
     def license(self) -> _common_pb2.LicenseSelector:
         """The license."""
+
+    @_builtins.property
+    def user(self) -> Global___UserScope:
+        """The license must be held by this customer; absent means any, or nobody."""
+
+    @_builtins.property
+    def required_entitlements(self) -> Global___EntitlementsScope:
+        """The entitlements that the license must have; absent means any or none, an empty list is ENTITLEMENTS_SCOPE_EMPTY."""
 
     def __init__(
         self,
@@ -111,14 +175,74 @@ class ValidateLicenseRequest(_message.Message):
         license: _common_pb2.LicenseSelector | None = ...,
         view: _common_pb2.View.Kind.ValueType = ...,
         required_tier: _builtins.str = ...,
+        product: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+        user: Global___UserScope | None = ...,
+        required_entitlements: Global___EntitlementsScope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["license", b"license"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "required_entitlements", b"required_entitlements", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "required_tier", b"required_tier", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "policy_id", b"policy_id", "product", b"product", "required_entitlements", b"required_entitlements", "required_tier", b"required_tier", "user", b"user", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateLicenseRequest: _TypeAlias = ValidateLicenseRequest  # noqa: Y015
+
+@_typing.final
+class UserScope(_message.Message):
+    """UserScope names the customer who uses the license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    SUBJECT_REF_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The id (`cus_...`)."""
+    email: _builtins.str
+    """An email address; compared without case."""
+    subject_ref: _builtins.str
+    """The caller's own name of the customer."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        email: _builtins.str = ...,
+        subject_ref: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "email", b"email", "subject_ref", b"subject_ref", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "email", b"email", "subject_ref", b"subject_ref", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_user: _TypeAlias = _typing.Literal["customer_id", "email", "subject_ref"]  # noqa: Y015
+    _WhichOneofArgType_user: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_user) -> _WhichOneofReturnType_user | None: ...
+
+Global___UserScope: _TypeAlias = UserScope  # noqa: Y015
+
+@_typing.final
+class EntitlementsScope(_message.Message):
+    """EntitlementsScope names entitlements by the keys of their features."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def feature_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys, each `^[a-z0-9]+([_-][a-z0-9]+)*$` and at most 63 characters; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        feature_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_keys", b"feature_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntitlementsScope: _TypeAlias = EntitlementsScope  # noqa: Y015
 
 @_typing.final
 class ValidateLicenseResponse(_message.Message):
@@ -139,6 +263,11 @@ class ValidateLicenseResponse(_message.Message):
     LICENSE_FIELD_NUMBER: _builtins.int
     TIER_ID_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    ENTITLEMENTS_FIELD_NUMBER: _builtins.int
+    USES_LEFT_FIELD_NUMBER: _builtins.int
+    GRACE_END_TIME_FIELD_NUMBER: _builtins.int
+    CHECK_IN_DUE_TIME_FIELD_NUMBER: _builtins.int
     valid: _builtins.bool
     """Whether the license may be used."""
     code: Global___ValidationCode.Code.ValueType
@@ -157,6 +286,8 @@ class ValidateLicenseResponse(_message.Message):
     """The tier of the license; empty when it has none."""
     tier: _builtins.str
     """The slug of that tier."""
+    uses_left: _builtins.int
+    """How many uses are left, at the time of the answer; absent means unlimited."""
     @_builtins.property
     def decision(self) -> _common_pb2.Decision:
         """What every decision has in common."""
@@ -172,6 +303,22 @@ class ValidateLicenseResponse(_message.Message):
     @_builtins.property
     def license(self) -> _license_service_pb2.License:
         """The license, where the view asked for it."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of `required_entitlements` that the license lacks, in the order of the request."""
+
+    @_builtins.property
+    def entitlements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The entitlements that the license has. Features cannot be attached yet, so that every license has none."""
+
+    @_builtins.property
+    def grace_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the license may be used though it has expired; absent when its policy has no grace period, or it never expires."""
+
+    @_builtins.property
+    def check_in_due_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next check-in is due; absent when none is."""
 
     def __init__(
         self,
@@ -189,11 +336,18 @@ class ValidateLicenseResponse(_message.Message):
         license: _license_service_pb2.License | None = ...,
         tier_id: _builtins.str = ...,
         tier: _builtins.str = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+        entitlements: _abc.Iterable[_builtins.str] | None = ...,
+        uses_left: _builtins.int | None = ...,
+        grace_end_time: _timestamp_pb2.Timestamp | None = ...,
+        check_in_due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "expire_time", b"expire_time", "license", b"license"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "check_in_due_time", b"check_in_due_time", "decision", b"decision", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "license", b"license", "uses_left", b"uses_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_codes", b"all_codes", "code", b"code", "decision", b"decision", "detail", b"detail", "expire_time", b"expire_time", "is_trial", b"is_trial", "license", b"license", "license_id", b"license_id", "policy_id", b"policy_id", "product_id", b"product_id", "tier", b"tier", "tier_id", b"tier_id", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "all_codes", b"all_codes", "check_in_due_time", b"check_in_due_time", "code", b"code", "decision", b"decision", "detail", b"detail", "entitlements", b"entitlements", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "is_trial", b"is_trial", "license", b"license", "license_id", b"license_id", "missing", b"missing", "policy_id", b"policy_id", "product_id", b"product_id", "tier", b"tier", "tier_id", b"tier_id", "uses_left", b"uses_left", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__uses_left: _TypeAlias = _typing.Literal["uses_left"]  # noqa: Y015
+    _WhichOneofArgType__uses_left: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uses_left) -> _WhichOneofReturnType__uses_left | None: ...
 
 Global___ValidateLicenseResponse: _TypeAlias = ValidateLicenseResponse  # noqa: Y015

@@ -47,7 +47,7 @@ class ValidationServiceServicer:
     """
 
     def ValidateLicense(self, request, context):
-        """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+        """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
         account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,7 +34,7 @@ class ValidationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ValidationServiceAsyncStub: ...
     ValidateLicense: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateLicenseRequest, _validation_service_pb2.ValidateLicenseResponse]
-    """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+    """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
     account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
     """
 
@@ -44,7 +44,7 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ValidateLicense: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateLicenseRequest, _validation_service_pb2.ValidateLicenseResponse]  # type: ignore[assignment]
-    """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+    """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
     account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
     """
 
@@ -57,7 +57,7 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _validation_service_pb2.ValidateLicenseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_validation_service_pb2.ValidateLicenseResponse, _abc.Awaitable[_validation_service_pb2.ValidateLicenseResponse]]:
-        """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+        """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
         account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
         """
 
