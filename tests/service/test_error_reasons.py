@@ -375,4 +375,5 @@ async def test_every_reason_is_raised_over_the_wire(scene: Scene, name: str) -> 
     assert (found.precondition is not None) is failed
     assert not failed or (found.precondition or ("",))[0] == name
     assert found.message
-    assert len(found.status.details) == 2 + bool(found.violations) + failed + (reason in RETRIED)
+    quota = reason is Reason.INSUFFICIENT_USAGE
+    assert len(found.status.details) == 2 + bool(found.violations) + failed + quota + (reason in RETRIED)
