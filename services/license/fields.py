@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 from lictor.account.v1 import account_service_pb2 as account
-from lictor.common.v1.common_pb2 import LicenseSelector
+from lictor.common.v1.common_pb2 import LicenseSelector, View
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
@@ -36,6 +36,8 @@ _HOUR: Final = timedelta(hours=1)
 _FEATURE_KEY: Final = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _MAX_FEATURE_KEYS: Final = 100
 _MAX_FEATURE_KEY_CHARS: Final = 63
+_MAX_BATCH: Final = 1000
+_MAX_FULL_BATCH: Final = 100
 _CENTURY: Final = timedelta(days=36500)
 _RID: Final = f.request_id()
 _EXTERNAL_ID: Final = f.text("external_id")
@@ -157,6 +159,25 @@ def _one_selector(message: Any) -> Iterator[FieldViolation]:
                 )
 
 
+def _no_view(words: str) -> f.Check:
+    def run(message: Any) -> Iterator[FieldViolation]:
+        if message.view:
+            yield FieldViolation("view", "CONTRADICTION", f"must be unset: {words}")
+
+    return run
+
+
+def _batch(message: Any) -> Iterator[FieldViolation]:
+    most = _MAX_FULL_BATCH if message.view == View.FULL else _MAX_BATCH
+    if not message.requests:
+        yield FieldViolation("requests", "REQUIRED", "at least one validation is required")
+    elif len(message.requests) > most:
+        yield FieldViolation("requests", "TOO_MANY", f"at most {most}")
+    for index, one in enumerate(message.requests[:most]):
+        if one.view:
+            yield FieldViolation(f"requests[{index}].view", "CONTRADICTION", "must be unset: the batch has one view")
+
+
 def _one_customer(message: Any) -> Iterator[FieldViolation]:
     if sum(bool(value) for value in (message.customer_id, message.email, message.subject_ref)) != 1:
         yield FieldViolation("customer_id", "EXACTLY_ONE", "set exactly one of customer_id, email and subject_ref")
@@ -199,6 +220,12 @@ _KEY: Final = f.text(
 )
 _CUSTOMER_REF: Final = (_customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME)
 _STATUS_CHANGE: Final = (_RID, _id("license_id"), _ETAG, _REASON)
+
+_VALIDATION: Final = (
+    _one_selector, _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS), _optional_id("policy_id"),
+    f.nested("required_entitlements", _feature_keys),
+    f.nested("user", _user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
+)  # fmt: skip
 
 TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
     {
@@ -298,10 +325,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.IncrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
         licenses.DecrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
         licenses.ResetUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON),
-        validation.ValidateLicenseRequest: (
-            _one_selector, f.known_enum("view"), _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS),
-            _optional_id("policy_id"), f.nested("required_entitlements", _feature_keys),
-            f.nested("user", _user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
+        validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view")),
+        validation.BatchValidateLicensesRequest: (f.known_enum("view"), _batch),
+        validation.ExplainValidationRequest: (
+            f.required("validation"), f.nested("validation", *_VALIDATION, _no_view("the explanation has none")),
         ),
     }
 )  # fmt: skip

@@ -39,6 +39,7 @@ _FROM: Final = """
 
 INSERT_LICENSE: Final = statements.insert("license.license", _LICENSE)
 GET_LICENSE: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = $3"
+GET_LICENSES: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = ANY ($3)"
 GET_LICENSE_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.external_id = $3"
 # Locked by itself, and read by the statement after it: one that waited for the lock would join the row as it has become
 # with the policy as it was.
@@ -125,6 +126,12 @@ async def get_license(tx: Transaction, license_id: str) -> License | None:
 
 async def get_license_by_external_id(tx: Transaction, external_id: str) -> License | None:
     return _license(await tx.conn.fetchrow(GET_LICENSE_BY_EXTERNAL_ID, *_in_tenant(tx, external_id)))
+
+
+async def get_licenses(tx: Transaction, license_ids: Sequence[str]) -> Sequence[License]:
+    """Those that there are, in any order."""
+    rows = await tx.conn.fetch(GET_LICENSES, *_in_tenant(tx, list(license_ids)))
+    return [found for row in rows if (found := _license(row)) is not None]
 
 
 async def lock_license(tx: Transaction, license_id: str) -> License | None:

@@ -1,41 +1,26 @@
-"""ValidationService: load the facts in one statement, decide, answer."""
+"""ValidationService: protobuf to a decision and back, nothing else."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
 from typing import Final
 
-from lictor.common.v1.common_pb2 import Decision, Freshness, View
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
+from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from services.license import fields, keys, render, store
-from services.license.commands.record_validation import record_validation
-from services.license.decision import Asked, Code, User, Verdict, decide
-from services.license.facts import next_check_in, uses_limit
+from services.license import fields, render, store, verdicts
+from services.license.deciding import Decided, asked_of, decide_many, decide_one, load
+from services.license.decision import decide
+from services.license.explaining import explain
 from services.license.model import License
-from services.license.periods import grace_end
 from services.license.resources import Resources
-from services.license.terms import ExpirationBasis, UsesCounting
-from shared.errors import DomainError, Reason
-from shared.facts.license import LicenseFacts, Loaded
-from shared.ids import Prefix, new_id
+from shared.errors import DomainError
 from shared.rpc.context import CallContext
+from shared.rpc.status import to_status
 from shared.tenancy import Tenant
 
 _WITH_LICENSE: Final = frozenset({View.BASIC, View.FULL})
-_WIRE: Final = {code: pb.ValidationCode.Code.Value(code.name) for code in Code}
-_TRIES: Final = 5
-"""How often a validation that is counted is decided anew when others change the license meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A verdict, and the facts behind it: those of the load, or as the validation itself has changed them."""
-
-    loaded: Loaded
-    verdict: Verdict
-    uses: int
+_MAX_ANSWER_BYTES: Final = 3 * 1024 * 1024
 
 
 class ValidationServicer:
@@ -49,101 +34,76 @@ class ValidationServicer:
     ) -> pb.ValidateLicenseResponse:
         fields.check(request)
         tenant = context.principal.tenant
-        decided = await self._decide(tenant, request, context.principal.key_id)
-        response = _answer(decided)
-        facts = decided.loaded.facts
-        if facts is not None and request.view in _WITH_LICENSE:
-            found = await self._license(tenant, facts.license_id)
+        decided = await decide_one(self._r, tenant, request, context.principal.key_id)
+        response = verdicts.answer(decided)
+        if request.view in _WITH_LICENSE and response.license_id:
+            found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
             if found is not None:
-                full = request.view == View.FULL
-                response.license.CopyFrom(render.license_(found, decided.loaded.at, metadata=full))
+                at, full = decided.loaded.at, request.view == View.FULL
+                response.license.CopyFrom(render.license_(found, at, metadata=full))
         return response
 
-    async def _decide(self, tenant: Tenant, request: pb.ValidateLicenseRequest, actor: str) -> Decided:
-        """The verdict; one that a validation changes something for is recorded before it is given."""
-        asked = _asked(request)
-        for _ in range(_TRIES):
-            loaded = await self._load(tenant, request)
-            verdict = decide(loaded.facts, asked, loaded.at)
-            facts = loaded.facts
-            if facts is None or not verdict.valid or not _is_recorded(facts):
-                return Decided(loaded, verdict, 0 if facts is None else facts.uses)
-            async with self._r.db.transaction(tenant) as tx:
-                recorded = await record_validation(tx, actor=actor, license_id=facts.license_id)
-            if recorded is not None:
-                anchored = Loaded(loaded.at, replace(facts, expires_at=recorded.expires_at))
-                return Decided(anchored, decide(anchored.facts, asked, loaded.at), recorded.uses)
-        raise DomainError(Reason.TRANSACTION_CONFLICT, "the license changed with every try; try again")
+    async def BatchValidateLicenses(
+        self, request: pb.BatchValidateLicensesRequest, context: CallContext
+    ) -> pb.BatchValidateLicensesResponse:
+        fields.check(request)
+        tenant = context.principal.tenant
+        refused: dict[int, status_pb2.Status] = {}
+        for n, one in enumerate(request.requests):
+            try:
+                fields.check(one)
+            except DomainError as error:
+                refused[n] = to_status(error, context.call_id, context.method)
+        asked = [one for n, one in enumerate(request.requests) if n not in refused]
+        answered = iter(await decide_many(self._r, tenant, asked, context.principal.key_id) if asked else [])
+        response = pb.BatchValidateLicensesResponse()
+        decided: list[Decided] = []
+        for n in range(len(request.requests)):
+            result = response.results.add()
+            if n in refused:
+                result.status.CopyFrom(refused[n])
+            else:
+                decided.append(next(answered))
+                result.response.CopyFrom(verdicts.answer(decided[-1]))
+        if request.view in _WITH_LICENSE:
+            await self._add_licenses(tenant, response, decided, full=request.view == View.FULL)
+        return response
 
-    async def _load(self, tenant: Tenant, request: pb.ValidateLicenseRequest) -> Loaded:
-        if request.license.WhichOneof("selector") == "license_id":
-            return await self._r.facts.by_id(tenant, request.license.license_id, request.required_tier)
-        hashes = self._r.hasher.candidates(keys.canonical(request.license.license_key))
-        return await self._r.facts.by_key(tenant, hashes, request.required_tier)
+    async def ExplainValidation(
+        self, request: pb.ExplainValidationRequest, context: CallContext
+    ) -> pb.ExplainValidationResponse:
+        fields.check(request)
+        tenant, validation = context.principal.tenant, request.validation
+        loaded, asked = await load(self._r, tenant, validation), asked_of(validation)
+        facts = loaded.facts
+        license_ = None
+        if facts is not None:
+            license_ = (await self._licenses(tenant, [facts.license_id])).get(facts.license_id)
+        decided = Decided(loaded, decide(facts, asked, loaded.at), 0 if facts is None else facts.uses)
+        return pb.ExplainValidationResponse(
+            verdict=verdicts.answer(decided),
+            checks=[verdicts.explained(found) for found in explain(facts, asked, loaded.at, license_)],
+        )
 
-    async def _license(self, tenant: Tenant, license_id: str) -> License | None:
+    async def _add_licenses(
+        self, tenant: Tenant, response: pb.BatchValidateLicensesResponse, decided: list[Decided], *, full: bool
+    ) -> None:
+        """As many of the licenses as fit."""
+        answers = [result.response for result in response.results if result.HasField("response")]
+        found = await self._licenses(tenant, sorted({one.license_id for one in answers if one.license_id}))
+        room = _MAX_ANSWER_BYTES - response.ByteSize()
+        for answer, one in zip(answers, decided, strict=True):
+            if answer.license_id in found:
+                shown = render.license_(found[answer.license_id], one.loaded.at, metadata=full)
+                room -= shown.ByteSize() + _FRAME_BYTES
+                if room < 0:
+                    return
+                answer.license.CopyFrom(shown)
+
+    async def _licenses(self, tenant: Tenant, license_ids: list[str]) -> dict[str, License]:
         async with self._r.db.transaction(tenant, read_only=True) as tx:
-            return await store.get_license(tx, license_id)
+            return {found.license_id: found for found in await store.get_licenses(tx, license_ids)}
 
 
-def _is_recorded(facts: LicenseFacts) -> bool:
-    """Whether a valid validation changes something: its license counts it, or has waited for it to begin."""
-    counted = facts.uses_counted_by == UsesCounting.VALIDATION and uses_limit(facts) is not None
-    return counted or (not facts.anchored and facts.expiration_basis == ExpirationBasis.FROM_FIRST_VALIDATION)
-
-
-def _asked(request: pb.ValidateLicenseRequest) -> Asked:
-    named = request.required_entitlements
-    return Asked(
-        product=request.product,
-        policy_id=request.policy_id,
-        required_tier=request.required_tier,
-        user=_user(request.user) if request.HasField("user") else None,
-        entitlements=tuple(named.feature_keys) if request.HasField("required_entitlements") else None,
-    )
-
-
-def _user(scope: pb.UserScope) -> User:
-    match scope.WhichOneof("user"):
-        case "customer_id":
-            return User(customer_id=scope.customer_id)
-        case "email":
-            return User(email_hash=hashlib.sha256(scope.email.lower().encode()).digest())
-        case _:
-            return User(subject_ref=scope.subject_ref)
-
-
-def _answer(decided: Decided) -> pb.ValidateLicenseResponse:
-    verdict, at, facts = decided.verdict, decided.loaded.at, decided.loaded.facts
-    response = pb.ValidateLicenseResponse(
-        decision=Decision(
-            decision_id=new_id(Prefix.DECISION),
-            evaluated_at=render.timestamp(at),
-            freshness=Freshness.RECORD,
-            valid_until=render.timestamp(verdict.valid_until),
-            recheck_after=render.duration(verdict.recheck_after),
-        ),
-        valid=verdict.valid,
-        code=_WIRE[verdict.code],
-        all_codes=[_WIRE[code] for code in verdict.all_codes],
-        detail=verdict.detail,
-        missing=verdict.missing,
-    )
-    if facts is not None:
-        response.license_id = facts.license_id
-        response.product_id = facts.product_id
-        response.policy_id = facts.policy_id
-        response.is_trial = facts.is_trial
-        response.tier_id = facts.tier_id or ""
-        response.tier = facts.tier or ""
-        limit = uses_limit(facts)
-        if limit is not None:
-            response.uses_left = max(0, limit - decided.uses)
-        for field, moment in (
-            (response.expire_time, facts.expires_at),
-            (response.grace_end_time, grace_end(facts.expires_at, facts.grace_period)),
-            (response.check_in_due_time, next_check_in(facts)),
-        ):
-            if moment is not None:
-                field.FromDatetime(moment)
-    return response
+_FRAME_BYTES: Final = 16
+"""What a message inside a message costs beside itself: at most so much, three times over."""

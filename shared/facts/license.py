@@ -34,10 +34,21 @@ _JOINS: Final = """
       LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS t ON t.tier_id COLLATE "C" = l.tier_id
       LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS r ON r.slug COLLATE "C" = $4
 """
+_ITEMS: Final = """
+      FROM unnest($3::int[], $4::bytea[], $5::text[], $6::text[]) AS i (n, key_hash, license_id, tier)
+      LEFT JOIN LATERAL (
+               SELECT f.license_id, f.expires_at FROM license.license_key_facts($1, $2, ARRAY[i.key_hash]) AS f
+                UNION ALL SELECT i.license_id, NULL WHERE i.license_id IS NOT NULL
+           ) AS k ON true
+"""
 LOAD_BY_KEY: Final = (
     _FACTS + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true" + _JOINS
 )
 LOAD_BY_ID: Final = _FACTS + " FROM (SELECT $3::text AS license_id, NULL::timestamptz AS expires_at) AS k" + _JOINS
+# One time for all of them, and for each item the rows of the key hashes that it may have, or of its id.
+LOAD_BATCH: Final = (
+    _FACTS.replace("clock_timestamp()", "i.n, (SELECT clock_timestamp())") + _ITEMS + _JOINS.replace("$4", "i.tier")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,15 @@ class Loaded:
     facts: LicenseFacts | None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One license of a batch: by the hashes that its key may have, or by its id. `required_tier` is a slug or empty."""
+
+    key_hashes: Sequence[bytes]
+    license_id: str | None
+    required_tier: str
+
+
 class LicenseFactsReader:
     """Loads facts as `lictor_facts`; an unknown, a foreign and a deleted license all look the same."""
 
@@ -107,13 +127,33 @@ class LicenseFactsReader:
     async def by_id(self, tenant: Tenant, license_id: str, required_tier: str) -> Loaded:
         return await self._load(LOAD_BY_ID, tenant, license_id, required_tier)
 
+    async def batch(self, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded]:
+        """Each in its place, all at one state of the record and one time."""
+        items = [
+            (n, key_hash, license_id, one.required_tier)
+            for n, one in enumerate(wanted)
+            for key_hash, license_id in (
+                [(None, one.license_id)] if one.license_id else [(h, None) for h in one.key_hashes]
+            )
+        ]
+        rows = await self._facts.load(
+            LOAD_BATCH, tenant.account_id, tenant.mode.value, *(list(column) for column in zip(*items, strict=True))
+        )
+        found: dict[int, asyncpg.Record] = {row["n"]: row for row in rows if _leads_to_a_license(row)}
+        at = rows[0]["at"]
+        return [Loaded(at, _facts(found[n]) if n in found else None) for n in range(len(wanted))]
+
     async def _load(self, statement: str, tenant: Tenant, root: list[bytes] | str, required_tier: str) -> Loaded:
         rows = await self._facts.load(statement, tenant.account_id, tenant.mode.value, root, required_tier)
         # Two live peppers can match one key each while a key is rotated; a row without a license is a deleted one's.
         row = next((row for row in rows if _leads_to_a_license(row)), None)
         if row is None:
             return Loaded(rows[0]["at"], None)
-        return Loaded(row["at"], LicenseFacts(*(row[column] for column in _COLUMNS)))
+        return Loaded(row["at"], _facts(row))
+
+
+def _facts(row: asyncpg.Record) -> LicenseFacts:
+    return LicenseFacts(*(row[column] for column in _COLUMNS))
 
 
 def _leads_to_a_license(row: asyncpg.Record) -> bool:

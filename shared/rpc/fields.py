@@ -235,6 +235,16 @@ def nested(field: str, *checks: Check) -> Check:
     return run
 
 
+def required(field: str) -> Check:
+    """A message inside the message that must be there."""
+
+    def run(message: Message) -> Iterator[FieldViolation]:
+        if not message.HasField(field):
+            yield FieldViolation(field, "REQUIRED", "is required")
+
+    return run
+
+
 def mask(fields: Iterable[str], *, never_empty: Iterable[str] = ()) -> Check:
     """An update's mask: only known fields, at least one, and a value for those that can't be empty."""
     known, needed = frozenset(fields), frozenset(never_empty)

@@ -24,7 +24,7 @@ from services.license.model import Status
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.facts.credentials import API_KEY_LOAD, OPERATOR_KEY_LOAD, WORKLOAD_LOAD
-from shared.facts.license import LOAD_BY_ID, LOAD_BY_KEY
+from shared.facts.license import LOAD_BATCH, LOAD_BY_ID, LOAD_BY_KEY
 from shared.rules.spiffe import SpiffeId
 from shared.tenancy import OPERATOR_TENANT, Mode, Tenant
 from tests.helpers.record import Scratch, enter, insert, sample, scratch
@@ -32,7 +32,18 @@ from tests.helpers.record import Scratch, enter, insert, sample, scratch
 ROWS = 20_000
 LARGE = Tenant("acc_large", Mode.LIVE)
 INDEX_SCANS = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Bitmap Index Scan"}
-HARMLESS = {"Nested Loop", "Result", "Limit", "Subquery Scan", "LockRows", "BitmapOr", "Incremental Sort", "Memoize"}
+HARMLESS = {
+    "Nested Loop",
+    "Result",
+    "Limit",
+    "Subquery Scan",
+    "LockRows",
+    "BitmapOr",
+    "Incremental Sort",
+    "Memoize",
+    "Append",
+    "Function Scan",
+}
 """Plan nodes that read nothing by themselves."""
 
 ALONE = ("license.account", "license.operator_key", "license.product", "license.policy")
@@ -132,6 +143,10 @@ OF_A_LICENSE = (
 HOT = {
     "LOAD_BY_KEY": (LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES, ""), ("license.license_key", *OF_A_LICENSE)),
     "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", ""), OF_A_LICENSE),
+    "LOAD_BATCH": (
+        LOAD_BATCH, (LARGE.account_id, "LIVE", [0, 1], [KEY_HASHES[0], None], [None, "lic_7"], ["", "t7"]),
+        ("license.license_key", *OF_A_LICENSE),
+    ),
     "LOAD_BY_ID for a tier": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", "t7"), OF_A_LICENSE),
     "API_KEY_LOAD": (API_KEY_LOAD, (KEY_HASHES,), ("license.api_key", "license.account")),
     "WORKLOAD_LOAD": (

@@ -52,7 +52,12 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
             }
             if name.startswith("update_"):
                 given["display_name"] = "D"
-            made: object = build(key="K") if name == "validate" else build(**given)
+            asked = {
+                "validate": {"key": "K"},
+                "validate_batch": {"validations": [validation.Validation(key="K")]},
+                "explain_validation": {"validation": validation.Validation(key="K")},
+            }
+            made: object = build(**asked.get(name, given))
             prepared = cast(Prepared[object], _first(made))
             method = methods()[prepared.method]
             assert type(prepared.request).DESCRIPTOR.full_name == method.request.DESCRIPTOR.full_name

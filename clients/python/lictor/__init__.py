@@ -26,7 +26,7 @@ from ._core.errors import (
     Unavailable,
     Unimplemented,
 )
-from ._core.requests_validation import ValidationResult
+from ._core.requests_validation import Explanation, Validation, ValidationResult
 from ._core.sync_client import Lictor
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncLictor",
     "DeadlineExceeded",
+    "Explanation",
     "FailedPrecondition",
     "FieldViolation",
     "Internal",
@@ -49,5 +50,6 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Validation",
     "ValidationResult",
 ]

@@ -15,11 +15,15 @@ from shared.errors import DomainError, Reason
 _REASON = "validation"
 
 
+class ChangedMeanwhileError(Exception):
+    """The license is gone, or is no longer in a state in which it was valid."""
+
+
 async def record_validation(tx: Transaction, *, actor: str, license_id: str) -> License | None:
-    """The license after it; None where it is gone, or has no use left, or is in no state to be used."""
+    """The license after it; None where it has no use left. ChangedMeanwhileError: decide anew."""
     found = await store.lock_license(tx, license_id)
     if found is None:
-        return None
+        raise ChangedMeanwhileError
     changed = anchored_by(found, ExpirationBasis.FROM_FIRST_VALIDATION, tx.now)
     if changed.revision != found.revision:
         await store.update_license(tx, changed)
@@ -29,7 +33,9 @@ async def record_validation(tx: Transaction, *, actor: str, license_id: str) -> 
             wanted = UsesChange(Action.INCREMENT_USES, license_id, 1, _REASON)
             changed = await apply_uses(tx, actor=actor, found=changed, wanted=wanted)
         except DomainError as error:
-            if error.reason in {Reason.INSUFFICIENT_USAGE, Reason.STATE_TRANSITION_INVALID}:
+            if error.reason is Reason.INSUFFICIENT_USAGE:
                 return None
+            if error.reason is Reason.STATE_TRANSITION_INVALID:
+                raise ChangedMeanwhileError from error
             raise
     return changed

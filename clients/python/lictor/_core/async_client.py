@@ -233,6 +233,8 @@ class AsyncLictor(AsyncNamespace):
         self.workload_bindings = AsyncWorkloadBindings(self.runner)
 
     validate = async_method(validation.validate)
+    validate_batch = async_method(validation.validate_batch)
+    explain_validation = async_method(validation.explain_validation)
     whoami = async_method(accounts.whoami)
 
     @property

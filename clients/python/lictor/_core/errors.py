@@ -157,7 +157,16 @@ def _status_of(trailers: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status
 
 def error_of(code: grpc.StatusCode, details: str | None, trailers: Iterable[tuple[str, str | bytes]]) -> LictorError:
     """The error that a failed call means. A damaged or absent status detail leaves code and message."""
-    status = _status_of(trailers)
+    return _error(code.name, _status_of(trailers), details or "the call failed without a message")
+
+
+def error_of_status(status: status_pb2.Status) -> LictorError:
+    """The error of one item of a batch."""
+    names = {number: code.name for code in grpc.StatusCode for number in (code.value[0],)}
+    return _error(names.get(status.code, "UNKNOWN"), status, "the item failed without a message")
+
+
+def _error(code: str, status: status_pb2.Status, message: str) -> LictorError:
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
     bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     wait_s: float | None = None
@@ -171,9 +180,9 @@ def error_of(code: grpc.StatusCode, details: str | None, trailers: Iterable[tupl
         except (DecodeError, ValueError, OverflowError):
             continue
     ours = info.domain == DOMAIN
-    return BY_CODE.get(code.name, LictorError)(
-        status.message or details or "the call failed without a message",
-        code=code.name,
+    return BY_CODE.get(code, LictorError)(
+        status.message or message,
+        code=code,
         reason=info.reason if ours else "",
         metadata=dict(info.metadata) if ours else {},
         violations=tuple(FieldViolation(v.field, v.reason, v.description) for v in bad.field_violations),

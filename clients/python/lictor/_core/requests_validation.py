@@ -12,6 +12,7 @@ from lictor.license.v1 import validation_service_pb2 as pb
 from lictor.license.v1.license_service_pb2 import License
 
 from .convert import enum_name, enum_value, moment_of, several
+from .errors import LictorError, error_of_status
 from .prepared import Prepared, read
 
 _SERVICE: Final = "/lictor.license.v1.ValidationService/"
@@ -81,14 +82,47 @@ def _verdict(answer: pb.ValidateLicenseResponse) -> ValidationResult:
     )
 
 
-def _user(customer_id: str, email: str, subject_ref: str) -> pb.UserScope | None:
-    if sum(bool(name) for name in (customer_id, email, subject_ref)) > 1:
-        raise ValueError("name the user in one way: customer_id, customer_email or subject_ref")
-    if customer_id:
-        return pb.UserScope(customer_id=customer_id)
-    if email:
-        return pb.UserScope(email=email)
-    return pb.UserScope(subject_ref=subject_ref) if subject_ref else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """What to validate, and what is asked of it: exactly one of `key` and `license_id`, and any of the others.
+
+    `product`, an id or a code, and `policy_id` ask for a license of theirs; `customer_id`, `customer_email` or `subject_ref` for
+    one that this customer holds; `entitlements=["export"]` for one that has them all; `required_tier="pro"` for one of that
+    tier, or of a higher one of its product.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    license_id: str | None = None
+    product: str = ""
+    policy_id: str = ""
+    required_tier: str = ""
+    customer_id: str = ""
+    customer_email: str = ""
+    subject_ref: str = ""
+    entitlements: Iterable[str] | None = None
+
+    def request(self) -> pb.ValidateLicenseRequest:
+        """The same as a message. ValueError where it names too much, or too little."""
+        if (self.key is None) is (self.license_id is None):
+            raise ValueError("a validation takes exactly one of key and license_id")
+        names = (self.customer_id, self.customer_email, self.subject_ref)
+        if sum(bool(name) for name in names) > 1:
+            raise ValueError("name the user in one way: customer_id, customer_email or subject_ref")
+        request = pb.ValidateLicenseRequest(
+            license=LicenseSelector(license_id=self.license_id or "")
+            if self.key is None
+            else LicenseSelector(license_key=self.key),
+            product=self.product,
+            policy_id=self.policy_id,
+            required_tier=self.required_tier,
+        )
+        for name, value in zip(("customer_id", "email", "subject_ref"), names, strict=True):
+            if value:
+                setattr(request.user, name, value)
+        if self.entitlements is not None:
+            request.required_entitlements.SetInParent()
+            request.required_entitlements.feature_keys.extend(several(self.entitlements))
+        return request
 
 
 def validate(
@@ -105,29 +139,66 @@ def validate(
     view: str | View.Kind.ValueType | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[ValidationResult]:
-    """Asks whether a license may be used now; give exactly one of `key` and `license_id`.
+    """Asks whether a license may be used now; the arguments are those of `Validation`.
 
     Every verdict is a result, an unknown key too; an error means that it could not be decided.
-    `product`, an id or a code, and `policy_id` ask for a license of theirs, `customer_id`, `customer_email` or `subject_ref`
-    for one that this customer holds, `entitlements=["export"]` for one that has them all, and `required_tier="pro"` for one
-    of that tier, or of a higher one of its product.
     `view="BASIC"` or `"FULL"` brings the license along.
     """
-    if key is not None and license_id is None:
-        selector = LicenseSelector(license_key=key)
-    elif license_id is not None and key is None:
-        selector = LicenseSelector(license_id=license_id)
-    else:
-        raise ValueError("validate takes exactly one of key and license_id")
-    request = pb.ValidateLicenseRequest(
-        license=selector,
-        view=enum_value(View.Kind, view),
+    asked = Validation(
+        key=key,
+        license_id=license_id,
         product=product,
         policy_id=policy_id,
         required_tier=required_tier,
-        user=_user(customer_id, customer_email, subject_ref),
-        required_entitlements=None
-        if entitlements is None
-        else pb.EntitlementsScope(feature_keys=several(entitlements)),
+        customer_id=customer_id,
+        customer_email=customer_email,
+        subject_ref=subject_ref,
+        entitlements=entitlements,
     )
+    request = asked.request()
+    request.view = enum_value(View.Kind, view)
     return read(_SERVICE + "ValidateLicense", request, pb.ValidateLicenseResponse, _verdict, timeout_s, hot=True)
+
+
+def validate_batch(
+    validations: Iterable[Validation],
+    *,
+    view: str | View.Kind.ValueType | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[tuple[ValidationResult | LictorError, ...]]:
+    """Asks for up to 1,000 licenses at one state of the record (100 with `view="FULL"`); the results are in their order.
+
+    An item that could not be decided has its error in its place; it is not raised.
+    """
+    request = pb.BatchValidateLicensesRequest(
+        requests=[one.request() for one in validations], view=enum_value(View.Kind, view)
+    )
+    return read(
+        _SERVICE + "BatchValidateLicenses", request, pb.BatchValidateLicensesResponse, _verdicts, timeout_s, hot=True
+    )
+
+
+def _verdicts(answer: pb.BatchValidateLicensesResponse) -> tuple[ValidationResult | LictorError, ...]:
+    return tuple(
+        _verdict(result.response) if result.HasField("response") else error_of_status(result.status)
+        for result in answer.results
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A verdict and every check behind it, in the order in which they decide."""
+
+    verdict: ValidationResult
+    checks: tuple[pb.ExplainedCheck, ...]
+    """Each has a `name`, a `code`, an `outcome`, the `inputs` that it looked at, and a `hint`."""
+
+
+def explain_validation(validation: Validation, *, timeout_s: float | None = None) -> Prepared[Explanation]:
+    """Asks how a validation comes to its verdict. It counts nothing."""
+    request = pb.ExplainValidationRequest(validation=validation.request())
+    return read(_SERVICE + "ExplainValidation", request, pb.ExplainValidationResponse, _explanation, timeout_s)
+
+
+def _explanation(answer: pb.ExplainValidationResponse) -> Explanation:
+    return Explanation(_verdict(answer.verdict), tuple(answer.checks))

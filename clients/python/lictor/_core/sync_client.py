@@ -218,6 +218,8 @@ class Lictor(SyncNamespace):
         self.workload_bindings = WorkloadBindings(self.runner)
 
     validate = sync_method(validation.validate)
+    validate_batch = sync_method(validation.validate_batch)
+    explain_validation = sync_method(validation.explain_validation)
     whoami = sync_method(accounts.whoami)
 
     @property

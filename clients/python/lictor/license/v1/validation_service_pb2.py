@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from lictor.common.v1 import common_pb2 as lictor_dot_common_dot_v1_dot_common__pb2
 from lictor.common.v1 import options_pb2 as lictor_dot_common_dot_v1_dot_options__pb2
 from lictor.license.v1 import license_service_pb2 as lictor_dot_license_dot_v1_dot_license__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lictor/license/v1/validation_service.proto\x12\x11lictor.license.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlictor/common/v1/common.proto\x1a\x1elictor/common/v1/options.proto\x1a\'lictor/license/v1/license_service.proto\"\xbe\x03\n\x0eValidationCode\"\xab\x03\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\r\n\tNOT_FOUND\x10\n\x12\n\n\x06\x42\x41NNED\x10\x14\x12\x0b\n\x07REVOKED\x10\x1e\x12\r\n\tSUSPENDED\x10(\x12\x11\n\rNOT_YET_VALID\x10\x32\x12\x0b\n\x07\x45XPIRED\x10<\x12\x14\n\x10\x43HECK_IN_OVERDUE\x10\x46\x12\x1a\n\x16PRODUCT_SCOPE_REQUIRED\x10Z\x12\x1a\n\x16PRODUCT_SCOPE_MISMATCH\x10[\x12\x19\n\x15POLICY_SCOPE_REQUIRED\x10\x64\x12\x19\n\x15POLICY_SCOPE_MISMATCH\x10\x65\x12\x17\n\x13TIER_SCOPE_MISMATCH\x10n\x12\x17\n\x13USER_SCOPE_REQUIRED\x10x\x12\x17\n\x13USER_SCOPE_MISMATCH\x10y\x12\x1d\n\x18\x45NTITLEMENTS_SCOPE_EMPTY\x10\x82\x01\x12\x19\n\x14\x45NTITLEMENTS_MISSING\x10\x8c\x01\x12\x12\n\rUSES_EXCEEDED\x10\x98\x02\x12\r\n\x08IN_GRACE\x10\xa2\x02\x12\n\n\x05VALID\x10\xb6\x02\"\xa3\x02\n\x16ValidateLicenseRequest\x12\x32\n\x07license\x18\x01 \x01(\x0b\x32!.lictor.common.v1.LicenseSelector\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x1b.lictor.common.v1.View.Kind\x12\x15\n\rrequired_tier\x18\x03 \x01(\t\x12\x0f\n\x07product\x18\x04 \x01(\t\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12*\n\x04user\x18\x06 \x01(\x0b\x32\x1c.lictor.license.v1.UserScope\x12\x43\n\x15required_entitlements\x18\x07 \x01(\x0b\x32$.lictor.license.v1.EntitlementsScope\"R\n\tUserScope\x12\x15\n\x0b\x63ustomer_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05\x65mail\x18\x02 \x01(\tH\x00\x12\x15\n\x0bsubject_ref\x18\x03 \x01(\tH\x00\x42\x06\n\x04user\")\n\x11\x45ntitlementsScope\x12\x14\n\x0c\x66\x65\x61ture_keys\x18\x01 \x03(\t\"\xd9\x04\n\x17ValidateLicenseResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.lictor.common.v1.Decision\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x34\n\x04\x63ode\x18\x03 \x01(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x39\n\tall_codes\x18\x04 \x03(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x12\n\nlicense_id\x18\x06 \x01(\t\x12\x12\n\nproduct_id\x18\x07 \x01(\t\x12\x11\n\tpolicy_id\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08is_trial\x18\n \x01(\x08\x12+\n\x07license\x18\x0b \x01(\x0b\x32\x1a.lictor.license.v1.License\x12\x0f\n\x07tier_id\x18\x0c \x01(\t\x12\x0c\n\x04tier\x18\r \x01(\t\x12\x0f\n\x07missing\x18\x0e \x03(\t\x12\x14\n\x0c\x65ntitlements\x18\x0f \x03(\t\x12\x16\n\tuses_left\x18\x10 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x0egrace_end_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11\x63heck_in_due_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_uses_left2\xb9\x01\n\x11ValidationService\x12\xa3\x01\n\x0fValidateLicense\x12).lictor.license.v1.ValidateLicenseRequest\x1a*.lictor.license.v1.ValidateLicenseResponse\"9\xaa\x86\x19\x15\x12\x11licenses:validate \x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/licenses:validate:\x01*B\xa2\x01\n\x15\x64\x65v.lictor.license.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.License.V1\xca\x02\x11Lictor\\License\\V1\xea\x02\x13Lictor::License::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lictor/license/v1/validation_service.proto\x12\x11lictor.license.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dlictor/common/v1/common.proto\x1a\x1elictor/common/v1/options.proto\x1a\'lictor/license/v1/license_service.proto\"\xbe\x03\n\x0eValidationCode\"\xab\x03\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\r\n\tNOT_FOUND\x10\n\x12\n\n\x06\x42\x41NNED\x10\x14\x12\x0b\n\x07REVOKED\x10\x1e\x12\r\n\tSUSPENDED\x10(\x12\x11\n\rNOT_YET_VALID\x10\x32\x12\x0b\n\x07\x45XPIRED\x10<\x12\x14\n\x10\x43HECK_IN_OVERDUE\x10\x46\x12\x1a\n\x16PRODUCT_SCOPE_REQUIRED\x10Z\x12\x1a\n\x16PRODUCT_SCOPE_MISMATCH\x10[\x12\x19\n\x15POLICY_SCOPE_REQUIRED\x10\x64\x12\x19\n\x15POLICY_SCOPE_MISMATCH\x10\x65\x12\x17\n\x13TIER_SCOPE_MISMATCH\x10n\x12\x17\n\x13USER_SCOPE_REQUIRED\x10x\x12\x17\n\x13USER_SCOPE_MISMATCH\x10y\x12\x1d\n\x18\x45NTITLEMENTS_SCOPE_EMPTY\x10\x82\x01\x12\x19\n\x14\x45NTITLEMENTS_MISSING\x10\x8c\x01\x12\x12\n\rUSES_EXCEEDED\x10\x98\x02\x12\r\n\x08IN_GRACE\x10\xa2\x02\x12\n\n\x05VALID\x10\xb6\x02\"\xa3\x02\n\x16ValidateLicenseRequest\x12\x32\n\x07license\x18\x01 \x01(\x0b\x32!.lictor.common.v1.LicenseSelector\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x1b.lictor.common.v1.View.Kind\x12\x15\n\rrequired_tier\x18\x03 \x01(\t\x12\x0f\n\x07product\x18\x04 \x01(\t\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12*\n\x04user\x18\x06 \x01(\x0b\x32\x1c.lictor.license.v1.UserScope\x12\x43\n\x15required_entitlements\x18\x07 \x01(\x0b\x32$.lictor.license.v1.EntitlementsScope\"R\n\tUserScope\x12\x15\n\x0b\x63ustomer_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05\x65mail\x18\x02 \x01(\tH\x00\x12\x15\n\x0bsubject_ref\x18\x03 \x01(\tH\x00\x42\x06\n\x04user\")\n\x11\x45ntitlementsScope\x12\x14\n\x0c\x66\x65\x61ture_keys\x18\x01 \x03(\t\"\xd9\x04\n\x17ValidateLicenseResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.lictor.common.v1.Decision\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x34\n\x04\x63ode\x18\x03 \x01(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x39\n\tall_codes\x18\x04 \x03(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x12\n\nlicense_id\x18\x06 \x01(\t\x12\x12\n\nproduct_id\x18\x07 \x01(\t\x12\x11\n\tpolicy_id\x18\x08 \x01(\t\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08is_trial\x18\n \x01(\x08\x12+\n\x07license\x18\x0b \x01(\x0b\x32\x1a.lictor.license.v1.License\x12\x0f\n\x07tier_id\x18\x0c \x01(\t\x12\x0c\n\x04tier\x18\r \x01(\t\x12\x0f\n\x07missing\x18\x0e \x03(\t\x12\x14\n\x0c\x65ntitlements\x18\x0f \x03(\t\x12\x16\n\tuses_left\x18\x10 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x0egrace_end_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11\x63heck_in_due_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_uses_left\"\x86\x01\n\x1c\x42\x61tchValidateLicensesRequest\x12;\n\x08requests\x18\x01 \x03(\x0b\x32).lictor.license.v1.ValidateLicenseRequest\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x1b.lictor.common.v1.View.Kind\"`\n\x1d\x42\x61tchValidateLicensesResponse\x12?\n\x07results\x18\x01 \x03(\x0b\x32..lictor.license.v1.BatchValidateLicensesResult\"\x8d\x01\n\x1b\x42\x61tchValidateLicensesResult\x12>\n\x08response\x18\x01 \x01(\x0b\x32*.lictor.license.v1.ValidateLicenseResponseH\x00\x12$\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"Y\n\x18\x45xplainValidationRequest\x12=\n\nvalidation\x18\x01 \x01(\x0b\x32).lictor.license.v1.ValidateLicenseRequest\"\x8b\x01\n\x19\x45xplainValidationResponse\x12;\n\x07verdict\x18\x01 \x01(\x0b\x32*.lictor.license.v1.ValidateLicenseResponse\x12\x31\n\x06\x63hecks\x18\x02 \x03(\x0b\x32!.lictor.license.v1.ExplainedCheck\"\xe5\x02\n\x0e\x45xplainedCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x04\x63ode\x18\x02 \x01(\x0e\x32&.lictor.license.v1.ValidationCode.Code\x12:\n\x07outcome\x18\x03 \x01(\x0e\x32).lictor.license.v1.ExplainedCheck.Outcome\x12=\n\x06inputs\x18\x04 \x03(\x0b\x32-.lictor.license.v1.ExplainedCheck.InputsEntry\x12\x0c\n\x04hint\x18\x05 \x01(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n\n\x06PASSED\x10\x01\x12\n\n\x06\x46\x41ILED\x10\x02\x12\x08\n\x04TOLD\x10\x03\x12\x11\n\rNOT_EVALUATED\x10\x04\x32\xa5\x04\n\x11ValidationService\x12\xa3\x01\n\x0fValidateLicense\x12).lictor.license.v1.ValidateLicenseRequest\x1a*.lictor.license.v1.ValidateLicenseResponse\"9\xaa\x86\x19\x15\x12\x11licenses:validate \x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/licenses:validate:\x01*\x12\xba\x01\n\x15\x42\x61tchValidateLicenses\x12/.lictor.license.v1.BatchValidateLicensesRequest\x1a\x30.lictor.license.v1.BatchValidateLicensesResponse\">\xaa\x86\x19\x15\x12\x11licenses:validate \x01\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/licenses:batchValidate:\x01*\x12\xac\x01\n\x11\x45xplainValidation\x12+.lictor.license.v1.ExplainValidationRequest\x1a,.lictor.license.v1.ExplainValidationResponse\"<\xaa\x86\x19\x0f\x12\rlicenses:read\x82\xd3\xe4\x93\x02#\"\x1e/v1/licenses:explainValidation:\x01*B\xa2\x01\n\x15\x64\x65v.lictor.license.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.License.V1\xca\x02\x11Lictor\\License\\V1\xea\x02\x13Lictor::License::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,20 +38,42 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lictor.license.v1.validatio
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.lictor.license.v1P\001ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\242\002\003LCT\252\002\021Lictor.License.V1\312\002\021Lictor\\License\\V1\352\002\023Lictor::License::V1'
+  _globals['_EXPLAINEDCHECK_INPUTSENTRY']._loaded_options = None
+  _globals['_EXPLAINEDCHECK_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_VALIDATIONSERVICE'].methods_by_name['ValidateLicense']._loaded_options = None
   _globals['_VALIDATIONSERVICE'].methods_by_name['ValidateLicense']._serialized_options = b'\252\206\031\025\022\021licenses:validate \001\202\323\344\223\002\032\"\025/v1/licenses:validate:\001*'
-  _globals['_VALIDATIONCODE']._serialized_start=233
-  _globals['_VALIDATIONCODE']._serialized_end=679
-  _globals['_VALIDATIONCODE_CODE']._serialized_start=252
-  _globals['_VALIDATIONCODE_CODE']._serialized_end=679
-  _globals['_VALIDATELICENSEREQUEST']._serialized_start=682
-  _globals['_VALIDATELICENSEREQUEST']._serialized_end=973
-  _globals['_USERSCOPE']._serialized_start=975
-  _globals['_USERSCOPE']._serialized_end=1057
-  _globals['_ENTITLEMENTSSCOPE']._serialized_start=1059
-  _globals['_ENTITLEMENTSSCOPE']._serialized_end=1100
-  _globals['_VALIDATELICENSERESPONSE']._serialized_start=1103
-  _globals['_VALIDATELICENSERESPONSE']._serialized_end=1704
-  _globals['_VALIDATIONSERVICE']._serialized_start=1707
-  _globals['_VALIDATIONSERVICE']._serialized_end=1892
+  _globals['_VALIDATIONSERVICE'].methods_by_name['BatchValidateLicenses']._loaded_options = None
+  _globals['_VALIDATIONSERVICE'].methods_by_name['BatchValidateLicenses']._serialized_options = b'\252\206\031\025\022\021licenses:validate \001\202\323\344\223\002\037\"\032/v1/licenses:batchValidate:\001*'
+  _globals['_VALIDATIONSERVICE'].methods_by_name['ExplainValidation']._loaded_options = None
+  _globals['_VALIDATIONSERVICE'].methods_by_name['ExplainValidation']._serialized_options = b'\252\206\031\017\022\rlicenses:read\202\323\344\223\002#\"\036/v1/licenses:explainValidation:\001*'
+  _globals['_VALIDATIONCODE']._serialized_start=258
+  _globals['_VALIDATIONCODE']._serialized_end=704
+  _globals['_VALIDATIONCODE_CODE']._serialized_start=277
+  _globals['_VALIDATIONCODE_CODE']._serialized_end=704
+  _globals['_VALIDATELICENSEREQUEST']._serialized_start=707
+  _globals['_VALIDATELICENSEREQUEST']._serialized_end=998
+  _globals['_USERSCOPE']._serialized_start=1000
+  _globals['_USERSCOPE']._serialized_end=1082
+  _globals['_ENTITLEMENTSSCOPE']._serialized_start=1084
+  _globals['_ENTITLEMENTSSCOPE']._serialized_end=1125
+  _globals['_VALIDATELICENSERESPONSE']._serialized_start=1128
+  _globals['_VALIDATELICENSERESPONSE']._serialized_end=1729
+  _globals['_BATCHVALIDATELICENSESREQUEST']._serialized_start=1732
+  _globals['_BATCHVALIDATELICENSESREQUEST']._serialized_end=1866
+  _globals['_BATCHVALIDATELICENSESRESPONSE']._serialized_start=1868
+  _globals['_BATCHVALIDATELICENSESRESPONSE']._serialized_end=1964
+  _globals['_BATCHVALIDATELICENSESRESULT']._serialized_start=1967
+  _globals['_BATCHVALIDATELICENSESRESULT']._serialized_end=2108
+  _globals['_EXPLAINVALIDATIONREQUEST']._serialized_start=2110
+  _globals['_EXPLAINVALIDATIONREQUEST']._serialized_end=2199
+  _globals['_EXPLAINVALIDATIONRESPONSE']._serialized_start=2202
+  _globals['_EXPLAINVALIDATIONRESPONSE']._serialized_end=2341
+  _globals['_EXPLAINEDCHECK']._serialized_start=2344
+  _globals['_EXPLAINEDCHECK']._serialized_end=2701
+  _globals['_EXPLAINEDCHECK_INPUTSENTRY']._serialized_start=2567
+  _globals['_EXPLAINEDCHECK_INPUTSENTRY']._serialized_end=2612
+  _globals['_EXPLAINEDCHECK_OUTCOME']._serialized_start=2614
+  _globals['_EXPLAINEDCHECK_OUTCOME']._serialized_end=2701
+  _globals['_VALIDATIONSERVICE']._serialized_start=2704
+  _globals['_VALIDATIONSERVICE']._serialized_end=3253
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from lictor.common.v1 import common_pb2 as _common_pb2
 from lictor.license.v1 import license_service_pb2 as _license_service_pb2
 import builtins as _builtins
@@ -351,3 +352,234 @@ class ValidateLicenseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uses_left) -> _WhichOneofReturnType__uses_left | None: ...
 
 Global___ValidateLicenseResponse: _TypeAlias = ValidateLicenseResponse  # noqa: Y015
+
+@_typing.final
+class BatchValidateLicensesRequest(_message.Message):
+    """BatchValidateLicensesRequest names the licenses to validate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    view: _common_pb2.View.Kind.ValueType
+    """How much of each license to return: DECISION (the default) none, BASIC the license, FULL the license with its metadata. The
+    answer stays under 3 MiB: a license that does not fit any more is left out.
+    """
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateLicenseRequest]:
+        """1 to 1,000 validations, 100 where `view` is FULL. Their own `view` must be unset."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___ValidateLicenseRequest] | None = ...,
+        view: _common_pb2.View.Kind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchValidateLicensesRequest: _TypeAlias = BatchValidateLicensesRequest  # noqa: Y015
+
+@_typing.final
+class BatchValidateLicensesResponse(_message.Message):
+    """BatchValidateLicensesResponse has one result for each validation, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchValidateLicensesResult]:
+        """The results."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchValidateLicensesResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchValidateLicensesResponse: _TypeAlias = BatchValidateLicensesResponse  # noqa: Y015
+
+@_typing.final
+class BatchValidateLicensesResult(_message.Message):
+    """BatchValidateLicensesResult is one answer, or why there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___ValidateLicenseResponse:
+        """The verdict."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """The error that this validation alone would have had, with the same details."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___ValidateLicenseResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "result", b"result", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "result", b"result", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "status"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchValidateLicensesResult: _TypeAlias = BatchValidateLicensesResult  # noqa: Y015
+
+@_typing.final
+class ExplainValidationRequest(_message.Message):
+    """ExplainValidationRequest names the validation to explain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def validation(self) -> Global___ValidateLicenseRequest:
+        """The validation; its `view` must be unset."""
+
+    def __init__(
+        self,
+        *,
+        validation: Global___ValidateLicenseRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["validation", b"validation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validation", b"validation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainValidationRequest: _TypeAlias = ExplainValidationRequest  # noqa: Y015
+
+@_typing.final
+class ExplainValidationResponse(_message.Message):
+    """ExplainValidationResponse is the verdict and how it came about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdict(self) -> Global___ValidateLicenseResponse:
+        """The verdict that a validation would have had at this moment."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCheck]:
+        """Every check, in the order in which they decide; then the terms of the policy that are not evaluated yet."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___ValidateLicenseResponse | None = ...,
+        checks: _abc.Iterable[Global___ExplainedCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainValidationResponse: _TypeAlias = ExplainValidationResponse  # noqa: Y015
+
+@_typing.final
+class ExplainedCheck(_message.Message):
+    """ExplainedCheck is one check of a validation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExplainedCheck._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ExplainedCheck._Outcome.ValueType  # 0
+        """Never sent."""
+        PASSED: ExplainedCheck._Outcome.ValueType  # 1
+        """The license is fit."""
+        FAILED: ExplainedCheck._Outcome.ValueType  # 2
+        """It is not, and the answer is not valid."""
+        TOLD: ExplainedCheck._Outcome.ValueType  # 3
+        """There is something to tell, and the answer may be valid all the same."""
+        NOT_EVALUATED: ExplainedCheck._Outcome.ValueType  # 4
+        """This version does not look at it."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """How a check can end."""
+
+    OUTCOME_UNSPECIFIED: ExplainedCheck.Outcome.ValueType  # 0
+    """Never sent."""
+    PASSED: ExplainedCheck.Outcome.ValueType  # 1
+    """The license is fit."""
+    FAILED: ExplainedCheck.Outcome.ValueType  # 2
+    """It is not, and the answer is not valid."""
+    TOLD: ExplainedCheck.Outcome.ValueType  # 3
+    """There is something to tell, and the answer may be valid all the same."""
+    NOT_EVALUATED: ExplainedCheck.Outcome.ValueType  # 4
+    """This version does not look at it."""
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The check, in lower case."""
+    code: Global___ValidationCode.Code.ValueType
+    """The code that it gives when it does not pass; unset where it is not evaluated."""
+    outcome: Global___ExplainedCheck.Outcome.ValueType
+    """How it ended."""
+    hint: _builtins.str
+    """What to do about it; empty where it passed."""
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What it looked at: names of fields and their values, times in RFC 3339. No key is among them."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        code: Global___ValidationCode.Code.ValueType = ...,
+        outcome: Global___ExplainedCheck.Outcome.ValueType = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        hint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "hint", b"hint", "inputs", b"inputs", "name", b"name", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedCheck: _TypeAlias = ExplainedCheck  # noqa: Y015

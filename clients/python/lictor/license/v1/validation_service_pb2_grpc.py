@@ -40,6 +40,16 @@ class ValidationServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ValidateLicenseRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ValidateLicenseResponse.FromString,
                 _registered_method=True)
+        self.BatchValidateLicenses = channel.unary_unary(
+                '/lictor.license.v1.ValidationService/BatchValidateLicenses',
+                request_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.BatchValidateLicensesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.BatchValidateLicensesResponse.FromString,
+                _registered_method=True)
+        self.ExplainValidation = channel.unary_unary(
+                '/lictor.license.v1.ValidationService/ExplainValidation',
+                request_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -47,8 +57,26 @@ class ValidationServiceServicer:
     """
 
     def ValidateLicense(self, request, context):
-        """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
-        account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
+        """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+        account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
+        validations; repeated, it counts again. Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchValidateLicenses(self, request, context):
+        """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
+        answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
+        Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainValidation(self, request, context):
+        """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
+        it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +89,16 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ValidateLicense,
                     request_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ValidateLicenseRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ValidateLicenseResponse.SerializeToString,
+            ),
+            'BatchValidateLicenses': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchValidateLicenses,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.BatchValidateLicensesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.BatchValidateLicensesResponse.SerializeToString,
+            ),
+            'ExplainValidation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainValidation,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +129,60 @@ class ValidationService:
             '/lictor.license.v1.ValidationService/ValidateLicense',
             lictor_dot_license_dot_v1_dot_validation__service__pb2.ValidateLicenseRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_validation__service__pb2.ValidateLicenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchValidateLicenses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.ValidationService/BatchValidateLicenses',
+            lictor_dot_license_dot_v1_dot_validation__service__pb2.BatchValidateLicensesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_validation__service__pb2.BatchValidateLicensesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainValidation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.ValidationService/ExplainValidation',
+            lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,8 +34,18 @@ class ValidationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ValidationServiceAsyncStub: ...
     ValidateLicense: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateLicenseRequest, _validation_service_pb2.ValidateLicenseResponse]
-    """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
-    account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
+    """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+    account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
+    validations; repeated, it counts again. Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+    """
+    BatchValidateLicenses: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.BatchValidateLicensesRequest, _validation_service_pb2.BatchValidateLicensesResponse]
+    """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
+    answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
+    Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+    """
+    ExplainValidation: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ExplainValidationRequest, _validation_service_pb2.ExplainValidationResponse]
+    """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
+    it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
     """
 
 @_typing.type_check_only
@@ -44,8 +54,18 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ValidateLicense: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ValidateLicenseRequest, _validation_service_pb2.ValidateLicenseResponse]  # type: ignore[assignment]
-    """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
-    account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
+    """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+    account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
+    validations; repeated, it counts again. Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+    """
+    BatchValidateLicenses: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.BatchValidateLicensesRequest, _validation_service_pb2.BatchValidateLicensesResponse]  # type: ignore[assignment]
+    """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
+    answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
+    Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+    """
+    ExplainValidation: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ExplainValidationRequest, _validation_service_pb2.ExplainValidationResponse]  # type: ignore[assignment]
+    """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
+    it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
     """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +77,30 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _validation_service_pb2.ValidateLicenseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_validation_service_pb2.ValidateLicenseResponse, _abc.Awaitable[_validation_service_pb2.ValidateLicenseResponse]]:
-        """Validates a license, and counts a use of it where its policy counts validations. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
-        account and one of another mode get the same NOT_FOUND verdict. Consistency: the record. Errors: FIELD_INVALID.
+        """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
+        account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
+        validations; repeated, it counts again. Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchValidateLicenses(
+        self,
+        request: _validation_service_pb2.BatchValidateLicensesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.BatchValidateLicensesResponse, _abc.Awaitable[_validation_service_pb2.BatchValidateLicensesResponse]]:
+        """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
+        answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
+        Consistency: the record. Errors: FIELD_INVALID, TRANSACTION_CONFLICT.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainValidation(
+        self,
+        request: _validation_service_pb2.ExplainValidationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_service_pb2.ExplainValidationResponse, _abc.Awaitable[_validation_service_pb2.ExplainValidationResponse]]:
+        """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
+        it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
         """
 
 def add_ValidationServiceServicer_to_server(servicer: ValidationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,66 @@
+"""From verdicts to protobuf."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lictor.common.v1.common_pb2 import Decision, Freshness
+from lictor.license.v1 import validation_service_pb2 as pb
+
+from services.license import render
+from services.license.deciding import Decided
+from services.license.decision import Code
+from services.license.explaining import Explained
+from services.license.facts import next_check_in, uses_limit
+from services.license.periods import grace_end
+from shared.ids import Prefix, new_id
+
+_WIRE: Final = {code: pb.ValidationCode.Code.Value(code.name) for code in Code}
+
+
+def answer(decided: Decided) -> pb.ValidateLicenseResponse:
+    """The answer to a validation, without the license itself."""
+    verdict, at, facts = decided.verdict, decided.loaded.at, decided.loaded.facts
+    response = pb.ValidateLicenseResponse(
+        decision=Decision(
+            decision_id=new_id(Prefix.DECISION),
+            evaluated_at=render.timestamp(at),
+            freshness=Freshness.RECORD,
+            valid_until=render.timestamp(verdict.valid_until),
+            recheck_after=render.duration(verdict.recheck_after),
+        ),
+        valid=verdict.valid,
+        code=_WIRE[verdict.code],
+        all_codes=[_WIRE[code] for code in verdict.all_codes],
+        detail=verdict.detail,
+        missing=verdict.missing,
+    )
+    if facts is not None:
+        response.license_id = facts.license_id
+        response.product_id = facts.product_id
+        response.policy_id = facts.policy_id
+        response.is_trial = facts.is_trial
+        response.tier_id = facts.tier_id or ""
+        response.tier = facts.tier or ""
+        limit = uses_limit(facts)
+        if limit is not None:
+            response.uses_left = max(0, limit - decided.uses)
+        for field, moment in (
+            (response.expire_time, facts.expires_at),
+            (response.grace_end_time, grace_end(facts.expires_at, facts.grace_period)),
+            (response.check_in_due_time, next_check_in(facts)),
+        ):
+            if moment is not None:
+                field.FromDatetime(moment)
+    return response
+
+
+def explained(found: Explained) -> pb.ExplainedCheck:
+    """One check of an explanation."""
+    return pb.ExplainedCheck(
+        name=found.name,
+        code=pb.ValidationCode.Code.CODE_UNSPECIFIED if found.code is None else _WIRE[found.code],
+        outcome=pb.ExplainedCheck.Outcome.Value(found.outcome.value),
+        inputs=found.inputs,
+        hint=found.hint,
+    )
