@@ -18,6 +18,7 @@ class Prefix(StrEnum):
     POLICY = "pol"
     TIER = "tier"
     CUSTOMER = "cus"
+    CUSTOMER_SESSION = "cses"
     LICENSE = "lic"
     EVENT = "evt"
     DECISION = "dec"

@@ -21,6 +21,9 @@ class PrincipalKind(StrEnum):
     OPERATOR = "OPERATOR"
     SECRET_KEY = "SECRET_KEY"
     WORKLOAD = "WORKLOAD"
+    PUBLISHABLE_KEY = "PUBLISHABLE_KEY"
+    LICENSE_KEY = "LICENSE_KEY"
+    CUSTOMER_SESSION = "CUSTOMER_SESSION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ OPERATOR_TENANT: Final = Tenant("operator", Mode.LIVE)
 class Principal:
     """The caller, as its credential says. `account_id` is empty and `mode` is None for an operator.
 
-    `key_id` is the id of the key, or of the workload binding.
+    `key_id` is the id of the key, of the workload binding or of the customer session. `license_id` is that of a license key's
+    license, and `customer_id` that of a session's customer; both are empty for everyone else.
     """
 
     kind: PrincipalKind
@@ -48,6 +52,8 @@ class Principal:
     key_id: str
     scopes: frozenset[str]
     expires_at: datetime | None
+    license_id: str = ""
+    customer_id: str = ""
 
     @property
     def tenant(self) -> Tenant:
@@ -66,8 +72,11 @@ ACCOUNT_SCOPES: Final = frozenset(
         "products:read", "products:write",
         "policies:read", "policies:write",
         "tiers:read", "tiers:write",
-        "customers:read", "customers:write",
+        "customers:read", "customers:write", "sessions:write",
         "licenses:read", "licenses:write", "licenses:validate", "licenses:reveal", "licenses:checkin", "licenses:use",
     }
 )  # fmt: skip
 """What an account's secret key, or a workload binding, may hold."""
+
+PUBLISHABLE_SCOPES: Final = frozenset({"licenses:validate"})
+"""What an account's publishable key may hold."""

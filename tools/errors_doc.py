@@ -38,6 +38,7 @@ VIOLATIONS: Final = {
     "SPIFFE_ID_PATTERN_INVALID": "neither a SPIFFE ID with a path nor one whose last segment is `*`",
     "OTHER_PRODUCT": "belongs to another product than the license",
     "SCOPE_UNKNOWN": "no such scope",
+    "SCOPE_NOT_PUBLISHABLE": "a scope that no publishable key can hold",
     "ENUM_UNKNOWN": "a number that this version has no name for",
     "FIELD_UNKNOWN": "the update mask names a field that is not there or cannot be updated",
     "CONTRADICTION": "two fields that exclude each other are set, or one without what it needs",

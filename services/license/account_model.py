@@ -47,6 +47,13 @@ class Account:
     updated_at: datetime
 
 
+class KeyKind(StrEnum):
+    """Where an API key may be kept."""
+
+    SECRET = "SECRET"
+    PUBLISHABLE = "PUBLISHABLE"
+
+
 class KeyStatus(StrEnum):
     """Whether an API key works."""
 
@@ -89,6 +96,7 @@ class ApiKey:
     revision: int
     created_at: datetime
     updated_at: datetime
+    kind: KeyKind
 
     def status(self, now: datetime) -> KeyStatus:
         if self.revoked_at is not None:

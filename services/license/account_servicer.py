@@ -10,7 +10,7 @@ from lictor.account.v1 import account_service_pb2 as pb
 from lictor.common.v1.common_pb2 import Mode as ModePb
 
 from services.license import account_store, fields, queries, render, workload_store
-from services.license.account_model import AccountAction
+from services.license.account_model import AccountAction, KeyKind
 from services.license.commands.change_account_status import change_account_status
 from services.license.commands.create_account import create_account
 from services.license.commands.create_api_key import NewKey, create_api_key, refuse_wider
@@ -120,7 +120,7 @@ class AccountServicer:
             expires_at = to_datetime(request, "expire_time")
             if expires_at is not None and expires_at <= tx.now:
                 raise fields_invalid((FieldViolation("expire_time", "MUST_BE_FUTURE", "must be in the future"),))
-            wanted = NewKey(request.display_name, request.external_id or None, scopes, expires_at)
+            wanted = NewKey(request.display_name, request.external_id or None, scopes, expires_at, _kind(request))
             made = await create_api_key(tx, self._r.hasher, actor=context.principal.key_id, wanted=wanted)
             key = render.api_key(made.api_key, tx.tenant.mode, tx.now)
             return pb.CreateApiKeyResponse(api_key=key, secret=made.secret)
@@ -272,7 +272,13 @@ class AccountServicer:
             scopes=sorted(principal.scopes),
             expire_time=render.timestamp(principal.expires_at),
             spiffe_id=context.peer_identity() if principal.kind is PrincipalKind.WORKLOAD else "",
+            license_id=principal.license_id,
+            customer_id=principal.customer_id,
         )
+
+
+def _kind(request: pb.CreateApiKeyRequest) -> KeyKind:
+    return KeyKind(pb.ApiKeyKind.Kind.Name(request.kind)) if request.kind else KeyKind.SECRET
 
 
 def _scopes(scopes: Iterable[str]) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.license.account_model import Account, AccountStatus, ApiKey
+from services.license.account_model import Account, AccountStatus, ApiKey, KeyKind
 from shared.db import statements
 from shared.db.pool import Transaction
 
 _ACCOUNT: Final = "account_id, external_id, display_name, status, revision, created_at, updated_at"
 _KEY: Final = (
     "api_key_id", "external_id", "display_name", "scopes", "hint", "expires_at", "revoked_at", "replaced_by_id",
-    "revision", "created_at", "updated_at",
+    "revision", "created_at", "updated_at", "kind",
 )  # fmt: skip
 _KEY_TABLE: Final = "license.api_key"
 
@@ -49,6 +49,7 @@ def _key(row: asyncpg.Record | None) -> ApiKey | None:
         return None
     values: dict[str, Any] = dict(row)
     values["scopes"] = tuple(values["scopes"])
+    values["kind"] = KeyKind(values["kind"])
     return ApiKey(**values)
 
 
@@ -86,7 +87,7 @@ async def insert_key(tx: Transaction, key: ApiKey, key_hash: bytes) -> None:
     await tx.conn.execute(
         INSERT_KEY, tx.tenant.account_id, tx.tenant.mode.value, key.api_key_id, key.external_id, key.display_name,
         list(key.scopes), key.hint, key.expires_at, key.revoked_at, key.replaced_by_id, key.revision, key.created_at,
-        key.updated_at, key_hash,
+        key.updated_at, key.kind.value, key_hash,
     )  # fmt: skip
 
 

@@ -7,19 +7,22 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import customer_service_pb2 as pb
 
-from services.license import customer_store, fields, queries, render
+from services.license import customer_access, customer_store, fields, queries, render
 from services.license.commands.change_customer_ban import change_customer_ban
+from services.license.commands.create_customer_session import create_customer_session
+from services.license.commands.revoke_customer_sessions import revoke_customer_sessions
 from services.license.commands.update_customer import update_customer
 from services.license.customer_model import CustomerAction
+from services.license.customer_session_model import DEFAULT_TTL
 from services.license.resources import Resources
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.rpc.context import CallContext
-from shared.rpc.fields import masked
+from shared.rpc.fields import masked, to_timedelta
 
 
 class CustomerServicer:
-    """Customers and their bans."""
+    """Customers, their bans and their sessions."""
 
     def __init__(self, resources: Resources) -> None:
         self._r = resources
@@ -29,9 +32,10 @@ class CustomerServicer:
         statement, name = _named(request)
         async with self._r.db.transaction(context.principal.tenant, read_only=True) as tx:
             found = await customer_store.find(tx, statement, name)
-        if found is None:
+        principal = context.principal
+        if found is None or (customer_access.is_customer(principal) and found.customer_id != principal.customer_id):
             raise not_found(Reason.CUSTOMER_NOT_FOUND, name)
-        return pb.GetCustomerResponse(customer=render.customer(found))
+        return pb.GetCustomerResponse(customer=customer_access.shown(principal, render.customer(found)))
 
     async def ListCustomers(self, request: pb.ListCustomersRequest, context: CallContext) -> pb.ListCustomersResponse:
         fields.check(request)
@@ -93,6 +97,39 @@ class CustomerServicer:
             return pb.UnbanCustomerResponse(customer=render.customer(changed))
 
         return await self._r.writer.run(context, request, pb.UnbanCustomerResponse, work)
+
+    async def CreateCustomerSession(
+        self, request: pb.CreateCustomerSessionRequest, context: CallContext
+    ) -> pb.CreateCustomerSessionResponse:
+        fields.check(request)
+
+        async def work(tx: Transaction) -> pb.CreateCustomerSessionResponse:
+            made = await create_customer_session(
+                tx,
+                self._r.hasher,
+                actor=context.principal.key_id,
+                customer_id=request.customer_id,
+                ttl=to_timedelta(request, "ttl") or DEFAULT_TTL,
+                reason=request.reason,
+            )
+            return pb.CreateCustomerSessionResponse(
+                customer_session=render.customer_session(made.session), token=made.token
+            )
+
+        return await self._r.writer.run(context, request, pb.CreateCustomerSessionResponse, work)
+
+    async def RevokeCustomerSessions(
+        self, request: pb.RevokeCustomerSessionsRequest, context: CallContext
+    ) -> pb.RevokeCustomerSessionsResponse:
+        fields.check(request)
+
+        async def work(tx: Transaction) -> pb.RevokeCustomerSessionsResponse:
+            ended = await revoke_customer_sessions(
+                tx, actor=context.principal.key_id, customer_id=request.customer_id, reason=request.reason
+            )
+            return pb.RevokeCustomerSessionsResponse(ended_count=ended)
+
+        return await self._r.writer.run(context, request, pb.RevokeCustomerSessionsResponse, work)
 
 
 def _named(request: pb.GetCustomerRequest) -> tuple[str, str]:

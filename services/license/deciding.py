@@ -9,7 +9,7 @@ from typing import Final
 
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from services.license import keys
+from services.license import callers, keys
 from services.license.commands.record_validation import ChangedMeanwhileError, record_validation
 from services.license.decision import Asked, User, Verdict, decide
 from services.license.facts import uses_limit
@@ -18,7 +18,7 @@ from services.license.resources import Resources
 from services.license.terms import ExpirationBasis, UsesCounting
 from shared.errors import DomainError, Reason
 from shared.facts.license import LicenseFacts, Loaded, Wanted
-from shared.tenancy import Tenant
+from shared.tenancy import Principal, Tenant
 
 _TRIES: Final = 5
 """How often a validation that is counted is decided anew when others change the license meanwhile."""
@@ -33,16 +33,16 @@ class Decided:
     uses: int
 
 
-async def decide_one(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest, actor: str) -> Decided:
-    """TRANSACTION_CONFLICT where others change the license each time that this validation is to be counted."""
+async def decide_one(r: Resources, principal: Principal, request: pb.ValidateLicenseRequest) -> Decided:
+    """CALLER_NOT_ALLOWED; TRANSACTION_CONFLICT where others change the license each time that this validation is to be counted."""
     asked = asked_of(request)
     for _ in range(_TRIES):
-        decided = _decided(await load(r, tenant, request), asked)
+        decided = _decided(callers.narrowed(principal, await load(r, principal.tenant, request)), asked)
         if not _is_recorded(decided):
             return decided
         try:
-            async with r.db.transaction(tenant) as tx:
-                recorded = await record_validation(tx, actor=actor, license_id=_facts(decided).license_id)
+            async with r.db.transaction(principal.tenant) as tx:
+                recorded = await record_validation(tx, actor=principal.key_id, license_id=_facts(decided).license_id)
         except ChangedMeanwhileError:
             continue
         if recorded is not None:
@@ -51,22 +51,22 @@ async def decide_one(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRe
 
 
 async def decide_many(
-    r: Resources, tenant: Tenant, requests: Sequence[pb.ValidateLicenseRequest], actor: str
+    r: Resources, principal: Principal, requests: Sequence[pb.ValidateLicenseRequest]
 ) -> list[Decided]:
     """Each in its place, by one load. What they count is counted in one transaction, in the order of the licenses' ids, so
     that batches never wait for each other in a circle. TRANSACTION_CONFLICT, and then nothing is counted."""
     asked = [asked_of(request) for request in requests]
     for _ in range(_TRIES):
-        loaded = await r.facts.batch(tenant, [_wanted(r, request) for request in requests])
+        loaded = await r.facts.batch(principal.tenant, [_wanted(r, request) for request in requests])
         decided = [_decided(one, of) for one, of in zip(loaded, asked, strict=True)]
         recorded = [n for n, one in enumerate(decided) if _is_recorded(one)]
         if not recorded:
             return decided
         recorded.sort(key=lambda n: (_facts(decided[n]).license_id, n))
         try:
-            async with r.db.transaction(tenant) as tx:
+            async with r.db.transaction(principal.tenant) as tx:
                 for n in recorded:
-                    one = await record_validation(tx, actor=actor, license_id=_facts(decided[n]).license_id)
+                    one = await record_validation(tx, actor=principal.key_id, license_id=_facts(decided[n]).license_id)
                     decided[n] = (
                         _used_up(decided[n], asked[n]) if one is None else _as_recorded(decided[n], asked[n], one)
                     )

@@ -9,12 +9,15 @@ from typing import Any, cast
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
+from services.license.customer_session_model import CustomerSession, EndedSessions
 from services.license.model import License
 from services.license.terms import Overrides, Terms
 from services.license.workload_model import WorkloadBinding
 from shared.rules.spiffe import SpiffeIdPattern
 
-Subject = Account | ApiKey | WorkloadBinding | Product | Tier | Policy | Customer | License
+Subject = (
+    Account | ApiKey | WorkloadBinding | Product | Tier | Policy | Customer | CustomerSession | EndedSessions | License
+)
 _LEFT_OUT = frozenset({"hint", "key_hint", "check_in_since", "last_validated_at"})
 
 

@@ -16,11 +16,12 @@ from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import validation_service_pb2 as validation
 
+from services.license.customer_session_model import MAX_TTL, MIN_TTL
 from services.license.policy_terms import TERM_NAMES
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
 from shared.rules import spiffe
-from shared.tenancy import ACCOUNT_SCOPES
+from shared.tenancy import ACCOUNT_SCOPES, PUBLISHABLE_SCOPES
 
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
 TIER_FIELDS: Final = ("external_id", "slug", "display_name", "position", "labels", "metadata")
@@ -126,6 +127,14 @@ def _known_scopes(message: Any) -> Iterator[FieldViolation]:
     for index, scope in enumerate(message.scopes):
         if scope not in ACCOUNT_SCOPES:
             yield FieldViolation(f"scopes[{index}]", "SCOPE_UNKNOWN", f"one of {', '.join(sorted(ACCOUNT_SCOPES))}")
+
+
+def _publishable_scopes(message: Any) -> Iterator[FieldViolation]:
+    if message.kind == account.ApiKeyKind.PUBLISHABLE:
+        for index, scope in enumerate(message.scopes):
+            if scope in ACCOUNT_SCOPES - PUBLISHABLE_SCOPES:
+                words = f"a publishable key can hold {', '.join(sorted(PUBLISHABLE_SCOPES))}"
+                yield FieldViolation(f"scopes[{index}]", "SCOPE_NOT_PUBLISHABLE", words)
 
 
 def _spiffe_id_pattern(message: Any) -> Iterator[FieldViolation]:
@@ -234,7 +243,9 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         account.ListAccountsRequest: _PAGE,
         account.SuspendAccountRequest: (_RID, _id("account_id"), _REASON),
         account.ReinstateAccountRequest: (_RID, _id("account_id"), _REASON),
-        account.CreateApiKeyRequest: (_RID, _NAME, _EXTERNAL_ID, _scopes, f.timestamp("expire_time")),
+        account.CreateApiKeyRequest: (
+            _RID, _NAME, _EXTERNAL_ID, f.known_enum("kind"), _scopes, _publishable_scopes, f.timestamp("expire_time"),
+        ),
         account.GetApiKeyRequest: _get("api_key_id"),
         account.ListApiKeysRequest: _PAGE,
         account.RotateApiKeyRequest: (
@@ -292,6 +303,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         customers.UpdateCustomerRequest: (
             _RID, _id("customer_id"), _ETAG, f.mask(CUSTOMER_FIELDS), _EMAIL, f.text("subject_ref"), _NAME, *_DATA,
         ),
+        customers.CreateCustomerSessionRequest: (
+            _RID, _id("customer_id"), f.duration("ttl", least=MIN_TTL, most=MAX_TTL), _REASON,
+        ),
+        customers.RevokeCustomerSessionsRequest: (_RID, _id("customer_id"), _REASON),
         customers.BanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
         customers.UnbanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
         licenses.CreateLicenseRequest: (

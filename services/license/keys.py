@@ -1,13 +1,16 @@
-"""License keys: `PREFIX-XXXX-XXXX-XXXX-XXXX`, 80 random bits in Crockford's base 32, and their canonical form. Pure but
-for the system's randomness."""
+"""License keys: `PREFIX-XXXX-XXXX-XXXX-XXXX`, 80 random bits in Crockford's base 32. Pure but for the system's
+randomness."""
 
 from __future__ import annotations
 
 import secrets
 from typing import Final
 
+from shared.rules.license_keys import canonical
+
+__all__ = ["ALPHABET", "HINT_CHARS", "canonical", "generate", "hint"]
+
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_CANONICAL: Final = str.maketrans("OIL", "011")
 _GROUPS, _GROUP_CHARS = 4, 4
 HINT_CHARS: Final = 4
 
@@ -18,11 +21,6 @@ def generate(code: str) -> str:
     chars = "".join(ALPHABET[(bits >> (5 * place)) & 31] for place in range(_GROUPS * _GROUP_CHARS))
     groups = (chars[start : start + _GROUP_CHARS] for start in range(0, len(chars), _GROUP_CHARS))
     return "-".join((code, *groups))
-
-
-def canonical(key: str) -> str:
-    """The form that is hashed: upper case, O read as 0, I and L as 1, no blanks around it."""
-    return key.strip().upper().translate(_CANONICAL)
 
 
 def hint(key: str) -> str:

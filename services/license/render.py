@@ -19,6 +19,7 @@ from services.license import policy_terms
 from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
+from services.license.customer_session_model import CustomerSession
 from services.license.model import License, etag_of, marks
 from services.license.periods import grace_end
 from services.license.terms import Overrides
@@ -77,6 +78,7 @@ def api_key(value: ApiKey, key_mode: Mode, now: datetime) -> account_pb.ApiKey:
         scopes=value.scopes,
         status=account_pb.ApiKeyStatus.Status.Value(value.status(now).value),
         hint=value.hint,
+        kind=account_pb.ApiKeyKind.Kind.Value(value.kind.value),
         expire_time=timestamp(value.expires_at),
         replaced_by_id=value.replaced_by_id or "",
         create_time=timestamp(value.created_at),
@@ -170,6 +172,15 @@ def customer(value: Customer) -> customer_pb.Customer:
         update_time=timestamp(value.updated_at),
         etag=etag_of(value.revision),
         revision=value.revision,
+    )
+
+
+def customer_session(value: CustomerSession) -> customer_pb.CustomerSession:
+    return customer_pb.CustomerSession(
+        customer_session_id=value.customer_session_id,
+        customer_id=value.customer_id,
+        create_time=timestamp(value.created_at),
+        expire_time=timestamp(value.expires_at),
     )
 
 

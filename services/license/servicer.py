@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import license_service_pb2 as pb
 
-from services.license import fields, queries, render, store
+from services.license import customer_access, fields, queries, render, store
 from services.license.commands.change_license_status import StatusChange, change_license_status
 from services.license.commands.change_policy import PolicyChange, change_license_policy
 from services.license.commands.change_tier import TierChange, change_license_tier
@@ -51,15 +51,24 @@ class LicenseServicer(UsageMethods):
                 found = await store.get_license(tx, request.license_id)
             else:
                 found = await store.get_license_by_external_id(tx, request.external_id)
+        found = customer_access.held_by(context.principal, found)
         if found is None:
             raise not_found(Reason.LICENSE_NOT_FOUND, request.license_id or request.external_id)
-        return pb.GetLicenseResponse(license=render.license_(found, tx.now))
+        return pb.GetLicenseResponse(license=customer_access.shown(context.principal, render.license_(found, tx.now)))
 
     async def ListLicenses(self, request: pb.ListLicensesRequest, context: CallContext) -> pb.ListLicensesResponse:
         fields.check(request)
         status = Status(pb.LicenseStatus.Status.Name(request.status)) if request.status else None
+        principal = context.principal
+        if customer_access.is_customer(principal) and request.customer_id not in {"", principal.customer_id}:
+            return pb.ListLicensesResponse()
         narrowed = store.LicenseFilter(
-            request.product_id, request.policy_id, request.customer_id, request.customer_email, request.tier_id, status
+            request.product_id,
+            request.policy_id,
+            principal.customer_id or request.customer_id,
+            request.customer_email,
+            request.tier_id,
+            status,
         )
         page = await queries.page_of(
             self._r,
@@ -69,7 +78,7 @@ class LicenseServicer(UsageMethods):
             read=lambda tx, after, limit: store.page_of_licenses(tx, after, limit, narrowed),
             id_of=lambda found: found.license_id,
         )
-        licenses = [render.license_(found, page.now) for found in page.items]
+        licenses = [customer_access.shown(principal, render.license_(found, page.now)) for found in page.items]
         return pb.ListLicensesResponse(licenses=licenses, next_page_token=page.next_token)
 
     async def UpdateLicense(self, request: pb.UpdateLicenseRequest, context: CallContext) -> pb.UpdateLicenseResponse:
@@ -159,9 +168,10 @@ class LicenseServicer(UsageMethods):
         wanted = KeyRotation(request.license_id, request.etag, request.reason, request.key or None, overlap)
 
         async def work(tx: Transaction) -> pb.RotateLicenseKeyResponse:
+            await customer_access.refuse_rotation(tx, context.principal, request)
             done = await rotate_license_key(tx, self._r.keeper, actor=context.principal.key_id, wanted=wanted)
             return pb.RotateLicenseKeyResponse(
-                license=render.license_(done.license, tx.now),
+                license=customer_access.shown(context.principal, render.license_(done.license, tx.now)),
                 key=done.key,
                 old_keys_end_time=render.timestamp(done.old_keys_end_at),
             )
@@ -174,6 +184,7 @@ class LicenseServicer(UsageMethods):
         fields.check(request)
 
         async def work(tx: Transaction) -> pb.RevealLicenseKeyResponse:
+            await customer_access.refuse_others_license(tx, context.principal, request.license_id)
             found, key = await reveal_license_key(
                 tx,
                 self._r.keeper,
@@ -181,7 +192,8 @@ class LicenseServicer(UsageMethods):
                 license_id=request.license_id,
                 reason=request.reason,
             )
-            return pb.RevealLicenseKeyResponse(license=render.license_(found, tx.now), key=key)
+            license_ = customer_access.shown(context.principal, render.license_(found, tx.now))
+            return pb.RevealLicenseKeyResponse(license=license_, key=key)
 
         return await self._r.writer.run(context, request, pb.RevealLicenseKeyResponse, work)
 

@@ -1,10 +1,12 @@
-"""Deletes stored results of mutations after their 24 hours, across all tenants, as the worker's own role."""
+"""Deletes stored results of mutations after their 24 hours, and customer sessions that have run out, across all tenants, as
+the worker's own role."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
 
+from services.license import customer_session_store
 from shared.db import idempotency
 from shared.db.pool import Database
 from shared.errors import DomainError
@@ -14,9 +16,11 @@ BATCH_ROWS: Final = 1000
 
 
 async def sweep_once(db: Database) -> int:
-    """Deletes one batch; returns how many rows went."""
+    """Deletes a batch of each; returns how many rows went of the kind of which more did."""
     async with db.across_tenants() as conn:
-        return await idempotency.sweep(conn, limit=BATCH_ROWS)
+        results = await idempotency.sweep(conn, limit=BATCH_ROWS)
+    async with db.across_tenants() as conn:
+        return max(results, await customer_session_store.sweep(conn, limit=BATCH_ROWS))
 
 
 async def sweep_forever(db: Database, interval_s: float) -> None:

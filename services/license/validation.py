@@ -8,7 +8,7 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from services.license import fields, render, store, verdicts
+from services.license import callers, fields, render, store, verdicts
 from services.license.deciding import Decided, asked_of, decide_many, decide_one, load
 from services.license.decision import decide
 from services.license.explaining import explain
@@ -32,9 +32,13 @@ class ValidationServicer:
     async def ValidateLicense(
         self, request: pb.ValidateLicenseRequest, context: CallContext
     ) -> pb.ValidateLicenseResponse:
+        principal = context.principal
+        callers.fill_in(principal, request.license)
         fields.check(request)
-        tenant = context.principal.tenant
-        decided = await decide_one(self._r, tenant, request, context.principal.key_id)
+        callers.refuse_view(principal, request.view)
+        callers.refuse_without_proof(principal, request.license)
+        tenant = principal.tenant
+        decided = await decide_one(self._r, principal, request)
         response = verdicts.answer(decided)
         if request.view in _WITH_LICENSE and response.license_id:
             found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
@@ -46,16 +50,19 @@ class ValidationServicer:
     async def BatchValidateLicenses(
         self, request: pb.BatchValidateLicensesRequest, context: CallContext
     ) -> pb.BatchValidateLicensesResponse:
+        principal = context.principal
         fields.check(request)
-        tenant = context.principal.tenant
+        callers.refuse_view(principal, request.view)
+        callers.refuse_large_batch(principal, len(request.requests))
         refused: dict[int, status_pb2.Status] = {}
         for n, one in enumerate(request.requests):
             try:
                 fields.check(one)
+                callers.refuse_without_proof(principal, one.license)
             except DomainError as error:
                 refused[n] = to_status(error, context.call_id, context.method)
         asked = [one for n, one in enumerate(request.requests) if n not in refused]
-        answered = iter(await decide_many(self._r, tenant, asked, context.principal.key_id) if asked else [])
+        answered = iter(await decide_many(self._r, principal, asked) if asked else [])
         response = pb.BatchValidateLicensesResponse()
         decided: list[Decided] = []
         for n in range(len(request.requests)):
@@ -66,7 +73,7 @@ class ValidationServicer:
                 decided.append(next(answered))
                 result.response.CopyFrom(verdicts.answer(decided[-1]))
         if request.view in _WITH_LICENSE:
-            await self._add_licenses(tenant, response, decided, full=request.view == View.FULL)
+            await self._add_licenses(principal.tenant, response, decided, full=request.view == View.FULL)
         return response
 
     async def ExplainValidation(

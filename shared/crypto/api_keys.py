@@ -1,4 +1,5 @@
-"""API keys: `sk_live_` and 256 random bits with a checksum, so that a mistyped key is refused without a look-up."""
+"""API keys and session tokens: `sk_live_` and 256 random bits with a checksum, so that a mistyped one is refused without
+a look-up."""
 
 from __future__ import annotations
 
@@ -20,11 +21,28 @@ class KeyPrefix(StrEnum):
 
     SECRET_LIVE = "sk_live_"
     SECRET_TEST = "sk_test_"
+    PUBLISHABLE_LIVE = "pk_live_"
+    PUBLISHABLE_TEST = "pk_test_"
+    SESSION_LIVE = "cs_live_"
+    SESSION_TEST = "cs_test_"
     OPERATOR = "op_"
 
 
 def secret_prefix(mode: Mode) -> KeyPrefix:
     return KeyPrefix.SECRET_LIVE if mode is Mode.LIVE else KeyPrefix.SECRET_TEST
+
+
+def publishable_prefix(mode: Mode) -> KeyPrefix:
+    return KeyPrefix.PUBLISHABLE_LIVE if mode is Mode.LIVE else KeyPrefix.PUBLISHABLE_TEST
+
+
+def session_prefix(mode: Mode) -> KeyPrefix:
+    return KeyPrefix.SESSION_LIVE if mode is Mode.LIVE else KeyPrefix.SESSION_TEST
+
+
+def mode_of(prefix: KeyPrefix) -> Mode:
+    """The world that a key or token opens; ValueError for an operator's, which opens none."""
+    return Mode(prefix.value.rstrip("_").rpartition("_")[2].upper())
 
 
 def _base62(value: int, width: int) -> str:

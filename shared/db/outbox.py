@@ -21,6 +21,7 @@ EVENT_TYPES: Final = frozenset(
         "policy.created", "policy.updated", "policy.deleted",
         "tier.created", "tier.updated", "tier.deleted",
         "customer.created", "customer.updated", "customer.banned", "customer.unbanned",
+        "customer.session.created", "customer.session.revoked",
         "license.created", "license.updated", "license.suspended", "license.reinstated", "license.renewed",
         "license.revoked", "license.banned", "license.tier.updated", "license.deleted",
         "license.policy.updated", "license.customer.updated", "license.checked_in",

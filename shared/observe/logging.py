@@ -39,7 +39,10 @@ CALL: Final[ContextVar[Call | None]] = ContextVar("lictor_call", default=None)
 _SECRET_KEYS: Final = frozenset(
     {"authorization", "password", "secret", "api_key", "license_key", "token", "dsn", "private_key", "pepper", "cookie"}
 )
-_CREDENTIAL: Final = re.compile(r"\b(?:sk_(?:test|live)|op|cs)_[A-Za-z0-9_-]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_CREDENTIAL: Final = re.compile(
+    r"\b(?:sk_(?:test|live)|op|cs)_[A-Za-z0-9_-]{8,}|\bpk_(?:test|live)_[A-Za-z0-9_-]{8,}(?::[!-~]+)?"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
 
 
 @lru_cache(maxsize=4096)

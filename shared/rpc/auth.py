@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from shared.errors import DomainError, Reason
 from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
-from shared.tenancy import Principal
+from shared.tenancy import Principal, PrincipalKind
+
+_NOUNS: Final = {
+    PrincipalKind.PUBLISHABLE_KEY: "a publishable key",
+    PrincipalKind.LICENSE_KEY: "a license key",
+    PrincipalKind.CUSTOMER_SESSION: "a customer session",
+}
+NARROW_KINDS: Final = frozenset(_NOUNS)
+"""Callers who reach only the methods whose rules name their kind."""
+
+
+def not_for(principal: Principal, message: str) -> DomainError:
+    """CALLER_NOT_ALLOWED because of what kind of caller it is, whatever its scopes."""
+    return DomainError(Reason.CALLER_NOT_ALLOWED, message, metadata={"caller": principal.kind.value})
 
 
 class Authenticator(Protocol):
@@ -21,7 +34,7 @@ class Authenticator(Protocol):
             peer_identity: The URI in the caller's certificate; empty when it has shown none.
 
         Raises:
-            DomainError: CREDENTIALS_INVALID.
+            DomainError: CREDENTIALS_INVALID, or CALLER_NOT_ALLOWED for a license key that may not be a credential.
         """
         ...
 
@@ -48,15 +61,19 @@ def authentication(authenticator: Authenticator) -> Middleware:
 
 
 def authorization() -> Middleware:
-    """Refuses callers without the scope that the method's rules name."""
+    """Refuses callers whose kind the method's rules keep out, and callers without the scope that they name."""
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         scope = spec.rules.scope
-        if spec.anonymous or not scope:
+        if spec.anonymous:
             return inner
+        kept_out = NARROW_KINDS - spec.rules.also_serves
 
         async def call(context: CallContext, body: Body) -> bytes | None:
-            if scope not in context.principal.scopes:
+            principal = context.principal
+            if principal.kind in kept_out:
+                raise not_for(principal, f"{spec.name} is not for callers with {_NOUNS[principal.kind]}")
+            if scope and principal.kind is not PrincipalKind.CUSTOMER_SESSION and scope not in principal.scopes:
                 raise DomainError(
                     Reason.CALLER_NOT_ALLOWED, f"the call needs the scope {scope}", metadata={"scope": scope}
                 )

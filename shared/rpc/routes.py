@@ -17,6 +17,7 @@ from lictor.common.v1 import options_pb2
 
 from shared.rpc.codec import decode
 from shared.rpc.context import CallAbortedError, CallContext
+from shared.tenancy import PrincipalKind
 
 OWN_PACKAGE: Final = "lictor."
 _HTTP: Final = cast("Any", annotations_pb2).http
@@ -54,6 +55,8 @@ class Rules:
     """The scope that the caller needs; empty means that any principal will do."""
     idempotent: bool = False
     hot: bool = False
+    also_serves: frozenset[PrincipalKind] = frozenset()
+    """The kinds of callers that are let in besides those whose scope is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
     if stated.effect and method.client_streaming:
         # On grpcio a stream that was cut off looks as if it were complete: half of it would be written.
         raise ValueError(f"{method.full_name} writes what a stream of requests says; a write takes one message")
-    rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot)
+    also_serves = frozenset(PrincipalKind(options_pb2.CallerKind.Kind.Name(kind)) for kind in stated.also_serves)
+    rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot, also_serves)
     return MethodSpec(
         path=f"/{service.full_name}/{method.name}",
         service=service.full_name,

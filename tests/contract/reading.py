@@ -65,6 +65,7 @@ class Rpc:
     effect: options_pb2.Effect.Kind.ValueType
     scope: str
     idempotent: bool
+    also_serves: frozenset[str]
     unary: bool
     request: Message
     response: Message
@@ -197,6 +198,7 @@ def _rpc(service: str, method: MethodDescriptorProto, comment: str) -> Rpc:
         effect=rules.effect,
         scope=rules.scope,
         idempotent=rules.idempotent,
+        also_serves=frozenset(options_pb2.CallerKind.Kind.Name(kind) for kind in rules.also_serves),
         unary=not (method.client_streaming or method.server_streaming),
         request=messages()[method.input_type.removeprefix(".")],
         response=messages()[method.output_type.removeprefix(".")],

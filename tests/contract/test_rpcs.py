@@ -6,11 +6,14 @@ import re
 from collections import Counter
 
 import pytest
-from lictor.common.v1.options_pb2 import Effect
+from lictor.account.v1.account_service_pb2 import PrincipalKind
+from lictor.common.v1.options_pb2 import CallerKind, Effect
 
 from services.license.fields import TABLES
 from shared.errors import Reason
-from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES
+from shared.rpc.auth import NARROW_KINDS
+from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES, PUBLISHABLE_SCOPES
+from shared.tenancy import PrincipalKind as PrincipalKindOfCallers
 from tests.contract.reading import Rpc, rpcs
 
 ALL = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
@@ -37,6 +40,32 @@ def test_an_rpc_has_rules_and_a_scope(rpc: Rpc) -> None:
 
 def test_scopes_of_rpcs_and_of_keys_are_the_same() -> None:
     assert {rpc.scope for rpc in rpcs()} - {""} == ACCOUNT_SCOPES | OPERATOR_SCOPES
+
+
+NARROW = {
+    "AccountService.WhoAmI": {"PUBLISHABLE_KEY", "LICENSE_KEY", "CUSTOMER_SESSION"},
+    "ValidationService.ValidateLicense": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
+    "CustomerService.GetCustomer": {"CUSTOMER_SESSION"},
+    "LicenseService.GetLicense": {"CUSTOMER_SESSION"},
+    "LicenseService.ListLicenses": {"CUSTOMER_SESSION"},
+    "LicenseService.RotateLicenseKey": {"CUSTOMER_SESSION"},
+    "LicenseService.RevealLicenseKey": {"CUSTOMER_SESSION"},
+}
+"""What callers in other hands than the vendor's reach. An RPC that is not here is closed to them."""
+
+
+@ALL
+def test_an_rpc_is_closed_to_callers_in_other_hands_unless_it_stands_here(rpc: Rpc) -> None:
+    name = ".".join(rpc.name.split(".")[-2:])
+    assert rpc.also_serves == NARROW.get(name, set())
+    if "PUBLISHABLE_KEY" in rpc.also_serves:
+        assert rpc.scope in PUBLISHABLE_SCOPES | {""}
+
+
+def test_kinds_of_callers_are_kinds_of_principals() -> None:
+    assert {kind.value for kind in NARROW_KINDS} == set(CallerKind.Kind.keys()[1:])
+    assert {kind.value for kind in PrincipalKindOfCallers} == set(PrincipalKind.Kind.keys()[1:])
+    assert PUBLISHABLE_SCOPES < ACCOUNT_SCOPES
 
 
 @ALL

@@ -154,6 +154,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "api_key_id": key_id, "key_hash": f"\\x02{tag}", "external_id": f"key {n}", "display_name": name,
             "scopes": ["keys:read"] if even else ["keys:write"], "hint": f"h{n}", "expires_at": at["updated_at"],
             "revoked_at": at["updated_at"], "replaced_by_id": f"key {n}", "revision": n, **at,
+            "kind": "SECRET" if even else "PUBLISHABLE",
         },
         "license.workload_binding": {
             **own, "workload_binding_id": f"wlb_{short}", "external_id": f"wlb {tag}", "display_name": name,
@@ -188,6 +189,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "customer_id": customer_id, "email": f"{n}@example.com", "subject_ref": f"s{n}", "display_name": name,
             "banned_at": None if even else at["updated_at"], "ban_reason": f"r{n}", "labels": data, "metadata": data,
             "revision": n, **at,
+        },
+        "license.customer_session": {
+            **own, "customer_session_id": f"cses_{short}", "customer_id": customer_id, "token_hash": f"\\x04{tag}",
+            "created_at": at["created_at"], "expires_at": end,
         },
         "license.license": {
             **own, "license_id": license_id, "external_id": f"lic {n}", "product_id": product_id, "policy_id": policy_id,

@@ -78,6 +78,11 @@ class Stage:
         made = await self.world.test.licenses.create(policy_id=await self.policy_id(), customer_email=email)
         return made.license.customer_id
 
+    async def customer_id_with_session(self) -> str:
+        customer_id = await self.customer_id()
+        await self.world.test.customers.create_session(customer_id)
+        return customer_id
+
     async def banned_customer_id(self) -> str:
         customer_id = await self.customer_id()
         await self.world.test.customers.ban(customer_id)
@@ -241,6 +246,13 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     ),
     "BanCustomer": (_of(customers.BanCustomerRequest, "customer_id", Stage.customer_id), ("customer.banned",)),
     "UnbanCustomer": (_of(customers.UnbanCustomerRequest, "customer_id", Stage.banned_customer_id), ("customer.unbanned",)),
+    "CreateCustomerSession": (
+        _of(customers.CreateCustomerSessionRequest, "customer_id", Stage.customer_id), ("customer.session.created",),
+    ),
+    "RevokeCustomerSessions": (
+        _of(customers.RevokeCustomerSessionsRequest, "customer_id", Stage.customer_id_with_session),
+        ("customer.session.revoked",),
+    ),
     "UpdateLicense": (_update_license, ("license.updated",)),
     "SuspendLicense": (_of(licenses.SuspendLicenseRequest, "license_id", Stage.license_id), ("license.suspended",)),
     "ReinstateLicense": (

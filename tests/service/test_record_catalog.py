@@ -102,4 +102,7 @@ async def test_unique_and_foreign_keys_begin_with_the_tenant(db: Scratch) -> Non
     wide = {row["conname"] for row in keys if row["t"] in tenants and list(row["names"])[:2] != ["account_id", "mode"]}
     to_accounts = {name for name in wide if name.endswith("_account_id_fkey")}
     of_operators = {"workload_binding_id", "workload_binding_external_id", "workload_binding_pattern"}
-    assert wide - to_accounts == {"account_pkey", "account_external_id", "api_key_hash"} | of_operators
+    assert (
+        wide - to_accounts
+        == {"account_pkey", "account_external_id", "api_key_hash", "customer_session_token"} | of_operators
+    )

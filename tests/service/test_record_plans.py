@@ -14,6 +14,7 @@ import pytest_asyncio
 from services.license import (
     account_store,
     catalog_store,
+    customer_session_store,
     customer_store,
     key_store,
     store,
@@ -23,7 +24,13 @@ from services.license import (
 from services.license.model import Status
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
-from shared.facts.credentials import API_KEY_LOAD, OPERATOR_KEY_LOAD, WORKLOAD_LOAD
+from shared.facts.credentials import (
+    API_KEY_LOAD,
+    CUSTOMER_SESSION_LOAD,
+    LICENSE_KEY_LOAD,
+    OPERATOR_KEY_LOAD,
+    WORKLOAD_LOAD,
+)
 from shared.facts.license import LOAD_BATCH, LOAD_BY_ID, LOAD_BY_KEY
 from shared.rules.spiffe import SpiffeId
 from shared.tenancy import OPERATOR_TENANT, Mode, Tenant
@@ -64,6 +71,10 @@ NUMBERED = {
         "tier_id": "'tier_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000", "slug": "'t' || n",
     },
     "license.customer": {"customer_id": "'cus_' || n", "email": "n || '@x.test'", "subject_ref": "'s' || n"},
+    "license.customer_session": {
+        "customer_session_id": "'cses_' || n", "customer_id": "'cus_' || n % 5000",
+        "token_hash": "'\\x03'::bytea || sha256(n::text::bytea)", "expires_at": "now() + (n - 10000) * interval '1 s'",
+    },
     "license.license": {
         "license_id": "'lic_' || n", "external_id": "'x' || n", "policy_id": "'pol_' || n % 5000",
         "product_id": "'prod_' || n % 5000", "customer_id": "'cus_' || n % 5000", "tier_id": "'tier_' || n % 5000",
@@ -149,6 +160,13 @@ HOT = {
     ),
     "LOAD_BY_ID for a tier": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", "t7"), OF_A_LICENSE),
     "API_KEY_LOAD": (API_KEY_LOAD, (KEY_HASHES,), ("license.api_key", "license.account")),
+    "LICENSE_KEY_LOAD": (
+        LICENSE_KEY_LOAD, (KEY_HASHES, KEY_HASHES),
+        ("license.api_key", "license.account", "license.license_key", "license.license", "license.policy"),
+    ),
+    "CUSTOMER_SESSION_LOAD": (
+        CUSTOMER_SESSION_LOAD, (KEY_HASHES,), ("license.customer_session", "license.account", "license.customer"),
+    ),
     "WORKLOAD_LOAD": (
         WORKLOAD_LOAD, (TRUST_DOMAIN, list(SpiffeId(TRUST_DOMAIN, "/w/x7").covering_paths())),
         ("license.workload_binding", "license.account"),
@@ -230,6 +248,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "a key": (key_store.FIND, (KEY_HASHES,), "license.license_key"),
     "a sealed key": (key_store.GET_SEALED, ("lic_7",), "license.license_key"),
     "keys sealed before": (key_store.HOLD_SEALED_BEFORE, ("\\x03", 2, 200), "license.license_key"),
+    "a live session": (customer_session_store.IS_LIVE, ("cses_7",), "license.customer_session"),
     "a customer by email": (customer_store.HOLD_BY_EMAIL, ("7@x.test",), "license.customer"),
     "a customer by subject_ref": (customer_store.GET_BY_SUBJECT, ("s7",), "license.customer"),
 }
@@ -269,3 +288,19 @@ async def test_the_sweep_goes_by_age(db: Scratch) -> None:
         found = await plan_of(conn, old + " FOR UPDATE SKIP LOCKED", (1000,), "generic")
     refuse_full_reads(found, "record.request")
     assert "request_created_at" in {node.get("Index Name") for node in found}
+
+
+async def test_the_sweep_of_sessions_goes_by_their_end(db: Scratch) -> None:
+    async with db.connect(Role.LICENSE_WORKER) as conn, conn.transaction():
+        found = await plan_of(conn, customer_session_store.OVER, (1000,), "generic")
+    refuse_full_reads(found, "license.customer_session")
+    assert "customer_session_expires_at" in {node.get("Index Name") for node in found}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_a_customers_sessions_are_ended_through_an_index(db: Scratch, mode: str) -> None:
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        arguments = (LARGE.account_id, "LIVE", "cus_7")
+        found = await plan_of(conn, customer_session_store.DELETE_OF_CUSTOMER, arguments, mode)
+    refuse_full_reads([node for node in found if node["Node Type"] != "ModifyTable"], "license.customer_session")

@@ -28,12 +28,17 @@ UNWALLED = {"record.change_log", "record.epoch", "record.migration"}
 ACROSS = {
     Role.FACTS: {
         "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.tier",
-        "license.customer", "license.product", "license.policy", "license.license", "license.license_key",
+        "license.customer", "license.customer_session", "license.product", "license.policy", "license.license",
+        "license.license_key",
         "license.license_usage",
     },
     Role.LICENSE_WORKER: {"record.request"},
 }  # fmt: skip
 """What a role may read of all tenants at once; nobody else may read anything so."""
+
+
+SWEPT = {"record.request", "license.customer_session"}
+"""Tables out of which the worker deletes what is over."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", name="db")
@@ -243,7 +248,7 @@ async def test_an_operators_transaction_reads_bindings_and_writes_none(db: Scrat
 async def test_the_license_services_tables_are_its_own(db: Scratch, role: Role) -> None:
     async with db.connect(role) as conn:
         for table in await all_tables(db):
-            if table.startswith("license."):
+            if table.startswith("license.") and not (role is Role.LICENSE_WORKER and table in SWEPT):
                 for statement in (
                     f"SELECT FROM {table}",
                     f"INSERT INTO {table} DEFAULT VALUES",
@@ -278,13 +283,22 @@ async def test_facts_are_read_and_never_written(db: Scratch) -> None:
             assert found == rows["license.license"]["license_id"]
 
 
-async def test_the_worker_reaches_stored_results_and_nothing_else(db: Scratch) -> None:
+async def test_the_worker_reaches_what_it_sweeps_and_nothing_else(db: Scratch) -> None:
     async with db.connect(Role.LICENSE_WORKER) as conn:
         for table in await all_tables(db):
-            may_read = table in {"record.request", "record.migration", "record.epoch"}
+            may_read = table in {*SWEPT, "record.migration", "record.epoch"}
             assert await refused(conn, f"SELECT FROM {table}") != may_read, table
-            assert await refused(conn, f"DELETE FROM {table}") == (table != "record.request"), table
-            assert await refused(conn, f"INSERT INTO {table} DEFAULT VALUES"), table
+            assert await refused(conn, f"DELETE FROM {table}") == (table not in SWEPT), table
+            assert await refused(conn, f"INSERT INTO {table} DEFAULT VALUES") == (table != "record.change_log"), table
+
+
+async def test_the_worker_sees_the_sessions_alone_that_are_over(db: Scratch) -> None:
+    async with db.connect() as admin, db.connect(Role.LICENSE_WORKER) as conn:
+        count = "SELECT count(*) FROM license.customer_session"
+        assert await admin.fetchval(count) == len(TENANTS)
+        assert await conn.fetchval(count) == 0
+        async with inside(conn, HERE):
+            assert await conn.execute("DELETE FROM license.customer_session") == "DELETE 0"
 
 
 @pytest.mark.parametrize("role", SERVING)

@@ -168,8 +168,7 @@ def test_an_update_names_what_was_given_and_clears_with_none() -> None:
         (lambda: accounts.create_api_key(scopes="licenses:read"), TypeError, "list of names"),
         (lambda: workloads.update_workload_binding("w", scopes="licenses:read"), TypeError, "list of names"),
         (lambda: workloads.update_workload_binding("w"), ValueError, "display_name, scopes"),
-        (validation.validate, ValueError, "exactly one"),
-        (lambda: validation.validate(key="k", license_id="l"), ValueError, "exactly one"),
+        (lambda: validation.validate(key="k", license_id="l"), ValueError, "not both"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_it_is_sent(
@@ -254,6 +253,34 @@ def test_a_client_certificate_sends_no_credential_unless_a_key_is_given() -> Non
             api_key=key, endpoint="lictor.example:7420", timeout_s=None, tls=tls, insecure=False
         )
         assert config.metadata() == metadata
+
+
+@pytest.mark.parametrize("kind", [Lictor, AsyncLictor])
+def test_a_license_key_goes_with_a_publishable_key(kind: type[Lictor | AsyncLictor]) -> None:
+    for api_key, license_key, words in (
+        ("sk_live_x", "PROAPP-1", "pk_"),
+        (None, "PROAPP-1", "missing"),
+        ("pk_live_x", "", "license_key is empty"),
+        ("pk_live_x", "PRO APP", "license_key has"),
+        ("pk_live_x", "PROAPP-1\r\nx: y", "license_key has"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            kind(api_key=api_key, license_key=license_key)
+        assert "PRO" not in str(caught.value)
+
+
+def test_a_license_key_is_sent_beside_its_publishable_key_and_shown_nowhere() -> None:
+    config = ClientConfig.of_caller(
+        api_key="pk_live_x",
+        license_key=" PROAPP-1:2 ",
+        endpoint="127.0.0.1:1",
+        timeout_s=None,
+        tls=None,
+        insecure=False,
+    )
+    assert config.metadata() == (("authorization", "License pk_live_x:PROAPP-1:2"),)
+    assert "PROAPP" not in repr(config)
+    assert not validation.validate().request.HasField("license")  # pyright: ignore[reportArgumentType]
 
 
 def test_half_a_client_certificate_is_refused() -> None:

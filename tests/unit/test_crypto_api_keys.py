@@ -36,7 +36,13 @@ def test_keys_are_random() -> None:
 def test_the_mode_is_in_the_prefix() -> None:
     assert api_keys.secret_prefix(Mode.LIVE) is KeyPrefix.SECRET_LIVE
     assert api_keys.secret_prefix(Mode.TEST) is KeyPrefix.SECRET_TEST
-    assert (KeyPrefix.SECRET_LIVE, KeyPrefix.SECRET_TEST, KeyPrefix.OPERATOR) == ("sk_live_", "sk_test_", "op_")
+    assert api_keys.publishable_prefix(Mode.LIVE) is KeyPrefix.PUBLISHABLE_LIVE
+    assert api_keys.publishable_prefix(Mode.TEST) is KeyPrefix.PUBLISHABLE_TEST
+    assert api_keys.session_prefix(Mode.LIVE) is KeyPrefix.SESSION_LIVE
+    assert api_keys.session_prefix(Mode.TEST) is KeyPrefix.SESSION_TEST
+    assert [prefix.value for prefix in KeyPrefix] == [
+        "sk_live_", "sk_test_", "pk_live_", "pk_test_", "cs_live_", "cs_test_", "op_",
+    ]  # fmt: skip
 
 
 def test_every_change_of_one_character_is_refused() -> None:
@@ -68,7 +74,9 @@ def test_neighbours_that_change_places_are_noticed(prefix: KeyPrefix, data: st.D
 def test_a_key_of_one_mode_cannot_be_relabelled() -> None:
     key = api_keys.generate(KeyPrefix.SECRET_TEST)
     assert api_keys.parse(key.replace("sk_test_", "sk_live_")) is None
-    assert api_keys.parse(key.replace("sk_test_", "op_")) is None
+    for prefix in KeyPrefix:
+        if prefix is not KeyPrefix.SECRET_TEST:
+            assert api_keys.parse(key.replace("sk_test_", prefix.value)) is None
 
 
 @given(st.text())

@@ -14,6 +14,7 @@ from services.license.account_model import (
     AccountStatus,
     ApiKey,
     KeyAction,
+    KeyKind,
     KeyStatus,
     next_account_status,
     refuse_key_action,
@@ -273,5 +274,7 @@ def test_a_keys_status_is_computed(
     expires_at: datetime | None, revoked_at: datetime | None, replaced: bool, expected: KeyStatus
 ) -> None:
     replaced_by = "key_2" if replaced else None
-    key = ApiKey("key_1", None, "", ("keys:read",), "abcd", expires_at, revoked_at, replaced_by, 1, NOW, NOW)
+    key = ApiKey(
+        "key_1", None, "", ("keys:read",), "abcd", expires_at, revoked_at, replaced_by, 1, NOW, NOW, KeyKind.SECRET
+    )
     assert key.status(NOW) is expected

@@ -94,6 +94,9 @@ def test_no_secret_whichever_way_it_comes(out: io.StringIO) -> None:
     log.info("nested", calls=[{"request": CreateLicenseRequest(key=CANARY)}])
     log.info("key", authorization=f"Bearer {CANARY}", password=CANARY, nested={"api_key": CANARY})
     log.info(f"in the text {API_KEY}", note=f"seen {API_KEY}")
+    log.info(
+        "credential", text=f"authorization was License pk_live_{'a1B2' * 12}:{CANARY}, Bearer cs_test_{'a1B2' * 12}"
+    )
     log.info("dsn", url="postgresql://lictor:" + CANARY + "@localhost/db")
     try:
         raise RuntimeError(f"bad key {API_KEY}")
@@ -102,6 +105,7 @@ def test_no_secret_whichever_way_it_comes(out: io.StringIO) -> None:
         logging.getLogger("foreign").exception("failed with %s", API_KEY)
     assert CANARY not in out.getvalue()
     assert API_KEY not in out.getvalue()
+    assert "a1B2a1B2" not in out.getvalue()
     assert out.getvalue().count("RuntimeError: bad key [redacted]") == 2
     assert "raise RuntimeError" in out.getvalue(), "the traceback is there"
 

@@ -28,6 +28,7 @@ from shared.rpc.routes import (
     build_routes,
     method_spec,
 )
+from shared.tenancy import PrincipalKind
 from tests.helpers.echo import ECHO, SERVICE, EchoServicer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +71,11 @@ def test_rules_come_from_the_contract() -> None:
     assert spec.rules.idempotent
     assert spec.mutates
     validate = validation_service_pb2.DESCRIPTOR.services_by_name["ValidationService"].methods_by_name
-    assert method_spec(validate["ValidateLicense"]).rules == Rules(scope="licenses:validate", hot=True)
+    assert method_spec(validate["ValidateLicense"]).rules == Rules(
+        scope="licenses:validate",
+        hot=True,
+        also_serves=frozenset({PrincipalKind.PUBLISHABLE_KEY, PrincipalKind.LICENSE_KEY}),
+    )
 
 
 def test_kinds() -> None:

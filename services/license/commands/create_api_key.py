@@ -1,20 +1,22 @@
-"""A secret key of the caller's account and mode."""
+"""A secret or publishable key of the caller's account and mode."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
 from services.license import account_store
-from services.license.account_model import ApiKey
+from services.license.account_model import ApiKey, KeyKind
 from services.license.events import event_data
 from shared.crypto import api_keys
+from shared.crypto.api_keys import KeyPrefix
 from shared.crypto.hashing import SecretHasher
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason
 from shared.ids import Prefix, new_id
-from shared.tenancy import Principal
+from shared.tenancy import Mode, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class NewKey:
     external_id: str | None
     scopes: tuple[str, ...]
     expires_at: datetime | None
+    kind: KeyKind = KeyKind.SECRET
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,21 @@ def refuse_wider(principal: Principal, scopes: tuple[str, ...]) -> None:
 
 async def create_api_key(tx: Transaction, hasher: SecretHasher, *, actor: str, wanted: NewKey) -> CreatedKey:
     """EXTERNAL_ID_TAKEN when another key of the account and mode has the external id."""
-    secret = api_keys.generate(api_keys.secret_prefix(tx.tenant.mode))
+    secret = api_keys.generate(_prefix(wanted.kind, tx.tenant.mode))
     key = ApiKey(
         new_id(Prefix.API_KEY), wanted.external_id, wanted.display_name, wanted.scopes, secret[-api_keys.HINT_CHARS :],
-        wanted.expires_at, None, None, 1, tx.now, tx.now,
+        wanted.expires_at, None, None, 1, tx.now, tx.now, wanted.kind,
     )  # fmt: skip
     await account_store.insert_key(tx, key, hasher.hash(secret))
     await emit(tx, Event("api_key.created", key.api_key_id, event_data(key), actor))
     return CreatedKey(key, secret)
+
+
+def _prefix(kind: KeyKind, mode: Mode) -> KeyPrefix:
+    match kind:
+        case KeyKind.SECRET:
+            return api_keys.secret_prefix(mode)
+        case KeyKind.PUBLISHABLE:
+            return api_keys.publishable_prefix(mode)
+        case _ as never:
+            assert_never(never)

@@ -1,4 +1,4 @@
-"""A key is replaced by a new one with the same scopes; the old one works on for a while."""
+"""A key is replaced by a new one of its kind with the same scopes; the old one works on for a while."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def rotate_api_key(
         raise not_found(Reason.API_KEY_NOT_FOUND, api_key_id)
     refuse_key_action(old.status(tx.now), KeyAction.ROTATE)
     refuse_wider(principal, old.scopes)
-    wanted = NewKey(old.display_name, None, old.scopes, old.expires_at)
+    wanted = NewKey(old.display_name, None, old.scopes, old.expires_at, old.kind)
     created = await create_api_key(tx, hasher, actor=principal.key_id, wanted=wanted)
     end = tx.now + overlap
     replaced = replace(

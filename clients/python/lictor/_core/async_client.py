@@ -155,6 +155,8 @@ class AsyncCustomers(AsyncNamespace):
     update = async_method(customers.update_customer)
     ban = async_method(customers.ban_customer)
     unban = async_method(customers.unban_customer)
+    create_session = async_method(customers.create_customer_session)
+    revoke_sessions = async_method(customers.revoke_customer_sessions)
 
 
 class AsyncLicenses(AsyncNamespace):
@@ -214,13 +216,14 @@ class AsyncLictor(AsyncNamespace):
         self,
         *,
         api_key: str | None = None,
+        license_key: str | None = None,
         endpoint: str = DEFAULT_ENDPOINT,
         timeout_s: float | None = None,
         tls: TlsConfig | None = None,
         insecure: bool = False,
     ) -> None:
         config = ClientConfig.of_caller(
-            api_key=api_key, endpoint=endpoint, timeout_s=timeout_s, tls=tls, insecure=insecure
+            api_key=api_key, license_key=license_key, endpoint=endpoint, timeout_s=timeout_s, tls=tls, insecure=insecure
         )
         super().__init__(AsyncRunner(config))
         self.products = AsyncProducts(self.runner)

@@ -82,7 +82,8 @@ def _read(file: str | Path | None) -> bytes | None:
 class ClientConfig:
     """The checked settings of one client. `timeout_s` replaces both defaults: 10 s, and 1 s for hot calls.
 
-    An empty `api_key` sends no credential. Plaintext leaves this machine only with `insecure=True`.
+    An empty `api_key` sends no credential; a `license_key` goes with a publishable one.
+    Plaintext leaves this machine only with `insecure=True`.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -90,10 +91,18 @@ class ClientConfig:
     timeout_s: float | None = None
     tls: TlsConfig | None = None
     insecure: bool = False
+    license_key: str = field(default="", repr=False)
 
     @classmethod
     def of_caller(
-        cls, *, api_key: str | None, endpoint: str, timeout_s: float | None, tls: TlsConfig | None, insecure: bool
+        cls,
+        *,
+        api_key: str | None,
+        license_key: str | None = None,
+        endpoint: str,
+        timeout_s: float | None,
+        tls: TlsConfig | None,
+        insecure: bool,
     ) -> Self:
         """The settings of a caller who has a credential: an API key, or a client certificate and None."""
         if api_key is None and (tls is None or not tls.shows_certificate):
@@ -102,12 +111,18 @@ class ClientConfig:
             )
         if api_key == "":
             raise ValueError("api_key is empty")
-        return cls(endpoint, api_key or "", timeout_s, tls, insecure)
+        if license_key is not None and not license_key.strip():
+            raise ValueError("license_key is empty")
+        if license_key is not None and not (api_key or "").startswith("pk_"):
+            raise ValueError("license_key goes with a publishable key: api_key must begin with pk_")
+        return cls(endpoint, api_key or "", timeout_s, tls, insecure, (license_key or "").strip())
 
     def __post_init__(self) -> None:
         # grpc would put a malformed header, key included, into its own exception.
         if not all("!" <= letter <= "~" for letter in self.api_key):
             raise ValueError("api_key has characters that no key has, such as a space or a line break")
+        if not all("!" <= letter <= "~" for letter in self.license_key):
+            raise ValueError("license_key has characters that no license key has, such as a space or a line break")
         check_timeout(self.timeout_s)
         if self.insecure and self.tls is not None:
             raise ValueError("insecure=True contradicts tls")
@@ -123,6 +138,8 @@ class ClientConfig:
         return chosen or (HOT_TIMEOUT_S if hot else MANAGEMENT_TIMEOUT_S)
 
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        if self.license_key:
+            return (("authorization", f"License {self.api_key}:{self.license_key}"),)
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
 
     def options(self) -> tuple[tuple[str, str | int], ...]:

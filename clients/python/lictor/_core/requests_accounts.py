@@ -8,7 +8,7 @@ from typing import Final
 
 from lictor.account.v1 import account_service_pb2 as pb
 
-from .convert import duration, fresh, several, timestamp
+from .convert import duration, enum_value, fresh, several, timestamp
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.account.v1.AccountService/"
@@ -66,16 +66,21 @@ def create_api_key(
     display_name: str = "",
     external_id: str = "",
     expire_time: datetime | None = None,
+    kind: str | pb.ApiKeyKind.Kind.ValueType | None = None,
     request_id: str | None = None,
     timeout_s: float | None = None,
 ) -> Prepared[pb.CreateApiKeyResponse]:
-    """Creates a secret key with some of the caller's scopes. The answer's `secret` is shown this once."""
+    """Creates a key with some of the caller's scopes. The answer's `secret` is shown this once.
+
+    `kind="PUBLISHABLE"` makes one for applications that are shipped to customers; without, it is a secret key.
+    """
     request = pb.CreateApiKeyRequest(
         request_id=fresh(request_id),
         display_name=display_name,
         external_id=external_id,
         scopes=several(scopes),
         expire_time=timestamp(expire_time),
+        kind=enum_value(pb.ApiKeyKind.Kind, kind),
     )
     return write(_SERVICE + "CreateApiKey", request, pb.CreateApiKeyResponse, timeout_s)
 

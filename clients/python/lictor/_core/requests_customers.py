@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 from lictor.license.v1 import customer_service_pb2 as pb
 
-from .convert import UNSET, JsonValue, Unset, fresh, given, mask, struct
+from .convert import UNSET, JsonValue, Unset, duration, fresh, given, mask, struct
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.license.v1.CustomerService/"
@@ -96,3 +97,29 @@ def unban_customer(
     """Ends a customer's ban; its licenses are what they were."""
     request = pb.UnbanCustomerRequest(request_id=fresh(request_id), customer_id=customer_id, etag=etag, reason=reason)
     return write(_SERVICE + "UnbanCustomer", request, pb.UnbanCustomerResponse, timeout_s)
+
+
+def create_customer_session(
+    customer_id: str,
+    *,
+    ttl: timedelta | None = None,
+    reason: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.CreateCustomerSessionResponse]:
+    """Makes a token for a customer, good for `ttl` (15 minutes by default). The answer's `token` is shown this once.
+
+    `Lictor(api_key=token)` sees that customer and its licenses alone.
+    """
+    request = pb.CreateCustomerSessionRequest(
+        request_id=fresh(request_id), customer_id=customer_id, ttl=duration(ttl), reason=reason
+    )
+    return write(_SERVICE + "CreateCustomerSession", request, pb.CreateCustomerSessionResponse, timeout_s)
+
+
+def revoke_customer_sessions(
+    customer_id: str, *, reason: str = "", request_id: str | None = None, timeout_s: float | None = None
+) -> Prepared[pb.RevokeCustomerSessionsResponse]:
+    """Ends all sessions of a customer; when this returns, no call that starts later is let in by one of them."""
+    request = pb.RevokeCustomerSessionsRequest(request_id=fresh(request_id), customer_id=customer_id, reason=reason)
+    return write(_SERVICE + "RevokeCustomerSessions", request, pb.RevokeCustomerSessionsResponse, timeout_s)

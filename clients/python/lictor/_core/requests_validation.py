@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from lictor.common.v1.common_pb2 import Decision, LicenseSelector, View
+from lictor.common.v1.common_pb2 import Decision, View
 from lictor.license.v1 import validation_service_pb2 as pb
 from lictor.license.v1.license_service_pb2 import License
 
@@ -84,7 +84,9 @@ def _verdict(answer: pb.ValidateLicenseResponse) -> ValidationResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """What to validate, and what is asked of it: exactly one of `key` and `license_id`, and any of the others.
+    """What to validate, and what is asked of it: one of `key` and `license_id`, and any of the others.
+
+    A client with a `license_key` of its own gives neither, and asks about the license of that key.
 
     `product`, an id or a code, and `policy_id` ask for a license of theirs; `customer_id`, `customer_email` or `subject_ref` for
     one that this customer holds; `entitlements=["export"]` for one that has them all; `required_tier="pro"` for one of that
@@ -103,19 +105,18 @@ class Validation:
 
     def request(self) -> pb.ValidateLicenseRequest:
         """The same as a message. ValueError where it names too much, or too little."""
-        if (self.key is None) is (self.license_id is None):
-            raise ValueError("a validation takes exactly one of key and license_id")
+        if self.key is not None and self.license_id is not None:
+            raise ValueError("a validation takes one of key and license_id, not both")
         names = (self.customer_id, self.customer_email, self.subject_ref)
         if sum(bool(name) for name in names) > 1:
             raise ValueError("name the user in one way: customer_id, customer_email or subject_ref")
         request = pb.ValidateLicenseRequest(
-            license=LicenseSelector(license_id=self.license_id or "")
-            if self.key is None
-            else LicenseSelector(license_key=self.key),
-            product=self.product,
-            policy_id=self.policy_id,
-            required_tier=self.required_tier,
+            product=self.product, policy_id=self.policy_id, required_tier=self.required_tier
         )
+        if self.key is not None:
+            request.license.license_key = self.key
+        elif self.license_id is not None:
+            request.license.license_id = self.license_id
         for name, value in zip(("customer_id", "email", "subject_ref"), names, strict=True):
             if value:
                 setattr(request.user, name, value)

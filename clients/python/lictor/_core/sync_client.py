@@ -140,6 +140,8 @@ class Customers(SyncNamespace):
     update = sync_method(customers.update_customer)
     ban = sync_method(customers.ban_customer)
     unban = sync_method(customers.unban_customer)
+    create_session = sync_method(customers.create_customer_session)
+    revoke_sessions = sync_method(customers.revoke_customer_sessions)
 
 
 class Licenses(SyncNamespace):
@@ -199,13 +201,14 @@ class Lictor(SyncNamespace):
         self,
         *,
         api_key: str | None = None,
+        license_key: str | None = None,
         endpoint: str = DEFAULT_ENDPOINT,
         timeout_s: float | None = None,
         tls: TlsConfig | None = None,
         insecure: bool = False,
     ) -> None:
         config = ClientConfig.of_caller(
-            api_key=api_key, endpoint=endpoint, timeout_s=timeout_s, tls=tls, insecure=insecure
+            api_key=api_key, license_key=license_key, endpoint=endpoint, timeout_s=timeout_s, tls=tls, insecure=insecure
         )
         super().__init__(SyncRunner(config))
         self.products = Products(self.runner)

@@ -166,6 +166,50 @@ class ApiKeyStatus(_message.Message):
 Global___ApiKeyStatus: _TypeAlias = ApiKeyStatus  # noqa: Y015
 
 @_typing.final
+class ApiKeyKind(_message.Message):
+    """ApiKeyKind is where an API key may be kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ApiKeyKind._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ApiKeyKind._Kind.ValueType  # 0
+        """In a request: SECRET. Never sent."""
+        SECRET: ApiKeyKind._Kind.ValueType  # 1
+        """`sk_live_`, `sk_test_`: for the vendor's own programs. Does alone what its scopes say."""
+        PUBLISHABLE: ApiKeyKind._Kind.ValueType  # 2
+        """`pk_live_`, `pk_test_`: for applications that are shipped to customers. Grants nothing alone: each call needs a license
+        key too. Its scopes can be `licenses:validate`.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The kinds."""
+
+    KIND_UNSPECIFIED: ApiKeyKind.Kind.ValueType  # 0
+    """In a request: SECRET. Never sent."""
+    SECRET: ApiKeyKind.Kind.ValueType  # 1
+    """`sk_live_`, `sk_test_`: for the vendor's own programs. Does alone what its scopes say."""
+    PUBLISHABLE: ApiKeyKind.Kind.ValueType  # 2
+    """`pk_live_`, `pk_test_`: for applications that are shipped to customers. Grants nothing alone: each call needs a license
+    key too. Its scopes can be `licenses:validate`.
+    """
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApiKeyKind: _TypeAlias = ApiKeyKind  # noqa: Y015
+
+@_typing.final
 class ApiKey(_message.Message):
     """ApiKey is a credential of a program. The key itself is shown once, when it is made."""
 
@@ -184,6 +228,7 @@ class ApiKey(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     api_key_id: _builtins.str
     """The id (`key_...`)."""
     external_id: _builtins.str
@@ -202,6 +247,8 @@ class ApiKey(_message.Message):
     """Changes with every change of the key's record."""
     revision: _builtins.int
     """Counts the changes of the key's record, from 1."""
+    kind: Global___ApiKeyKind.Kind.ValueType
+    """Where it may be kept."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do, as `resource:verb`."""
@@ -234,10 +281,11 @@ class ApiKey(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        kind: Global___ApiKeyKind.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "hint", b"hint", "mode", b"mode", "replaced_by_id", b"replaced_by_id", "revision", b"revision", "scopes", b"scopes", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "hint", b"hint", "kind", b"kind", "mode", b"mode", "replaced_by_id", b"replaced_by_id", "revision", b"revision", "scopes", b"scopes", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,6 +381,12 @@ class PrincipalKind(_message.Message):
         """A secret key (`sk_live_`, `sk_test_`) of an account."""
         WORKLOAD: PrincipalKind._Kind.ValueType  # 3
         """A client certificate with a SPIFFE ID that a workload binding covers, and no key."""
+        PUBLISHABLE_KEY: PrincipalKind._Kind.ValueType  # 4
+        """A publishable key (`pk_live_`, `pk_test_`) and nothing beside it."""
+        LICENSE_KEY: PrincipalKind._Kind.ValueType  # 5
+        """A publishable key with a license key (`License <pk_ key>:<license key>`)."""
+        CUSTOMER_SESSION: PrincipalKind._Kind.ValueType  # 6
+        """A customer session (`cs_live_`, `cs_test_`)."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The sorts."""
@@ -345,6 +399,12 @@ class PrincipalKind(_message.Message):
     """A secret key (`sk_live_`, `sk_test_`) of an account."""
     WORKLOAD: PrincipalKind.Kind.ValueType  # 3
     """A client certificate with a SPIFFE ID that a workload binding covers, and no key."""
+    PUBLISHABLE_KEY: PrincipalKind.Kind.ValueType  # 4
+    """A publishable key (`pk_live_`, `pk_test_`) and nothing beside it."""
+    LICENSE_KEY: PrincipalKind.Kind.ValueType  # 5
+    """A publishable key with a license key (`License <pk_ key>:<license key>`)."""
+    CUSTOMER_SESSION: PrincipalKind.Kind.ValueType  # 6
+    """A customer session (`cs_live_`, `cs_test_`)."""
 
     def __init__(
         self,
@@ -669,7 +729,7 @@ Global___ReinstateAccountResponse: _TypeAlias = ReinstateAccountResponse  # noqa
 
 @_typing.final
 class CreateApiKeyRequest(_message.Message):
-    """CreateApiKeyRequest asks for a secret key of the caller's account and mode."""
+    """CreateApiKeyRequest asks for a key of the caller's account and mode."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -678,15 +738,18 @@ class CreateApiKeyRequest(_message.Message):
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     display_name: _builtins.str
     """The name to show; at most 255 characters."""
     external_id: _builtins.str
     """The caller's own key of it; at most 255 characters, unique per account and mode."""
+    kind: Global___ApiKeyKind.Kind.ValueType
+    """Where it may be kept; unset means SECRET."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do: at least one, each a scope that the caller has too."""
+        """What it may do: at least one, each a scope that the caller has too, and one that keys of its kind can hold."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -700,10 +763,11 @@ class CreateApiKeyRequest(_message.Message):
         external_id: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___ApiKeyKind.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "kind", b"kind", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1369,6 +1433,8 @@ class WhoAmIResponse(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     SPIFFE_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     kind: Global___PrincipalKind.Kind.ValueType
     """What sort of credential it is."""
     account_id: _builtins.str
@@ -1376,12 +1442,16 @@ class WhoAmIResponse(_message.Message):
     mode: _common_pb2.Mode.Kind.ValueType
     """The world; unset for an operator."""
     key_id: _builtins.str
-    """The id of the key (`key_...`, `opk_...`), or of the workload binding (`wlb_...`)."""
+    """The id of the key (`key_...`, `opk_...`), of the workload binding (`wlb_...`) or of the customer session (`cses_...`)."""
     spiffe_id: _builtins.str
     """The SPIFFE ID in a workload's certificate; empty for keys."""
+    license_id: _builtins.str
+    """The license whose key came with a publishable key; else empty."""
+    customer_id: _builtins.str
+    """The customer of a customer session; else empty."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do."""
+        """What it may do; empty for a customer session, which needs no scopes."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -1397,10 +1467,12 @@ class WhoAmIResponse(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         spiffe_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "expire_time", b"expire_time", "key_id", b"key_id", "kind", b"kind", "mode", b"mode", "scopes", b"scopes", "spiffe_id", b"spiffe_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "customer_id", b"customer_id", "expire_time", b"expire_time", "key_id", b"key_id", "kind", b"kind", "license_id", b"license_id", "mode", b"mode", "scopes", b"scopes", "spiffe_id", b"spiffe_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,7 +162,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Creates a secret key of the caller's mode with a subset of the caller's scopes. The key is shown once.
+        """Creates a secret or publishable key of the caller's mode with a subset of the caller's scopes. The key is shown once.
         Idempotent by `request_id`. Errors: FIELD_INVALID, CALLER_NOT_ALLOWED, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -185,7 +185,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Replaces a key by a new one with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
+        """Replaces a key by a new one of the same kind with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
         Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -52,7 +52,7 @@ class AccountServiceStub:
     Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
-    """Creates a secret key of the caller's mode with a subset of the caller's scopes. The key is shown once.
+    """Creates a secret or publishable key of the caller's mode with a subset of the caller's scopes. The key is shown once.
     Idempotent by `request_id`. Errors: FIELD_INVALID, CALLER_NOT_ALLOWED, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]
@@ -62,7 +62,7 @@ class AccountServiceStub:
     Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RotateApiKeyRequest, _account_service_pb2.RotateApiKeyResponse]
-    """Replaces a key by a new one with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
+    """Replaces a key by a new one of the same kind with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
     Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
@@ -116,7 +116,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates a secret key of the caller's mode with a subset of the caller's scopes. The key is shown once.
+    """Creates a secret or publishable key of the caller's mode with a subset of the caller's scopes. The key is shown once.
     Idempotent by `request_id`. Errors: FIELD_INVALID, CALLER_NOT_ALLOWED, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
@@ -126,7 +126,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RotateApiKeyRequest, _account_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
-    """Replaces a key by a new one with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
+    """Replaces a key by a new one of the same kind with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
     Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
@@ -213,7 +213,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_account_service_pb2.CreateApiKeyResponse]]:
-        """Creates a secret key of the caller's mode with a subset of the caller's scopes. The key is shown once.
+        """Creates a secret or publishable key of the caller's mode with a subset of the caller's scopes. The key is shown once.
         Idempotent by `request_id`. Errors: FIELD_INVALID, CALLER_NOT_ALLOWED, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
         """
 
@@ -241,7 +241,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_account_service_pb2.RotateApiKeyResponse]]:
-        """Replaces a key by a new one with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
+        """Replaces a key by a new one of the same kind with the same scopes; the old one works on for `overlap`. Idempotent by `request_id`.
         Errors: FIELD_INVALID, API_KEY_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
 

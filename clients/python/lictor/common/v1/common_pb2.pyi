@@ -34,9 +34,9 @@ class Mode(_message.Message):
         KIND_UNSPECIFIED: Mode._Kind.ValueType  # 0
         """Never sent."""
         TEST: Mode._Kind.ValueType  # 1
-        """For trying things out: `sk_test_` keys."""
+        """For trying things out: `sk_test_` and `pk_test_` keys."""
         LIVE: Mode._Kind.ValueType  # 2
-        """For customers: `sk_live_` keys."""
+        """For customers: `sk_live_` and `pk_live_` keys."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The two worlds."""
@@ -44,9 +44,9 @@ class Mode(_message.Message):
     KIND_UNSPECIFIED: Mode.Kind.ValueType  # 0
     """Never sent."""
     TEST: Mode.Kind.ValueType  # 1
-    """For trying things out: `sk_test_` keys."""
+    """For trying things out: `sk_test_` and `pk_test_` keys."""
     LIVE: Mode.Kind.ValueType  # 2
-    """For customers: `sk_live_` keys."""
+    """For customers: `sk_live_` and `pk_live_` keys."""
 
     def __init__(
         self,

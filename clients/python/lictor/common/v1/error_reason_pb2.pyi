@@ -153,7 +153,8 @@ class ErrorReason(_message.Message):
         binding covers the client certificate. Example: `{"reason": "CREDENTIALS_INVALID"}`.
         """
         CALLER_NOT_ALLOWED: ErrorReason._Reason.ValueType  # 141
-        """PERMISSION_DENIED. The credential is good and does not allow this call. Metadata: `scope`.
+        """PERMISSION_DENIED. The credential is good and does not allow this call: it lacks a scope, or what is asked is not for
+        callers of its kind (then the metadata is `caller` instead, such as PUBLISHABLE_KEY). Metadata: `scope`.
         Example: `{"reason": "CALLER_NOT_ALLOWED", "metadata": {"scope": "licenses:write"}}`.
         """
         DEADLINE_TOO_SHORT: ErrorReason._Reason.ValueType  # 160
@@ -292,7 +293,8 @@ class ErrorReason(_message.Message):
     binding covers the client certificate. Example: `{"reason": "CREDENTIALS_INVALID"}`.
     """
     CALLER_NOT_ALLOWED: ErrorReason.Reason.ValueType  # 141
-    """PERMISSION_DENIED. The credential is good and does not allow this call. Metadata: `scope`.
+    """PERMISSION_DENIED. The credential is good and does not allow this call: it lacks a scope, or what is asked is not for
+    callers of its kind (then the metadata is `caller` instead, such as PUBLISHABLE_KEY). Metadata: `scope`.
     Example: `{"reason": "CALLER_NOT_ALLOWED", "metadata": {"scope": "licenses:write"}}`.
     """
     DEADLINE_TOO_SHORT: ErrorReason.Reason.ValueType  # 160

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
@@ -64,6 +66,52 @@ class Effect(_message.Message):
 Global___Effect: _TypeAlias = Effect  # noqa: Y015
 
 @_typing.final
+class CallerKind(_message.Message):
+    """CallerKind names the callers that are kept out of a method unless its rules let them in. Operators, secret keys and workloads
+    are let in by the scope alone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CallerKind._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: CallerKind._Kind.ValueType  # 0
+        """Never used."""
+        PUBLISHABLE_KEY: CallerKind._Kind.ValueType  # 1
+        """A publishable key (`pk_`), and nothing beside it. The request must bring its own proof, such as a license key."""
+        LICENSE_KEY: CallerKind._Kind.ValueType  # 2
+        """A publishable key with a license key (`License <pk_ key>:<license key>`). The call is about that license alone."""
+        CUSTOMER_SESSION: CallerKind._Kind.ValueType  # 3
+        """A customer session (`cs_`). The call is about that customer alone, and needs no scope."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The kinds."""
+
+    KIND_UNSPECIFIED: CallerKind.Kind.ValueType  # 0
+    """Never used."""
+    PUBLISHABLE_KEY: CallerKind.Kind.ValueType  # 1
+    """A publishable key (`pk_`), and nothing beside it. The request must bring its own proof, such as a license key."""
+    LICENSE_KEY: CallerKind.Kind.ValueType  # 2
+    """A publishable key with a license key (`License <pk_ key>:<license key>`). The call is about that license alone."""
+    CUSTOMER_SESSION: CallerKind.Kind.ValueType  # 3
+    """A customer session (`cs_`). The call is about that customer alone, and needs no scope."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerKind: _TypeAlias = CallerKind  # noqa: Y015
+
+@_typing.final
 class MethodRules(_message.Message):
     """MethodRules state what a caller needs and may expect of one RPC."""
 
@@ -73,6 +121,7 @@ class MethodRules(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     IDEMPOTENT_FIELD_NUMBER: _builtins.int
     HOT_FIELD_NUMBER: _builtins.int
+    ALSO_SERVES_FIELD_NUMBER: _builtins.int
     effect: Global___Effect.Kind.ValueType
     """The effect of a mutation; unset on reads."""
     scope: _builtins.str
@@ -81,6 +130,10 @@ class MethodRules(_message.Message):
     """Whether the method accepts `request_id` and returns the stored answer on a retry."""
     hot: _builtins.bool
     """Whether the method is on the hot path: its default deadline is 1 s instead of 10 s."""
+    @_builtins.property
+    def also_serves(self) -> _containers.RepeatedScalarFieldContainer[Global___CallerKind.Kind.ValueType]:
+        """The kinds of callers that the method serves besides operators, secret keys and workloads; closed to those not named."""
+
     def __init__(
         self,
         *,
@@ -88,10 +141,11 @@ class MethodRules(_message.Message):
         scope: _builtins.str = ...,
         idempotent: _builtins.bool = ...,
         hot: _builtins.bool = ...,
+        also_serves: _abc.Iterable[Global___CallerKind.Kind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "hot", b"hot", "idempotent", b"idempotent", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_serves", b"also_serves", "effect", b"effect", "hot", b"hot", "idempotent", b"idempotent", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
@@ -30,7 +31,7 @@ from lictor.common.v1 import common_pb2 as lictor_dot_common_dot_v1_dot_common__
 from lictor.common.v1 import options_pb2 as lictor_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lictor/license/v1/customer_service.proto\x12\x11lictor.license.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlictor/common/v1/common.proto\x1a\x1elictor/common/v1/options.proto\"\xc0\x03\n\x08\x43ustomer\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x61nned\x18\x05 \x01(\x08\x12,\n\x08\x62\x61n_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nban_reason\x18\x07 \x01(\t\x12\x37\n\x06labels\x18\x08 \x03(\x0b\x32\'.lictor.license.v1.Customer.LabelsEntry\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"M\n\x12GetCustomerRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x03 \x01(\t\"D\n\x13GetCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\"\x81\x01\n\x14ListCustomersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x04 \x01(\t\x12\x13\n\x06\x62\x61nned\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_banned\"`\n\x15ListCustomersResponse\x12.\n\tcustomers\x18\x01 \x03(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd9\x02\n\x15UpdateCustomerRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\r\n\x05\x65mail\x18\x05 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x06 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x07 \x01(\t\x12\x44\n\x06labels\x18\x08 \x03(\x0b\x32\x34.lictor.license.v1.UpdateCustomerRequest.LabelsEntry\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x16UpdateCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x12\x42\x61nCustomerRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb1\x01\n\x13\x42\x61nCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x14UnbanCustomerRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb3\x01\n\x15UnbanCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb2\x06\n\x0f\x43ustomerService\x12\x95\x01\n\x0bGetCustomer\x12%.lictor.license.v1.GetCustomerRequest\x1a&.lictor.license.v1.GetCustomerResponse\"7\xaa\x86\x19\x10\x12\x0e\x63ustomers:read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/customers/{customer_id}\x12\x8d\x01\n\rListCustomers\x12\'.lictor.license.v1.ListCustomersRequest\x1a(.lictor.license.v1.ListCustomersResponse\")\xaa\x86\x19\x10\x12\x0e\x63ustomers:read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/customers\x12\xa6\x01\n\x0eUpdateCustomer\x12(.lictor.license.v1.UpdateCustomerRequest\x1a).lictor.license.v1.UpdateCustomerResponse\"?\xaa\x86\x19\x15\x08\x02\x12\x0f\x63ustomers:write\x18\x01\x82\xd3\xe4\x93\x02 2\x1b/v1/customers/{customer_id}:\x01*\x12\xa1\x01\n\x0b\x42\x61nCustomer\x12%.lictor.license.v1.BanCustomerRequest\x1a&.lictor.license.v1.BanCustomerResponse\"C\xaa\x86\x19\x15\x08\x01\x12\x0f\x63ustomers:write\x18\x01\x82\xd3\xe4\x93\x02$\"\x1f/v1/customers/{customer_id}:ban:\x01*\x12\xa9\x01\n\rUnbanCustomer\x12\'.lictor.license.v1.UnbanCustomerRequest\x1a(.lictor.license.v1.UnbanCustomerResponse\"E\xaa\x86\x19\x15\x08\x02\x12\x0f\x63ustomers:write\x18\x01\x82\xd3\xe4\x93\x02&\"!/v1/customers/{customer_id}:unban:\x01*B\xa2\x01\n\x15\x64\x65v.lictor.license.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.License.V1\xca\x02\x11Lictor\\License\\V1\xea\x02\x13Lictor::License::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lictor/license/v1/customer_service.proto\x12\x11lictor.license.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlictor/common/v1/common.proto\x1a\x1elictor/common/v1/options.proto\"\xc0\x03\n\x08\x43ustomer\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x61nned\x18\x05 \x01(\x08\x12,\n\x08\x62\x61n_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nban_reason\x18\x07 \x01(\t\x12\x37\n\x06labels\x18\x08 \x03(\x0b\x32\'.lictor.license.v1.Customer.LabelsEntry\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"M\n\x12GetCustomerRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x03 \x01(\t\"D\n\x13GetCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\"\x81\x01\n\x14ListCustomersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x04 \x01(\t\x12\x13\n\x06\x62\x61nned\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_banned\"`\n\x15ListCustomersResponse\x12.\n\tcustomers\x18\x01 \x03(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd9\x02\n\x15UpdateCustomerRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\r\n\x05\x65mail\x18\x05 \x01(\t\x12\x13\n\x0bsubject_ref\x18\x06 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x07 \x01(\t\x12\x44\n\x06labels\x18\x08 \x03(\x0b\x32\x34.lictor.license.v1.UpdateCustomerRequest.LabelsEntry\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x16UpdateCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x12\x42\x61nCustomerRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb1\x01\n\x13\x42\x61nCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x14UnbanCustomerRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb3\x01\n\x15UnbanCustomerResponse\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x1b.lictor.license.v1.Customer\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x01\n\x0f\x43ustomerSession\x12\x1b\n\x13\x63ustomer_session_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x7f\n\x1c\x43reateCustomerSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xde\x01\n\x1d\x43reateCustomerSessionResponse\x12<\n\x10\x63ustomer_session\x18\x01 \x01(\x0b\x32\".lictor.license.v1.CustomerSession\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x0erevision_token\x18\x03 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x1dRevokeCustomerSessionsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa2\x01\n\x1eRevokeCustomerSessionsResponse\x12\x13\n\x0b\x65nded_count\x18\x01 \x01(\x05\x12\x37\n\x0erevision_token\x18\x02 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xcf\t\n\x0f\x43ustomerService\x12\x98\x01\n\x0bGetCustomer\x12%.lictor.license.v1.GetCustomerRequest\x1a&.lictor.license.v1.GetCustomerResponse\":\xaa\x86\x19\x13\x12\x0e\x63ustomers:read*\x01\x03\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/customers/{customer_id}\x12\x8d\x01\n\rListCustomers\x12\'.lictor.license.v1.ListCustomersRequest\x1a(.lictor.license.v1.ListCustomersResponse\")\xaa\x86\x19\x10\x12\x0e\x63ustomers:read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/customers\x12\xa6\x01\n\x0eUpdateCustomer\x12(.lictor.license.v1.UpdateCustomerRequest\x1a).lictor.license.v1.UpdateCustomerResponse\"?\xaa\x86\x19\x15\x08\x02\x12\x0f\x63ustomers:write\x18\x01\x82\xd3\xe4\x93\x02 2\x1b/v1/customers/{customer_id}:\x01*\x12\xa1\x01\n\x0b\x42\x61nCustomer\x12%.lictor.license.v1.BanCustomerRequest\x1a&.lictor.license.v1.BanCustomerResponse\"C\xaa\x86\x19\x15\x08\x01\x12\x0f\x63ustomers:write\x18\x01\x82\xd3\xe4\x93\x02$\"\x1f/v1/customers/{customer_id}:ban:\x01*\x12\xa9\x01\n\rUnbanCustomer\x12\'.lictor.license.v1.UnbanCustomerRequest\x1a(.lictor.license.v1.UnbanCustomerResponse\"E\xaa\x86\x19\x15\x08\x02\x12\x0f\x63ustomers:write\x18\x01\x82\xd3\xe4\x93\x02&\"!/v1/customers/{customer_id}:unban:\x01*\x12\xc8\x01\n\x15\x43reateCustomerSession\x12/.lictor.license.v1.CreateCustomerSessionRequest\x1a\x30.lictor.license.v1.CreateCustomerSessionResponse\"L\xaa\x86\x19\x14\x08\x02\x12\x0esessions:write\x18\x01\x82\xd3\xe4\x93\x02.\")/v1/customers/{customer_id}:createSession:\x01*\x12\xcc\x01\n\x16RevokeCustomerSessions\x12\x30.lictor.license.v1.RevokeCustomerSessionsRequest\x1a\x31.lictor.license.v1.RevokeCustomerSessionsResponse\"M\xaa\x86\x19\x14\x08\x01\x12\x0esessions:write\x18\x01\x82\xd3\xe4\x93\x02/\"*/v1/customers/{customer_id}:revokeSessions:\x01*B\xa2\x01\n\x15\x64\x65v.lictor.license.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/license/v1;licensev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.License.V1\xca\x02\x11Lictor\\License\\V1\xea\x02\x13Lictor::License::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,8 +43,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMER_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATECUSTOMERREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_UPDATECUSTOMERREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CREATECUSTOMERSESSIONRESPONSE'].fields_by_name['token']._loaded_options = None
+  _globals['_CREATECUSTOMERSESSIONRESPONSE'].fields_by_name['token']._serialized_options = b'\200\001\001'
   _globals['_CUSTOMERSERVICE'].methods_by_name['GetCustomer']._loaded_options = None
-  _globals['_CUSTOMERSERVICE'].methods_by_name['GetCustomer']._serialized_options = b'\252\206\031\020\022\016customers:read\202\323\344\223\002\035\022\033/v1/customers/{customer_id}'
+  _globals['_CUSTOMERSERVICE'].methods_by_name['GetCustomer']._serialized_options = b'\252\206\031\023\022\016customers:read*\001\003\202\323\344\223\002\035\022\033/v1/customers/{customer_id}'
   _globals['_CUSTOMERSERVICE'].methods_by_name['ListCustomers']._loaded_options = None
   _globals['_CUSTOMERSERVICE'].methods_by_name['ListCustomers']._serialized_options = b'\252\206\031\020\022\016customers:read\202\323\344\223\002\017\022\r/v1/customers'
   _globals['_CUSTOMERSERVICE'].methods_by_name['UpdateCustomer']._loaded_options = None
@@ -52,32 +55,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMERSERVICE'].methods_by_name['BanCustomer']._serialized_options = b'\252\206\031\025\010\001\022\017customers:write\030\001\202\323\344\223\002$\"\037/v1/customers/{customer_id}:ban:\001*'
   _globals['_CUSTOMERSERVICE'].methods_by_name['UnbanCustomer']._loaded_options = None
   _globals['_CUSTOMERSERVICE'].methods_by_name['UnbanCustomer']._serialized_options = b'\252\206\031\025\010\002\022\017customers:write\030\001\202\323\344\223\002&\"!/v1/customers/{customer_id}:unban:\001*'
-  _globals['_CUSTOMER']._serialized_start=254
-  _globals['_CUSTOMER']._serialized_end=702
-  _globals['_CUSTOMER_LABELSENTRY']._serialized_start=657
-  _globals['_CUSTOMER_LABELSENTRY']._serialized_end=702
-  _globals['_GETCUSTOMERREQUEST']._serialized_start=704
-  _globals['_GETCUSTOMERREQUEST']._serialized_end=781
-  _globals['_GETCUSTOMERRESPONSE']._serialized_start=783
-  _globals['_GETCUSTOMERRESPONSE']._serialized_end=851
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=854
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=983
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=985
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=1081
-  _globals['_UPDATECUSTOMERREQUEST']._serialized_start=1084
-  _globals['_UPDATECUSTOMERREQUEST']._serialized_end=1429
-  _globals['_UPDATECUSTOMERREQUEST_LABELSENTRY']._serialized_start=657
-  _globals['_UPDATECUSTOMERREQUEST_LABELSENTRY']._serialized_end=702
-  _globals['_UPDATECUSTOMERRESPONSE']._serialized_start=1432
-  _globals['_UPDATECUSTOMERRESPONSE']._serialized_end=1612
-  _globals['_BANCUSTOMERREQUEST']._serialized_start=1614
-  _globals['_BANCUSTOMERREQUEST']._serialized_end=1705
-  _globals['_BANCUSTOMERRESPONSE']._serialized_start=1708
-  _globals['_BANCUSTOMERRESPONSE']._serialized_end=1885
-  _globals['_UNBANCUSTOMERREQUEST']._serialized_start=1887
-  _globals['_UNBANCUSTOMERREQUEST']._serialized_end=1980
-  _globals['_UNBANCUSTOMERRESPONSE']._serialized_start=1983
-  _globals['_UNBANCUSTOMERRESPONSE']._serialized_end=2162
-  _globals['_CUSTOMERSERVICE']._serialized_start=2165
-  _globals['_CUSTOMERSERVICE']._serialized_end=2983
+  _globals['_CUSTOMERSERVICE'].methods_by_name['CreateCustomerSession']._loaded_options = None
+  _globals['_CUSTOMERSERVICE'].methods_by_name['CreateCustomerSession']._serialized_options = b'\252\206\031\024\010\002\022\016sessions:write\030\001\202\323\344\223\002.\")/v1/customers/{customer_id}:createSession:\001*'
+  _globals['_CUSTOMERSERVICE'].methods_by_name['RevokeCustomerSessions']._loaded_options = None
+  _globals['_CUSTOMERSERVICE'].methods_by_name['RevokeCustomerSessions']._serialized_options = b'\252\206\031\024\010\001\022\016sessions:write\030\001\202\323\344\223\002/\"*/v1/customers/{customer_id}:revokeSessions:\001*'
+  _globals['_CUSTOMER']._serialized_start=286
+  _globals['_CUSTOMER']._serialized_end=734
+  _globals['_CUSTOMER_LABELSENTRY']._serialized_start=689
+  _globals['_CUSTOMER_LABELSENTRY']._serialized_end=734
+  _globals['_GETCUSTOMERREQUEST']._serialized_start=736
+  _globals['_GETCUSTOMERREQUEST']._serialized_end=813
+  _globals['_GETCUSTOMERRESPONSE']._serialized_start=815
+  _globals['_GETCUSTOMERRESPONSE']._serialized_end=883
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=886
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=1015
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=1017
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=1113
+  _globals['_UPDATECUSTOMERREQUEST']._serialized_start=1116
+  _globals['_UPDATECUSTOMERREQUEST']._serialized_end=1461
+  _globals['_UPDATECUSTOMERREQUEST_LABELSENTRY']._serialized_start=689
+  _globals['_UPDATECUSTOMERREQUEST_LABELSENTRY']._serialized_end=734
+  _globals['_UPDATECUSTOMERRESPONSE']._serialized_start=1464
+  _globals['_UPDATECUSTOMERRESPONSE']._serialized_end=1644
+  _globals['_BANCUSTOMERREQUEST']._serialized_start=1646
+  _globals['_BANCUSTOMERREQUEST']._serialized_end=1737
+  _globals['_BANCUSTOMERRESPONSE']._serialized_start=1740
+  _globals['_BANCUSTOMERRESPONSE']._serialized_end=1917
+  _globals['_UNBANCUSTOMERREQUEST']._serialized_start=1919
+  _globals['_UNBANCUSTOMERREQUEST']._serialized_end=2012
+  _globals['_UNBANCUSTOMERRESPONSE']._serialized_start=2015
+  _globals['_UNBANCUSTOMERRESPONSE']._serialized_end=2194
+  _globals['_CUSTOMERSESSION']._serialized_start=2197
+  _globals['_CUSTOMERSESSION']._serialized_end=2362
+  _globals['_CREATECUSTOMERSESSIONREQUEST']._serialized_start=2364
+  _globals['_CREATECUSTOMERSESSIONREQUEST']._serialized_end=2491
+  _globals['_CREATECUSTOMERSESSIONRESPONSE']._serialized_start=2494
+  _globals['_CREATECUSTOMERSESSIONRESPONSE']._serialized_end=2716
+  _globals['_REVOKECUSTOMERSESSIONSREQUEST']._serialized_start=2718
+  _globals['_REVOKECUSTOMERSESSIONSREQUEST']._serialized_end=2806
+  _globals['_REVOKECUSTOMERSESSIONSRESPONSE']._serialized_start=2809
+  _globals['_REVOKECUSTOMERSESSIONSRESPONSE']._serialized_end=2971
+  _globals['_CUSTOMERSERVICE']._serialized_start=2974
+  _globals['_CUSTOMERSERVICE']._serialized_end=4205
 # @@protoc_insertion_point(module_scope)

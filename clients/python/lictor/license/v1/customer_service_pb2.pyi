@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -501,3 +502,181 @@ class UnbanCustomerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnbanCustomerResponse: _TypeAlias = UnbanCustomerResponse  # noqa: Y015
+
+@_typing.final
+class CustomerSession(_message.Message):
+    """CustomerSession is a short-lived credential of one customer. The token itself is shown once, when it is made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_SESSION_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    customer_session_id: _builtins.str
+    """The id (`cses_...`): the actor of the events that the session makes."""
+    customer_id: _builtins.str
+    """The customer."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it stops working."""
+
+    def __init__(
+        self,
+        *,
+        customer_session_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer_id", b"customer_id", "customer_session_id", b"customer_session_id", "expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerSession: _TypeAlias = CustomerSession  # noqa: Y015
+
+@_typing.final
+class CreateCustomerSessionRequest(_message.Message):
+    """CreateCustomerSessionRequest names the customer who gets a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    customer_id: _builtins.str
+    """The id (`cus_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the session works: 1 minute to 24 hours; absent means 15 minutes."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "reason", b"reason", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCustomerSessionRequest: _TypeAlias = CreateCustomerSessionRequest  # noqa: Y015
+
+@_typing.final
+class CreateCustomerSessionResponse(_message.Message):
+    """CreateCustomerSessionResponse is the new session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_SESSION_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token, `cs_live_...` or `cs_test_...`, for `authorization: Bearer`; shown this once."""
+    @_builtins.property
+    def customer_session(self) -> Global___CustomerSession:
+        """The session."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        customer_session: Global___CustomerSession | None = ...,
+        token: _builtins.str = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_session", b"customer_session", "effective_time", b"effective_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_session", b"customer_session", "effective_time", b"effective_time", "revision_token", b"revision_token", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCustomerSessionResponse: _TypeAlias = CreateCustomerSessionResponse  # noqa: Y015
+
+@_typing.final
+class RevokeCustomerSessionsRequest(_message.Message):
+    """RevokeCustomerSessionsRequest names the customer whose sessions end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    customer_id: _builtins.str
+    """The id (`cus_...`)."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCustomerSessionsRequest: _TypeAlias = RevokeCustomerSessionsRequest  # noqa: Y015
+
+@_typing.final
+class RevokeCustomerSessionsResponse(_message.Message):
+    """RevokeCustomerSessionsResponse tells how many sessions ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDED_COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    ended_count: _builtins.int
+    """How many sessions worked until now; 0 when there was none."""
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        ended_count: _builtins.int = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "ended_count", b"ended_count", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCustomerSessionsResponse: _TypeAlias = RevokeCustomerSessionsResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class CustomerServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.UnbanCustomerRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.UnbanCustomerResponse.FromString,
                 _registered_method=True)
+        self.CreateCustomerSession = channel.unary_unary(
+                '/lictor.license.v1.CustomerService/CreateCustomerSession',
+                request_serializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.CreateCustomerSessionRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.CreateCustomerSessionResponse.FromString,
+                _registered_method=True)
+        self.RevokeCustomerSessions = channel.unary_unary(
+                '/lictor.license.v1.CustomerService/RevokeCustomerSessions',
+                request_serializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.RevokeCustomerSessionsRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.RevokeCustomerSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class CustomerServiceServicer:
@@ -67,7 +77,8 @@ class CustomerServiceServicer:
     """
 
     def GetCustomer(self, request, context):
-        """Reads a customer by id, email or subject_ref. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND.
+        """Reads a customer by id, email or subject_ref. A customer session finds its own customer alone, without labels, metadata
+        and ban_reason. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +115,23 @@ class CustomerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateCustomerSession(self, request, context):
+        """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
+        the customer's own browser or program. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCustomerSessions(self, request, context):
+        """Ends all sessions of a customer: their tokens are refused from the next call on. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CustomerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +159,16 @@ def add_CustomerServiceServicer_to_server(servicer, server):
                     servicer.UnbanCustomer,
                     request_deserializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.UnbanCustomerRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.UnbanCustomerResponse.SerializeToString,
+            ),
+            'CreateCustomerSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCustomerSession,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.CreateCustomerSessionRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.CreateCustomerSessionResponse.SerializeToString,
+            ),
+            'RevokeCustomerSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCustomerSessions,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.RevokeCustomerSessionsRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_customer__service__pb2.RevokeCustomerSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +307,60 @@ class CustomerService:
             '/lictor.license.v1.CustomerService/UnbanCustomer',
             lictor_dot_license_dot_v1_dot_customer__service__pb2.UnbanCustomerRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_customer__service__pb2.UnbanCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCustomerSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CustomerService/CreateCustomerSession',
+            lictor_dot_license_dot_v1_dot_customer__service__pb2.CreateCustomerSessionRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_customer__service__pb2.CreateCustomerSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCustomerSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.CustomerService/RevokeCustomerSessions',
+            lictor_dot_license_dot_v1_dot_customer__service__pb2.RevokeCustomerSessionsRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_customer__service__pb2.RevokeCustomerSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,9 @@ class CustomerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CustomerServiceAsyncStub: ...
     GetCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.GetCustomerRequest, _customer_service_pb2.GetCustomerResponse]
-    """Reads a customer by id, email or subject_ref. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND."""
+    """Reads a customer by id, email or subject_ref. A customer session finds its own customer alone, without labels, metadata
+    and ban_reason. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND.
+    """
     ListCustomers: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.ListCustomersRequest, _customer_service_pb2.ListCustomersResponse]
     """Lists customers, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdateCustomer: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.UpdateCustomerRequest, _customer_service_pb2.UpdateCustomerResponse]
@@ -49,6 +51,15 @@ class CustomerServiceStub:
     """Ends the ban of a customer; its licenses are what they were. Idempotent by `request_id`.
     Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    CreateCustomerSession: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.CreateCustomerSessionRequest, _customer_service_pb2.CreateCustomerSessionResponse]
+    """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
+    the customer's own browser or program. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
+    """
+    RevokeCustomerSessions: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.RevokeCustomerSessionsRequest, _customer_service_pb2.RevokeCustomerSessionsResponse]
+    """Ends all sessions of a customer: their tokens are refused from the next call on. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class CustomerServiceAsyncStub(CustomerServiceStub):
@@ -56,7 +67,9 @@ class CustomerServiceAsyncStub(CustomerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.GetCustomerRequest, _customer_service_pb2.GetCustomerResponse]  # type: ignore[assignment]
-    """Reads a customer by id, email or subject_ref. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND."""
+    """Reads a customer by id, email or subject_ref. A customer session finds its own customer alone, without labels, metadata
+    and ban_reason. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND.
+    """
     ListCustomers: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.ListCustomersRequest, _customer_service_pb2.ListCustomersResponse]  # type: ignore[assignment]
     """Lists customers, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdateCustomer: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.UpdateCustomerRequest, _customer_service_pb2.UpdateCustomerResponse]  # type: ignore[assignment]
@@ -71,6 +84,15 @@ class CustomerServiceAsyncStub(CustomerServiceStub):
     """Ends the ban of a customer; its licenses are what they were. Idempotent by `request_id`.
     Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    CreateCustomerSession: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.CreateCustomerSessionRequest, _customer_service_pb2.CreateCustomerSessionResponse]  # type: ignore[assignment]
+    """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
+    the customer's own browser or program. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
+    """
+    RevokeCustomerSessions: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.RevokeCustomerSessionsRequest, _customer_service_pb2.RevokeCustomerSessionsResponse]  # type: ignore[assignment]
+    """Ends all sessions of a customer: their tokens are refused from the next call on. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, REQUEST_ID_REUSED.
+    """
 
 class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
     """CustomerService manages who holds licenses. Customers are made when a license is issued to them."""
@@ -81,7 +103,9 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_service_pb2.GetCustomerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_service_pb2.GetCustomerResponse, _abc.Awaitable[_customer_service_pb2.GetCustomerResponse]]:
-        """Reads a customer by id, email or subject_ref. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND."""
+        """Reads a customer by id, email or subject_ref. A customer session finds its own customer alone, without labels, metadata
+        and ban_reason. Consistency: the record. Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListCustomers(
@@ -119,6 +143,27 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_customer_service_pb2.UnbanCustomerResponse, _abc.Awaitable[_customer_service_pb2.UnbanCustomerResponse]]:
         """Ends the ban of a customer; its licenses are what they were. Idempotent by `request_id`.
         Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateCustomerSession(
+        self,
+        request: _customer_service_pb2.CreateCustomerSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_service_pb2.CreateCustomerSessionResponse, _abc.Awaitable[_customer_service_pb2.CreateCustomerSessionResponse]]:
+        """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
+        the customer's own browser or program. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeCustomerSessions(
+        self,
+        request: _customer_service_pb2.RevokeCustomerSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_service_pb2.RevokeCustomerSessionsResponse, _abc.Awaitable[_customer_service_pb2.RevokeCustomerSessionsResponse]]:
+        """Ends all sessions of a customer: their tokens are refused from the next call on. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, REQUEST_ID_REUSED.
         """
 
 def add_CustomerServiceServicer_to_server(servicer: CustomerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

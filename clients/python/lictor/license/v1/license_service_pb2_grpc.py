@@ -147,14 +147,16 @@ class LicenseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLicense(self, request, context):
-        """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND.
+        """Reads a license by id or external id. A customer session finds the customer's own, without external_id, status_reason,
+        overrides, marks, last_validate_time, labels and metadata. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLicenses(self, request, context):
-        """Lists licenses, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+        """Lists licenses, oldest first. A customer session gets the customer's own, as by GetLicense, whatever the filters say.
+        Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,8 +228,9 @@ class LicenseServiceServicer:
 
     def RotateLicenseKey(self, request, context):
         """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
-        again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
-        KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        again. A customer session gives the customer's own licenses generated keys, and no `protected` policy's.
+        Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED, ETAG_MISMATCH,
+        STATE_TRANSITION_INVALID, KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +238,7 @@ class LicenseServiceServicer:
 
     def RevealLicenseKey(self, request, context):
         """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
-        why. Idempotent by `request_id`.
+        why. A customer session is shown the keys of the customer's own licenses. Idempotent by `request_id`.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

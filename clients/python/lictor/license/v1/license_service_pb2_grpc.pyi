@@ -40,9 +40,13 @@ class LicenseServiceStub:
     KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     GetLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]
-    """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
+    """Reads a license by id or external id. A customer session finds the customer's own, without external_id, status_reason,
+    overrides, marks, last_validate_time, labels and metadata. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND.
+    """
     ListLicenses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ListLicensesRequest, _license_service_pb2.ListLicensesResponse]
-    """Lists licenses, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    """Lists licenses, oldest first. A customer session gets the customer's own, as by GetLicense, whatever the filters say.
+    Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+    """
     UpdateLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.UpdateLicenseRequest, _license_service_pb2.UpdateLicenseResponse]
     """Changes the fields named by `update_mask`. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
@@ -77,12 +81,13 @@ class LicenseServiceStub:
     """
     RotateLicenseKey: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.RotateLicenseKeyRequest, _license_service_pb2.RotateLicenseKeyResponse]
     """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
-    again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
-    KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    again. A customer session gives the customer's own licenses generated keys, and no `protected` policy's.
+    Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED, ETAG_MISMATCH,
+    STATE_TRANSITION_INVALID, KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     RevealLicenseKey: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.RevealLicenseKeyRequest, _license_service_pb2.RevealLicenseKeyResponse]
     """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
-    why. Idempotent by `request_id`.
+    why. A customer session is shown the keys of the customer's own licenses. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     ChangePolicy: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ChangePolicyRequest, _license_service_pb2.ChangePolicyResponse]
@@ -124,9 +129,13 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     GetLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.GetLicenseRequest, _license_service_pb2.GetLicenseResponse]  # type: ignore[assignment]
-    """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
+    """Reads a license by id or external id. A customer session finds the customer's own, without external_id, status_reason,
+    overrides, marks, last_validate_time, labels and metadata. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND.
+    """
     ListLicenses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ListLicensesRequest, _license_service_pb2.ListLicensesResponse]  # type: ignore[assignment]
-    """Lists licenses, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    """Lists licenses, oldest first. A customer session gets the customer's own, as by GetLicense, whatever the filters say.
+    Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+    """
     UpdateLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.UpdateLicenseRequest, _license_service_pb2.UpdateLicenseResponse]  # type: ignore[assignment]
     """Changes the fields named by `update_mask`. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, EXTERNAL_ID_TAKEN, REQUEST_ID_REUSED.
@@ -161,12 +170,13 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """
     RotateLicenseKey: _aio.UnaryUnaryMultiCallable[_license_service_pb2.RotateLicenseKeyRequest, _license_service_pb2.RotateLicenseKeyResponse]  # type: ignore[assignment]
     """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
-    again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
-    KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    again. A customer session gives the customer's own licenses generated keys, and no `protected` policy's.
+    Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED, ETAG_MISMATCH,
+    STATE_TRANSITION_INVALID, KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     RevealLicenseKey: _aio.UnaryUnaryMultiCallable[_license_service_pb2.RevealLicenseKeyRequest, _license_service_pb2.RevealLicenseKeyResponse]  # type: ignore[assignment]
     """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
-    why. Idempotent by `request_id`.
+    why. A customer session is shown the keys of the customer's own licenses. Idempotent by `request_id`.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
     ChangePolicy: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ChangePolicyRequest, _license_service_pb2.ChangePolicyResponse]  # type: ignore[assignment]
@@ -217,7 +227,9 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _license_service_pb2.GetLicenseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.GetLicenseResponse, _abc.Awaitable[_license_service_pb2.GetLicenseResponse]]:
-        """Reads a license by id or external id. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND."""
+        """Reads a license by id or external id. A customer session finds the customer's own, without external_id, status_reason,
+        overrides, marks, last_validate_time, labels and metadata. Consistency: the record. Errors: FIELD_INVALID, LICENSE_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListLicenses(
@@ -225,7 +237,9 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _license_service_pb2.ListLicensesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.ListLicensesResponse, _abc.Awaitable[_license_service_pb2.ListLicensesResponse]]:
-        """Lists licenses, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+        """Lists licenses, oldest first. A customer session gets the customer's own, as by GetLicense, whatever the filters say.
+        Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def UpdateLicense(
@@ -314,8 +328,9 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.RotateLicenseKeyResponse, _abc.Awaitable[_license_service_pb2.RotateLicenseKeyResponse]]:
         """Gives an active, suspended or expired license a new key. The keys before it work on for `overlap`, and are never free
-        again. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
-        KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        again. A customer session gives the customer's own licenses generated keys, and no `protected` policy's.
+        Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED, ETAG_MISMATCH,
+        STATE_TRANSITION_INVALID, KEY_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -325,7 +340,7 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.RevealLicenseKeyResponse, _abc.Awaitable[_license_service_pb2.RevealLicenseKeyResponse]]:
         """Shows a license's key again, where its product keeps keys SEALED; the event `license.key.revealed` says who asked, and
-        why. Idempotent by `request_id`.
+        why. A customer session is shown the keys of the customer's own licenses. Idempotent by `request_id`.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, KEY_NOT_STORED, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
 

@@ -160,7 +160,7 @@ class ValidateLicenseRequest(_message.Message):
     """The license must be under this policy; empty means any."""
     @_builtins.property
     def license(self) -> _common_pb2.LicenseSelector:
-        """The license."""
+        """The license; a caller with a license key may leave it out and means the one of that key."""
 
     @_builtins.property
     def user(self) -> Global___UserScope:
