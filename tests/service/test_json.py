@@ -382,3 +382,22 @@ async def test_a_start_that_fails_says_why(postgres: EmbeddedPostgres, served: S
             assert words in process.log.read_text().splitlines()[-1], process.log.read_text()
         finally:
             await asyncio.to_thread(process.stop)
+
+
+async def test_license_keys_and_sessions_are_credentials_here_too(http: JsonClient, there: World) -> None:
+    product = (await there.test.products.create(code="PORTAL", display_name="P")).product
+    policy = await there.test.policies.create(product_id=product.product_id, display_name="P", template="saas")
+    issued = await there.test.licenses.create(policy_id=policy.policy.policy_id, customer_email="ada@example.com")
+    key = (await there.test.api_keys.create(kind="PUBLISHABLE", scopes=["licenses:validate"])).secret
+    shipped = {"authorization": f"License {key}:{issued.key}"}
+    answer = await http.call("POST", "/v1/licenses:validate", {}, headers=shipped)
+    assert (answer.status, answer.body["code"], answer.body["licenseId"]) == (200, "VALID", issued.license.license_id)
+    assert (await http.call("GET", "/v1/licenses", headers=shipped)).status == 403
+    customer_id = issued.license.customer_id
+    made = await http.call("POST", f"/v1/customers/{customer_id}:createSession", {"ttl": "60s"})
+    customer = http.with_key(made.body["token"])
+    listed = await customer.call("GET", "/v1/licenses")
+    assert [found["licenseId"] for found in listed.body["licenses"]] == [issued.license.license_id]
+    ended = await http.call("POST", f"/v1/customers/{customer_id}:revokeSessions", {})
+    assert (ended.status, ended.body["endedCount"]) == (200, 1)
+    assert (await customer.call("GET", "/v1/licenses")).status == 401
