@@ -78,5 +78,5 @@ ACCOUNT_SCOPES: Final = frozenset(
 )  # fmt: skip
 """What an account's secret key, or a workload binding, may hold."""
 
-PUBLISHABLE_SCOPES: Final = frozenset({"licenses:validate"})
+PUBLISHABLE_SCOPES: Final = frozenset({"licenses:validate", "licenses:checkin"})
 """What an account's publishable key may hold."""

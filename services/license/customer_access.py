@@ -14,7 +14,7 @@ from services.license.model import License as LicenseModel
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.facts.credentials import invalid
-from shared.rpc.auth import not_for
+from shared.rpc.auth import NARROW_KINDS, not_for
 from shared.tenancy import Principal, PrincipalKind
 
 SHOWN_TO_CUSTOMERS: Final[dict[type[Message], tuple[str, ...]]] = {
@@ -37,8 +37,8 @@ def is_customer(principal: Principal) -> bool:
 
 
 def shown(principal: Principal, message: M) -> M:
-    """The message as the caller may see it: to a customer nothing of the vendor's own."""
-    if not is_customer(principal):
+    """The message as the caller may see it: to a customer, or a shipped application, nothing of the vendor's own."""
+    if principal.kind not in NARROW_KINDS:
         return message
     narrowed = type(message)()
     for field in SHOWN_TO_CUSTOMERS[type(message)]:

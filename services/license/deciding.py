@@ -34,7 +34,7 @@ class Decided:
 
 
 async def decide_one(r: Resources, principal: Principal, request: pb.ValidateLicenseRequest) -> Decided:
-    """CALLER_NOT_ALLOWED; TRANSACTION_CONFLICT where others change the license each time that this validation is to be counted."""
+    """CALLER_NOT_ALLOWED; TRANSACTION_CONFLICT where others change the license with every try to count this validation."""
     asked = asked_of(request)
     for _ in range(_TRIES):
         decided = _decided(callers.narrowed(principal, await load(r, principal.tenant, request)), asked)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 from lictor.license.v1 import license_service_pb2 as pb
 
-from services.license import fields, render
+from services.license import callers, customer_access, fields, render
 from services.license.commands.change_uses import UsesChange, change_uses
 from services.license.commands.check_in_license import check_in_license
 from services.license.model import Action
@@ -28,12 +28,14 @@ class UsageMethods:
         self, request: pb.CheckInLicenseRequest, context: CallContext
     ) -> pb.CheckInLicenseResponse:
         fields.check(request)
+        callers.refuse_other_license(context.principal, request.license_id)
 
         async def work(tx: Transaction) -> pb.CheckInLicenseResponse:
             changed = await check_in_license(
                 tx, actor=context.principal.key_id, license_id=request.license_id, reason=request.reason
             )
-            return pb.CheckInLicenseResponse(license=render.license_(changed, tx.now))
+            license_ = customer_access.shown(context.principal, render.license_(changed, tx.now))
+            return pb.CheckInLicenseResponse(license=license_)
 
         return await self._r.writer.run(context, request, pb.CheckInLicenseResponse, work)
 

@@ -91,8 +91,8 @@ class Writer:
         body.CopyFrom(request)
         body.ClearField("request_id")
         secret = _holds_secret(response_type.DESCRIPTOR)
-        # A customer's request ids are its own: nobody's stored answer is read by knowing the id that another has used.
-        canonical_id = UUID(request_id).hex + context.principal.customer_id
+        # Those of a customer, or of a license key, are its own: knowing the id that another has used brings no stored answer.
+        canonical_id = UUID(request_id).hex + (context.principal.customer_id or context.principal.license_id)
         return idempotency.Claim(context.method, canonical_id, body.SerializeToString(deterministic=True), secret)
 
 

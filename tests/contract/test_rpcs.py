@@ -45,6 +45,8 @@ def test_scopes_of_rpcs_and_of_keys_are_the_same() -> None:
 NARROW = {
     "AccountService.WhoAmI": {"PUBLISHABLE_KEY", "LICENSE_KEY", "CUSTOMER_SESSION"},
     "ValidationService.ValidateLicense": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
+    "ValidationService.BatchValidateLicenses": {"PUBLISHABLE_KEY"},
+    "LicenseService.CheckInLicense": {"LICENSE_KEY"},
     "CustomerService.GetCustomer": {"CUSTOMER_SESSION"},
     "LicenseService.GetLicense": {"CUSTOMER_SESSION"},
     "LicenseService.ListLicenses": {"CUSTOMER_SESSION"},

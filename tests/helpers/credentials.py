@@ -13,6 +13,7 @@ from lictor import AsyncLictor
 from lictor.account.v1.account_service_pb2 import CreateApiKeyResponse, WhoAmIRequest
 from lictor.license.v1.license_service_pb2 import CreateLicenseResponse
 
+from shared.tenancy import PUBLISHABLE_SCOPES
 from tests.helpers.builders import METHODS, Shop, open_shop, path_of, refused_by
 from tests.helpers.echo import Refusal, as_is, refusal
 from tests.helpers.suite import Suite, World
@@ -56,8 +57,9 @@ async def let_in(suite: Suite, authorization: str) -> bool:
 
 
 async def publishable(client: AsyncLictor, **more: Any) -> CreateApiKeyResponse:
-    """A new publishable key."""
-    return await client.api_keys.create(kind="PUBLISHABLE", scopes=["licenses:validate"], **more)
+    """A new publishable key, with all the scopes that it can hold unless `scopes` are given."""
+    more.setdefault("scopes", sorted(PUBLISHABLE_SCOPES))
+    return await client.api_keys.create(kind="PUBLISHABLE", **more)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from lictor import AsyncLictor, InvalidArgument
 from lictor.account.v1.account_service_pb2 import ApiKeyKind, CreateApiKeyRequest, PrincipalKind, WhoAmIRequest
 from lictor.common.v1.common_pb2 import LicenseSelector, View
-from lictor.license.v1.license_service_pb2 import ListLicensesRequest
+from lictor.license.v1.license_service_pb2 import CheckInLicenseRequest, ListLicensesRequest
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, ValidationCode
 
 from services.license.callers import MAX_PUBLISHABLE_BATCH, refuse_large_batch
@@ -30,6 +30,7 @@ from tests.helpers.builders import (
     rows,
     shift,
     unchanged,
+    uuid,
 )
 from tests.helpers.credentials import (
     bearer_of,
@@ -73,7 +74,7 @@ async def test_a_publishable_key_says_what_it_is(suite: Suite, world: World) -> 
             world.account_id,
             made.api_key.api_key_id,
         )
-        assert (list(who.scopes), who.expire_time, who.license_id) == (["licenses:validate"], at(until), "")
+        assert (set(who.scopes), who.expire_time, who.license_id) == (PUBLISHABLE_SCOPES, at(until), "")
         assert Mode(mode) is api_keys.mode_of(KeyPrefix(prefix))
         [told] = await events(suite, made.api_key.api_key_id)
         assert (told["type"], told["data"]["kind"]) == ("api_key.created", "PUBLISHABLE")
@@ -105,7 +106,7 @@ async def test_scopes_in_the_record_that_a_publishable_key_cannot_hold_do_not_co
             sorted(ACCOUNT_SCOPES),
         )
     async with suite.client(made.secret) as caller:
-        assert list((await caller.whoami()).scopes) == ["licenses:validate"]
+        assert set((await caller.whoami()).scopes) == PUBLISHABLE_SCOPES
 
 
 async def test_a_publishable_key_is_made_by_those_alone_who_may_validate(suite: Suite, world: World) -> None:
@@ -219,9 +220,9 @@ async def test_a_license_key_is_a_credential_for_its_own_license(suite: Suite, w
         own.license.license_id,
         key.api_key.api_key_id,
     )
-    assert (who.account_id, list(who.scopes), who.HasField("expire_time")) == (
+    assert (who.account_id, set(who.scopes), who.HasField("expire_time")) == (
         world.account_id,
-        ["licenses:validate"],
+        PUBLISHABLE_SCOPES,
         False,
     )
     for request in (ValidateLicenseRequest(), by_id(own.license.license_id), by_key(own.key), by_key(own.key.lower())):
@@ -338,6 +339,26 @@ async def test_malformed_license_credentials_are_refused_alike(suite: Suite, wor
         assert (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID"), authorization
         messages.add(error.message)
     assert len(messages) == 1
+
+
+async def test_a_license_key_checks_its_own_license_in(suite: Suite, world: World) -> None:
+    shop = await open_shop(world.test, require_check_in=True, check_in_interval="DAY")
+    own, other = await shop.issue(metadata={"deal": 7}), await shop.issue()
+    request_id = uuid()
+    vendors = await world.test.licenses.check_in(own.license.license_id, request_id=request_id)
+    assert vendors.license.HasField("metadata")
+    authorization = license_of((await publishable(world.test)).secret, own.key)
+    request = CheckInLicenseRequest(license_id=own.license.license_id, request_id=request_id)
+    done = await send_as(suite, request, authorization)
+    assert done.license.check_in_due_time.ToDatetime() > vendors.license.check_in_due_time.ToDatetime()
+    assert not done.license.HasField("metadata"), "the vendor's stored answer is not this caller's"
+    narrow = license_of((await publishable(world.test, scopes=["licenses:validate"])).secret, own.key)
+    async with unchanged(suite, world):
+        for license_id in (other.license.license_id, "lic_none"):
+            error = await refused_as(suite, CheckInLicenseRequest(license_id=license_id), authorization)
+            assert (error.reason, dict(error.info.metadata)) == ("CALLER_NOT_ALLOWED", {"caller": "LICENSE_KEY"})
+        error = await refused_as(suite, CheckInLicenseRequest(license_id=own.license.license_id), narrow)
+        assert dict(error.info.metadata) == {"scope": "licenses:checkin"}
 
 
 @pytest.mark.parametrize("kind", list(Caller))

@@ -207,3 +207,19 @@ async def test_a_license_that_starts_later_is_explained_with_its_start(world: Wo
     told = await world.test.explain_validation(Validation(key=made.key))
     (failed,) = [check for check in told.checks if check.outcome == pb.ExplainedCheck.FAILED]
     assert (failed.name, failed.inputs["start_time"][-1]) == ("started", "Z")
+
+
+async def test_a_publishable_key_asks_for_ten_by_their_keys_and_no_more(suite: Suite, world: World) -> None:
+    made = await (await open_shop(world.test)).issue()
+    shipped = (await world.test.api_keys.create(kind="PUBLISHABLE", scopes=["licenses:validate"])).secret
+    by_key = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
+    by_id = pb.ValidateLicenseRequest(license=LicenseSelector(license_id=made.license.license_id))
+    answer = await send(suite, pb.BatchValidateLicensesRequest(requests=[by_key] * 9 + [by_id]), shipped)
+    assert [result.response.valid for result in answer.results] == [True] * 9 + [False]
+    assert answer.results[9].status.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+    for request in (
+        pb.BatchValidateLicensesRequest(requests=[by_key] * 11),
+        pb.BatchValidateLicensesRequest(requests=[by_key], view=View.BASIC),
+    ):
+        error = await refused(suite, request, shipped)
+        assert error.reason == "CALLER_NOT_ALLOWED"

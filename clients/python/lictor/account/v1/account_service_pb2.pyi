@@ -183,7 +183,7 @@ class ApiKeyKind(_message.Message):
         """`sk_live_`, `sk_test_`: for the vendor's own programs. Does alone what its scopes say."""
         PUBLISHABLE: ApiKeyKind._Kind.ValueType  # 2
         """`pk_live_`, `pk_test_`: for applications that are shipped to customers. Grants nothing alone: each call needs a license
-        key too. Its scopes can be `licenses:validate`.
+        key too. Its scopes can be `licenses:validate` and `licenses:checkin`.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -195,7 +195,7 @@ class ApiKeyKind(_message.Message):
     """`sk_live_`, `sk_test_`: for the vendor's own programs. Does alone what its scopes say."""
     PUBLISHABLE: ApiKeyKind.Kind.ValueType  # 2
     """`pk_live_`, `pk_test_`: for applications that are shipped to customers. Grants nothing alone: each call needs a license
-    key too. Its scopes can be `licenses:validate`.
+    key too. Its scopes can be `licenses:validate` and `licenses:checkin`.
     """
 
     def __init__(

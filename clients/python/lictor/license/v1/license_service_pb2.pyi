@@ -1584,7 +1584,7 @@ class CheckInLicenseRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
-    """The id (`lic_...`)."""
+    """The id (`lic_...`); a license key's own."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
     def __init__(

@@ -264,8 +264,9 @@ class LicenseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckInLicense(self, request, context):
-        """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
-        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """Notes that a license is in use, as a policy with `require_check_in` asks. A license key checks its own license in, and gets
+        it as customers do by GetLicense. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED,
+        POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -101,8 +101,9 @@ class LicenseServiceStub:
     CUSTOMER_BANNED, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CheckInLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.CheckInLicenseRequest, _license_service_pb2.CheckInLicenseResponse]
-    """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
-    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """Notes that a license is in use, as a policy with `require_check_in` asks. A license key checks its own license in, and gets
+    it as customers do by GetLicense. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED,
+    POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     IncrementUses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.IncrementUsesRequest, _license_service_pb2.IncrementUsesResponse]
     """Counts uses of a license: all that are asked for, or none. Idempotent by `request_id`, which is required. Errors:
@@ -190,8 +191,9 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     CUSTOMER_BANNED, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CheckInLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.CheckInLicenseRequest, _license_service_pb2.CheckInLicenseResponse]  # type: ignore[assignment]
-    """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
-    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """Notes that a license is in use, as a policy with `require_check_in` asks. A license key checks its own license in, and gets
+    it as customers do by GetLicense. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED,
+    POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     IncrementUses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.IncrementUsesRequest, _license_service_pb2.IncrementUsesResponse]  # type: ignore[assignment]
     """Counts uses of a license: all that are asked for, or none. Idempotent by `request_id`, which is required. Errors:
@@ -372,8 +374,9 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _license_service_pb2.CheckInLicenseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.CheckInLicenseResponse, _abc.Awaitable[_license_service_pb2.CheckInLicenseResponse]]:
-        """Notes that a license is in use, as a policy with `require_check_in` asks. Idempotent by `request_id`.
-        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """Notes that a license is in use, as a policy with `require_check_in` asks. A license key checks its own license in, and gets
+        it as customers do by GetLicense. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CALLER_NOT_ALLOWED,
+        POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
