@@ -274,3 +274,9 @@ async def blocked_backend(conn: asyncpg.Connection) -> int:
 
 def uuid() -> str:
     return str(uuid4())
+
+
+async def refused_unchanged(suite: Suite, world: World, request: Message, key: str | None = None) -> Refusal:
+    """The refusal, of a call that changed nothing."""
+    async with unchanged(suite, world):
+        return await refused(suite, request, key or world.test_key)

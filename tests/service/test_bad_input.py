@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import grpc
 import pytest
@@ -16,33 +15,22 @@ from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import license_service_pb2 as pb
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
 
-from shared.tenancy import OPERATOR_SCOPES
 from tests.helpers.builders import (
     METHODS,
-    Shop,
     held,
     open_shop,
-    refused,
     refused_by,
     refused_for_time,
-    request_class,
-    rules_of,
+    refused_unchanged,
     send,
     send_raw,
     unchanged,
     uuid,
 )
-from tests.helpers.echo import Refusal
 from tests.helpers.suite import Suite, World
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 Violations = list[tuple[str, str]]
-
-
-async def refused_unchanged(suite: Suite, world: World, request: Message, key: str | None = None) -> Refusal:
-    """The refusal, of a call that changed nothing."""
-    async with unchanged(suite, world):
-        return await refused(suite, request, key or world.test_key)
 
 
 async def assert_violations(suite: Suite, world: World, request: Message, *violations: tuple[str, str]) -> None:
@@ -102,106 +90,6 @@ async def test_a_policy_of_another_product(suite: Suite, world: World) -> None:
     error = await refused_unchanged(suite, world, request)
     assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_INCOMPATIBLE")
     assert dict(error.info.metadata) == {"policyId": shop.policy.policy_id}
-
-
-RESOURCES = {
-    "license_id": "LICENSE_NOT_FOUND", "policy_id": "POLICY_NOT_FOUND", "product_id": "PRODUCT_NOT_FOUND",
-    "tier_id": "TIER_NOT_FOUND", "customer_id": "CUSTOMER_NOT_FOUND", "api_key_id": "API_KEY_NOT_FOUND",
-}  # fmt: skip
-FILTERS = {"ListLicenses", "ListPolicies", "ListTiers", "ListCustomers", "ValidateLicense"}
-
-
-def naming_methods() -> list[Any]:
-    """(method, id field) for each method inside an account whose request has an id in it; some only filter by ids."""
-    return [
-        pytest.param(method, field.name, id=f"{method.name}-{field.name}")
-        for method in METHODS.values()
-        if method.name not in FILTERS
-        for field in method.input_type.fields
-        if field.name in RESOURCES
-    ]
-
-
-async def stock(shop: Shop) -> dict[str, str]:
-    """One resource of each kind."""
-    made = await shop.issue(customer_email="ada@example.com")
-    tier = await shop.client.tiers.create(product_id=shop.product.product_id, slug="pro", display_name="Pro")
-    key = await shop.client.api_keys.create(scopes=["keys:read"])
-    return {
-        "license_id": made.license.license_id,
-        "policy_id": shop.policy.policy_id,
-        "product_id": shop.product.product_id,
-        "tier_id": tier.tier.tier_id,
-        "customer_id": made.license.customer_id,
-        "api_key_id": key.api_key.api_key_id,
-    }
-
-
-VALUES = {"display_name": "x", "slug": "x", "max_machines": 1, "request_id": str(UUID(int=1))}
-
-
-def naming(method: MethodDescriptor, field: str, resource_id: str, own: dict[str, str]) -> Message:
-    """A request that is good but for the one id."""
-    request = request_class(method)()
-    for known in method.input_type.fields:
-        if known.name == field:
-            setattr(request, field, resource_id)
-        elif known.name in own and known.name in RESOURCES:
-            setattr(request, known.name, own[known.name])
-        elif known.name in VALUES and not method.name.startswith(("Suspend", "Get")):
-            setattr(request, known.name, VALUES[known.name])
-    return request
-
-
-@pytest.mark.parametrize(("method", "field"), naming_methods())
-async def test_an_id_of_another_account_or_mode_is_as_unknown_as_one_that_never_was(
-    suite: Suite, world: World, method: MethodDescriptor, field: str
-) -> None:
-    own = await stock(await open_shop(world.test))
-    live = await stock(await open_shop(world.live))
-    async with suite.world() as other:
-        foreign = await stock(await open_shop(other.test))
-        told: set[str] = set()
-        async with unchanged(suite, world, other):
-            for resource_id in ("nope", foreign[field], live[field]):
-                error = await refused(suite, naming(method, field, resource_id, own), world.test_key)
-                assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, RESOURCES[field])
-                assert dict(error.info.metadata) == {"id": resource_id}
-                told.add(error.message.replace(resource_id, "<id>"))
-        assert len(told) == 1, "the words are the same for each"
-
-
-async def test_a_customer_of_another_account_or_mode(suite: Suite, world: World) -> None:
-    shop, live = await open_shop(world.test), await stock(await open_shop(world.live))
-    async with suite.world() as other:
-        foreign = await stock(await open_shop(other.test))
-        for customer_id in ("nope", foreign["customer_id"], live["customer_id"]):
-            request = pb.CreateLicenseRequest(policy_id=shop.policy.policy_id)
-            request.customer.customer_id = customer_id
-            error = await refused_unchanged(suite, world, request)
-            assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "CUSTOMER_NOT_FOUND")
-
-
-def test_no_method_with_an_id_was_left_out() -> None:
-    covered = {param.values[0].name for param in naming_methods()} | FILTERS
-    others = {
-        method.name
-        for method in METHODS.values()
-        if method.name not in covered and rules_of(method).scope not in OPERATOR_SCOPES
-    }
-    assert others == {
-        "CreateProduct", "ListProducts", "CreateApiKey", "ListApiKeys", "WhoAmI", "BatchValidateLicenses",
-        "ExplainValidation",
-    }  # fmt: skip
-
-
-async def test_a_test_key_on_live_data(suite: Suite, world: World) -> None:
-    made = await (await open_shop(world.live)).issue()
-    found = await send(suite, _validate(made.key), world.test_key)
-    assert not found.valid
-    error = await refused_unchanged(suite, world, pb.SuspendLicenseRequest(license_id=made.license.license_id))
-    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "LICENSE_NOT_FOUND")
-    assert (await send(suite, _validate(made.key), world.live_key)).valid
 
 
 def _validate(key: str) -> ValidateLicenseRequest:

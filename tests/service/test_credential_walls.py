@@ -38,7 +38,7 @@ from tests.helpers.suite import Suite, World
 
 BY_NAME: Final = {method.name: method for method in METHODS.values()}
 REACHED: Final = {
-    PrincipalKind.PUBLISHABLE_KEY: {"WhoAmI", "ValidateLicense"},
+    PrincipalKind.PUBLISHABLE_KEY: {"WhoAmI", "ValidateLicense", "BatchValidateLicenses"},
     PrincipalKind.LICENSE_KEY: {"WhoAmI", "ValidateLicense", "CheckInLicense"},
     PrincipalKind.CUSTOMER_SESSION: {
         "WhoAmI", "GetCustomer", "ListLicenses", "GetLicense", "RevealLicenseKey", "RotateLicenseKey",
