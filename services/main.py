@@ -105,6 +105,7 @@ async def serve_target(target: Target, settings: ProcessSettings, host: Host | N
             json_addr=settings.json_addr,
             reflection=settings.reflection,
             max_in_flight=settings.max_in_flight,
+            account_share_percent=settings.account_share_percent,
             lame_duck_s=settings.lame_duck_s,
             drain_s=settings.drain_s,
             tls=named_tls(settings),

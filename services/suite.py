@@ -12,15 +12,16 @@ from services.machine import app as machine
 from services.webhook import app as webhook
 from shared.clock import Clock
 from shared.rpc.runtime import App
+from shared.settings import Target
 
 
 @asynccontextmanager
 async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
     """The methods of all four; ready when all are."""
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(license_.build(settings, clock))
+        first = await stack.enter_async_context(license_.build(settings, clock, Target.ALL))
         others = [
-            await stack.enter_async_context(service.build(settings, clock))
+            await stack.enter_async_context(service.build(settings, clock, alone=False))
             for service in (entitlement, machine, webhook)
         ]
         apps = (first, *others)
@@ -28,4 +29,5 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
             bindings=tuple(binding for app in apps for binding in app.bindings),
             authenticator=first.authenticator,
             ready=lambda: all(app.ready() for app in apps),
+            live=first.live,
         )

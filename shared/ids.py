@@ -23,6 +23,7 @@ class Prefix(StrEnum):
     EVENT = "evt"
     DECISION = "dec"
     CALL = "call"
+    PROCESS = "proc"
 
 
 def uuid7_hex(now_ms: int | None = None) -> str:

@@ -110,6 +110,9 @@ class ProcessSettings(BaseSettings):
     max_in_flight: int = 512
     """Calls at once; more are refused with OVERLOADED."""
 
+    account_share_percent: int = Field(default=25, ge=1, le=100)
+    """How much of `max_in_flight` the calls of one account may take."""
+
     lame_duck_s: float = 5.0
     """How long a stopping process still takes calls after it has said NOT_SERVING."""
 

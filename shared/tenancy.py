@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+
+from shared.rules.limits import Limits
 
 
 class Mode(StrEnum):
@@ -52,6 +54,8 @@ class Principal:
     key_id: str
     scopes: frozenset[str]
     expires_at: datetime | None
+    limits: Limits = field(default_factory=dict[str, int], hash=False)
+    """What the account has set."""
     license_id: str = ""
     customer_id: str = ""
 

@@ -88,9 +88,9 @@ A verdict is not an error: `ValidateLicense` on an unknown, suspended or expired
 """
 
 AFTER: Final = """
-Any call can end with `CREDENTIALS_INVALID`, `CALLER_NOT_ALLOWED`, `OVERLOADED`, `DRAINING`, `DEADLINE_TOO_SHORT`,
-`RECORD_UNREACHABLE` or `INTERNAL_FAULT`, and any write with `TRANSACTION_CONFLICT` or `DUPLICATE_IN_FLIGHT`; the comment
-of an RPC lists what is particular to it.
+Any call can end with `CREDENTIALS_INVALID`, `CALLER_NOT_ALLOWED`, `OVERLOADED`, `RATE_LIMITED`, `DRAINING`,
+`DEADLINE_TOO_SHORT`, `RECORD_UNREACHABLE` or `INTERNAL_FAULT`, and any write with `TRANSACTION_CONFLICT` or
+`DUPLICATE_IN_FLIGHT`; the comment of an RPC lists what is particular to it.
 
 ## What to do
 
@@ -110,7 +110,7 @@ The Python client does the repeating by itself, see [its README](../clients/pyth
 | detail | with |
 |---|---|
 | `BadRequest` | `FIELD_INVALID`: one violation per bad field, all at once |
-| `RetryInfo` | `OVERLOADED`, `RECORD_UNREACHABLE` |
+| `RetryInfo` | `OVERLOADED`, `RATE_LIMITED`, `RECORD_UNREACHABLE` |
 | `PreconditionFailure` | every `FAILED_PRECONDITION` |
 
 ## Words of field violations

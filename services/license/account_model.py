@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 from shared.errors import DomainError, Reason
+from shared.rules.limits import Limits
 
 
 class AccountStatus(StrEnum):
@@ -45,6 +46,8 @@ class Account:
     revision: int
     created_at: datetime
     updated_at: datetime
+    limits: Limits = field(default_factory=dict[str, int])
+    """Those that are set; see `shared.rules.limits`."""
 
 
 class KeyKind(StrEnum):

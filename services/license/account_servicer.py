@@ -18,6 +18,7 @@ from services.license.commands.create_workload_binding import NewWorkloadBinding
 from services.license.commands.delete_workload_binding import delete_workload_binding
 from services.license.commands.revoke_api_key import revoke_api_key
 from services.license.commands.rotate_api_key import rotate_api_key
+from services.license.commands.update_account import update_account
 from services.license.commands.update_workload_binding import update_workload_binding
 from services.license.resources import Resources
 from shared.db.pool import Transaction
@@ -76,6 +77,23 @@ class AccountServicer:
         )
         accounts = [render.account(found) for found in page.items]
         return pb.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
+
+    async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: CallContext) -> pb.UpdateAccountResponse:
+        fields.check(request)
+        given = {
+            "external_id": request.external_id or None,
+            "display_name": request.display_name,
+            "limits": {field.name: value for field, value in request.limits.ListFields()},
+        }
+        changes: dict[str, Any] = {name: given[name] for name in masked(request, fields.ACCOUNT_FIELDS)}
+
+        async def work(tx: Transaction) -> pb.UpdateAccountResponse:
+            changed = await update_account(
+                tx, actor=context.principal.key_id, account_id=request.account_id, etag=request.etag, changes=changes
+            )
+            return pb.UpdateAccountResponse(account=render.account(changed))
+
+        return await self._r.writer.run(context, request, pb.UpdateAccountResponse, work)
 
     async def SuspendAccount(
         self, request: pb.SuspendAccountRequest, context: CallContext

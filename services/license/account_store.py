@@ -11,20 +11,24 @@ from services.license.account_model import Account, AccountStatus, ApiKey, KeyKi
 from shared.db import statements
 from shared.db.pool import Transaction
 
-_ACCOUNT: Final = "account_id, external_id, display_name, status, revision, created_at, updated_at"
+_ACCOUNT: Final = "account_id, external_id, display_name, status, revision, created_at, updated_at, limits"
 _KEY: Final = (
     "api_key_id", "external_id", "display_name", "scopes", "hint", "expires_at", "revoked_at", "replaced_by_id",
     "revision", "created_at", "updated_at", "kind",
 )  # fmt: skip
 _KEY_TABLE: Final = "license.api_key"
 
-INSERT_ACCOUNT: Final = f"INSERT INTO license.account ({_ACCOUNT}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+INSERT_ACCOUNT: Final = f"INSERT INTO license.account ({_ACCOUNT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 GET_ACCOUNT: Final = f"SELECT {_ACCOUNT} FROM license.account WHERE account_id = $1"
 GET_ACCOUNT_BY_EXTERNAL_ID: Final = f"SELECT {_ACCOUNT} FROM license.account WHERE external_id = $1"
 LOCK_ACCOUNT: Final = GET_ACCOUNT + " FOR UPDATE"
 PAGE_OF_ACCOUNTS: Final = f"SELECT {_ACCOUNT} FROM license.account WHERE account_id > $1 ORDER BY account_id LIMIT $2"
 UPDATE_ACCOUNT_STATUS: Final = (
     "UPDATE license.account SET status = $2, revision = $3, updated_at = $4 WHERE account_id = $1"
+)
+UPDATE_ACCOUNT: Final = (
+    "UPDATE license.account SET external_id = $2, display_name = $3, limits = $4, revision = $5, updated_at = $6 "
+    "WHERE account_id = $1"
 )
 INSERT_KEY: Final = statements.insert(_KEY_TABLE, (*_KEY, "key_hash"))
 GET_KEY: Final = statements.select(_KEY_TABLE, _KEY, "api_key_id = $3")
@@ -56,7 +60,7 @@ def _key(row: asyncpg.Record | None) -> ApiKey | None:
 async def insert_account(tx: Transaction, account: Account) -> None:
     await tx.conn.execute(
         INSERT_ACCOUNT, account.account_id, account.external_id, account.display_name, account.status.value,
-        account.revision, account.created_at, account.updated_at,
+        account.revision, account.created_at, account.updated_at, dict(account.limits),
     )  # fmt: skip
 
 
@@ -81,6 +85,13 @@ async def update_account_status(tx: Transaction, account: Account) -> None:
     await tx.conn.execute(
         UPDATE_ACCOUNT_STATUS, account.account_id, account.status.value, account.revision, account.updated_at
     )
+
+
+async def update_account(tx: Transaction, account: Account) -> None:
+    await tx.conn.execute(
+        UPDATE_ACCOUNT, account.account_id, account.external_id, account.display_name, dict(account.limits),
+        account.revision, account.updated_at,
+    )  # fmt: skip
 
 
 async def insert_key(tx: Transaction, key: ApiKey, key_hash: bytes) -> None:

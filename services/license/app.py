@@ -24,6 +24,7 @@ from shared.crypto import keyring, root_secret
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database, PostgresTarget, read_passwords
+from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
 from shared.facts.credentials import FactsAuthenticator
 from shared.facts.license import LicenseFactsReader
@@ -31,41 +32,46 @@ from shared.freshness.epoch import ensure_epoch
 from shared.freshness.token import RevisionTokens
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App
+from shared.rpc.share import Share
 from shared.rpc.writes import Writer
+from shared.settings import Target
 
 
 @asynccontextmanager
-async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
-    """Opens what the service stands on, closes it in the end."""
+async def build(settings: Settings, clock: Clock, target: Target = Target.LICENSE) -> AsyncGenerator[App]:
+    """Opens what the service stands on, closes it in the end; `target` is what the process serves."""
     del clock  # rights are decided by the record's time
-    target = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
+    record = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
     root = root_secret.load(settings.root_secret_file)
     hasher = SecretHasher(root)
     kek = None if settings.kek_file is None else keyring.load(settings.kek_file)
     async with (
-        Database.opened(target, Role.LICENSE, size=settings.pool_size) as db,
-        Database.opened(target, Role.FACTS, size=settings.pool_size) as facts,
-        Database.opened(target, Role.LICENSE_WORKER, size=1) as worker,
+        Database.opened(record, Role.LICENSE, size=settings.pool_size) as db,
+        Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
+        Database.opened(record, Role.LICENSE_WORKER, size=1) as worker,
     ):
         await ensure_epoch(facts)
+        row, share = ProcessRow(db, target), Share()
         writer = Writer(db, RevisionTokens(root), taken)
         resources = Resources(db, LicenseFactsReader(facts), writer, hasher, PageTokens(root), KeyKeeper(hasher, kek))
         sweeper = asyncio.create_task(sweep_forever(worker, settings.request_sweep_interval_s), name="sweeper")
         try:
-            yield App(
-                bindings=tuple(
-                    ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
-                    for module, name, servicer in (
-                        (account_service_pb2, "AccountService", AccountServicer(resources)),
-                        (catalog_service_pb2, "CatalogService", CatalogServicer(resources)),
-                        (customer_service_pb2, "CustomerService", CustomerServicer(resources)),
-                        (license_service_pb2, "LicenseService", LicenseServicer(resources)),
-                        (validation_service_pb2, "ValidationService", ValidationServicer(resources)),
-                    )
-                ),
-                authenticator=FactsAuthenticator(facts, hasher),
-                ready=lambda: True,
-            )
+            async with share.kept(row.beat, row.leave, BEAT_S):
+                yield App(
+                    bindings=tuple(
+                        ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
+                        for module, name, servicer in (
+                            (account_service_pb2, "AccountService", AccountServicer(resources)),
+                            (catalog_service_pb2, "CatalogService", CatalogServicer(resources)),
+                            (customer_service_pb2, "CustomerService", CustomerServicer(resources)),
+                            (license_service_pb2, "LicenseService", LicenseServicer(resources)),
+                            (validation_service_pb2, "ValidationService", ValidationServicer(resources)),
+                        )
+                    ),
+                    authenticator=FactsAuthenticator(facts, hasher),
+                    ready=lambda: True,
+                    live=lambda: share.live,
+                )
         finally:
             sweeper.cancel()
             with suppress(asyncio.CancelledError):

@@ -21,6 +21,7 @@ from services.license.policy_terms import TERM_NAMES
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
 from shared.rules import spiffe
+from shared.rules.limits import LimitKind
 from shared.tenancy import ACCOUNT_SCOPES, PUBLISHABLE_SCOPES
 
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
@@ -28,6 +29,7 @@ TIER_FIELDS: Final = ("external_id", "slug", "display_name", "position", "labels
 POLICY_FIELDS: Final = (
     "external_id", "display_name", *sorted(TERM_NAMES - {"expiration_basis"}), "labels", "metadata",
 )  # fmt: skip
+ACCOUNT_FIELDS: Final = ("external_id", "display_name", "limits")
 WORKLOAD_BINDING_FIELDS: Final = ("display_name", "scopes")
 CUSTOMER_FIELDS: Final = ("email", "subject_ref", "display_name", "labels", "metadata")
 LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "overrides", "labels", "metadata")
@@ -241,6 +243,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         account.CreateAccountRequest: (f.request_id(required=True), _REQUIRED_NAME, _EXTERNAL_ID),
         account.GetAccountRequest: _get("account_id"),
         account.ListAccountsRequest: _PAGE,
+        account.UpdateAccountRequest: (
+            _RID, _id("account_id"), _ETAG, f.mask(ACCOUNT_FIELDS, never_empty=("display_name",)), _EXTERNAL_ID, _NAME,
+            f.nested("limits", *(f.number(kind.value, least=0) for kind in LimitKind)),
+        ),
         account.SuspendAccountRequest: (_RID, _id("account_id"), _REASON),
         account.ReinstateAccountRequest: (_RID, _id("account_id"), _REASON),
         account.CreateApiKeyRequest: (

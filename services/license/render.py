@@ -24,6 +24,7 @@ from services.license.model import License, etag_of, marks
 from services.license.periods import grace_end
 from services.license.terms import Overrides
 from services.license.workload_model import WorkloadBinding
+from shared.rules.limits import LimitKind
 from shared.tenancy import Mode
 
 
@@ -66,6 +67,9 @@ def account(value: Account) -> account_pb.Account:
         update_time=timestamp(value.updated_at),
         etag=etag_of(value.revision),
         revision=value.revision,
+        limits=account_pb.AccountLimits(
+            **{kind.value: value.limits[kind.value] for kind in LimitKind if kind.value in value.limits}
+        ),
     )
 
 

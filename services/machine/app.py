@@ -11,7 +11,7 @@ from shared.rpc.runtime import App
 from shared.settings import ProcessSettings
 
 
-def build(settings: ProcessSettings, clock: Clock) -> AbstractAsyncContextManager[App]:
-    """Opens what the service stands on, closes it in the end."""
+def build(settings: ProcessSettings, clock: Clock, *, alone: bool = True) -> AbstractAsyncContextManager[App]:
+    """Opens what the service stands on, closes it in the end; `alone` unless the process serves others too."""
     del clock
-    return empty_app("machine", Role.MACHINE, settings)
+    return empty_app("machine", Role.MACHINE, settings, alone=alone)

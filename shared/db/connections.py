@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
+from shared.db.lanes import LANE, Lanes
+
 ACQUIRE_TIMEOUT_S = 2.0
 
 
 class Connections:
-    """At most `size` connections.
+    """At most `size` connections, and for the work of one lane at most half of them.
 
     Args:
         connect: Opens one.
@@ -28,13 +30,30 @@ class Connections:
         self._size = size
         self._idle: list[asyncpg.Connection] = []
         self._open: set[asyncpg.Connection] = set()
+        self._lanes = Lanes(max(1, size // 2))
+        self._lane_of: dict[asyncpg.Connection, str] = {}
+        """In which lane the connections are that are lent to one."""
 
     async def acquire(self) -> asyncpg.Connection:
         """A connection for the caller alone, until it gives it back.
 
         Raises:
-            TimeoutError: None was free, or opened, within `ACQUIRE_TIMEOUT_S`.
+            DomainError: OVERLOADED, when the caller's own lane gave it no place within `ACQUIRE_TIMEOUT_S`.
+            TimeoutError: None was free, or opened, within that time.
         """
+        lane = LANE.get()
+        if not lane:
+            return await self._acquire()
+        await self._lanes.enter(lane, ACQUIRE_TIMEOUT_S)
+        try:
+            conn = await self._acquire()
+        except BaseException:
+            self._lanes.leave(lane)
+            raise
+        self._lane_of[conn] = lane
+        return conn
+
+    async def _acquire(self) -> asyncpg.Connection:
         if self._places.locked():
             async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
                 await self._places.acquire()
@@ -56,6 +75,9 @@ class Connections:
 
     def give_back(self, conn: asyncpg.Connection) -> None:
         """Ends a loan. A connection that is left within a transaction is closed, since nobody knows its state."""
+        lane = self._lane_of.pop(conn, None)
+        if lane is not None:
+            self._lanes.leave(lane)
         if not conn.is_closed() and conn.is_in_transaction():
             conn.terminate()
         if conn.is_closed():

@@ -14,7 +14,7 @@ SCHEMA_VERSION: Final = 1
 
 EVENT_TYPES: Final = frozenset(
     {
-        "account.created", "account.suspended", "account.reinstated",
+        "account.created", "account.updated", "account.suspended", "account.reinstated",
         "api_key.created", "api_key.rotated", "api_key.revoked",
         "workload_binding.created", "workload_binding.updated", "workload_binding.deleted",
         "product.created", "product.updated", "product.deleted",

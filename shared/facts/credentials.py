@@ -17,7 +17,7 @@ from shared.errors import DomainError, Reason
 from shared.rules import license_keys, spiffe
 from shared.tenancy import OPERATOR_SCOPES, PUBLISHABLE_SCOPES, Mode, Principal, PrincipalKind
 
-_COLUMNS: Final = "SELECT k.account_id, k.mode, k.kind, k.api_key_id, k.scopes"
+_COLUMNS: Final = "SELECT k.account_id, k.mode, k.kind, k.api_key_id, k.scopes, a.limits"
 _KEYS: Final = " FROM license.api_key_facts($1) AS k CROSS JOIN LATERAL license.account_facts(k.account_id) AS a"
 _WORKS: Final = (
     " WHERE NOT k.revoked AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) AND a.status = 'active'"
@@ -35,7 +35,7 @@ LICENSE_KEY_LOAD: Final = (
 )
 OPERATOR_KEY_LOAD: Final = "SELECT k.operator_key_id FROM license.operator_key_facts($1) AS k WHERE NOT k.revoked"
 CUSTOMER_SESSION_LOAD: Final = """
-    SELECT s.account_id, s.mode, s.customer_session_id, s.customer_id, s.expires_at
+    SELECT s.account_id, s.mode, s.customer_session_id, s.customer_id, s.expires_at, a.limits
       FROM license.customer_session_facts($1) AS s CROSS JOIN LATERAL license.account_facts(s.account_id) AS a
            CROSS JOIN LATERAL license.customer_facts(s.account_id, s.mode, s.customer_id) AS c
      WHERE s.expires_at > clock_timestamp() AND a.status = 'active' AND NOT c.banned
@@ -45,7 +45,7 @@ _PUBLISHABLE: Final = (KeyPrefix.PUBLISHABLE_LIVE, KeyPrefix.PUBLISHABLE_TEST)
 # The paths in the parameter are those of the patterns that cover the caller's. The function's own column has the
 # database's collation, with which no index on the table's would serve.
 WORKLOAD_LOAD: Final = """
-    SELECT w.account_id, w.mode, w.workload_binding_id, w.path, w.scopes
+    SELECT w.account_id, w.mode, w.workload_binding_id, w.path, w.scopes, a.limits
       FROM license.workload_facts($1) AS w CROSS JOIN LATERAL license.account_facts(w.account_id) AS a
      WHERE w.path COLLATE "C" = ANY ($2) AND a.status = 'active'
 """
@@ -124,7 +124,7 @@ class FactsAuthenticator:
         row = rows[0]
         return Principal(
             PrincipalKind.CUSTOMER_SESSION, row["account_id"], mode, row["customer_session_id"], frozenset(),
-            row["expires_at"], customer_id=row["customer_id"],
+            row["expires_at"], row["limits"], customer_id=row["customer_id"],
         )  # fmt: skip
 
     async def _workload(self, peer_identity: str) -> Principal:
@@ -138,7 +138,15 @@ class FactsAuthenticator:
         row = min(rows, key=lambda found: paths.index(found["path"]))
         scopes = frozenset[str](row["scopes"])
         mode = Mode(row["mode"])
-        return Principal(PrincipalKind.WORKLOAD, row["account_id"], mode, row["workload_binding_id"], scopes, None)
+        return Principal(
+            PrincipalKind.WORKLOAD,
+            row["account_id"],
+            mode,
+            row["workload_binding_id"],
+            scopes,
+            None,
+            row["limits"],
+        )
 
 
 def _principal(row: asyncpg.Record, kind: PrincipalKind, mode: Mode, license_id: str = "") -> Principal:
@@ -148,7 +156,7 @@ def _principal(row: asyncpg.Record, kind: PrincipalKind, mode: Mode, license_id:
         raise invalid()
     scopes = frozenset[str](row["scopes"])
     held = scopes if secret else scopes & PUBLISHABLE_SCOPES
-    return Principal(kind, row["account_id"], mode, row["api_key_id"], held, row["expires_at"], license_id)
+    return Principal(kind, row["account_id"], mode, row["api_key_id"], held, row["expires_at"], row["limits"], license_id)
 
 
 def invalid() -> DomainError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from shared.errors import DomainError, Reason
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
 from shared.tenancy import Principal, PrincipalKind
@@ -39,8 +40,11 @@ class Authenticator(Protocol):
         ...
 
 
-def authentication(authenticator: Authenticator) -> Middleware:
-    """Names the caller of every call that is not anonymous."""
+def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middleware:
+    """Names the caller of every call that is not anonymous, and keeps one of its account's places until the call ends.
+
+    A write that outlives its caller goes on in here, and so keeps its place.
+    """
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if spec.anonymous:
@@ -52,8 +56,16 @@ def authentication(authenticator: Authenticator) -> Middleware:
                 raise DomainError(Reason.CREDENTIALS_INVALID, "more than one authorization was sent")
             authorization = values[0] if values else None
             peer_identity = context.peer_identity() if authorization is None else ""
-            context.set_principal(await authenticator.authenticate(authorization, peer_identity))
-            return await inner(context, body)
+            # What follows a colon is the license that a publishable key asks for: the account is the key's.
+            credential = peer_identity if authorization is None else authorization.partition(":")[0]
+            whose = places.arrive(credential)
+            try:
+                principal = await authenticator.authenticate(authorization, peer_identity)
+                whose = places.known(whose, credential, principal)
+                context.set_principal(principal)
+                return await inner(context, body)
+            finally:
+                places.leave(whose)
 
         return call
 

@@ -87,8 +87,8 @@ class CallContext:
     """
 
     __slots__ = (
-        "_call_id", "_callbacks", "_cancelled", "_credential_taken", "_done", "_metadata", "_principal", "_wire", "arrived",
-        "code", "deadline", "details", "metadata_size", "method", "outliving", "service", "time_left_s", "trailing",
+        "_call_id", "_callbacks", "_cancelled", "_charge", "_credential_taken", "_done", "_metadata", "_principal", "_wire",
+        "arrived", "code", "deadline", "details", "metadata_size", "method", "outliving", "service", "time_left_s", "trailing",
     )  # fmt: skip
 
     def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
@@ -108,6 +108,7 @@ class CallContext:
         self._metadata = metadata
         self._principal: Principal | None = None
         self._callbacks: list[Callable[[CallContext], None]] | None = None
+        self._charge: Callable[[int], None] | None = None
         self._credential_taken = False
         self._done = False
         self._cancelled = False
@@ -141,6 +142,19 @@ class CallContext:
     def set_principal(self, principal: Principal) -> None:
         """Names the caller; done once, by the authentication layer."""
         self._principal = principal
+
+    def charged_by(self, charge: Callable[[int], None]) -> None:
+        """Says how more than the call itself is counted; for the layer of rate limits."""
+        self._charge = charge
+
+    def charge(self, items: int) -> None:
+        """Counts the items of a batch against the caller's rate, before any work; the call itself counts as the first.
+
+        Raises:
+            DomainError: RATE_LIMITED.
+        """
+        if self._charge is not None and items > 1:
+            self._charge(items - 1)
 
     def take_authorization(self) -> list[str]:
         """The `authorization` values, for the authentication layer. Afterwards they are gone: no handler sees them."""

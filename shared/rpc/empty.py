@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from shared.crypto import root_secret
 from shared.crypto.hashing import SecretHasher
 from shared.db.pool import Database, PostgresTarget, read_passwords
+from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
 from shared.facts.credentials import FactsAuthenticator
 from shared.freshness.epoch import ensure_epoch
 from shared.observe.logging import get_logger
 from shared.rpc.runtime import App
+from shared.rpc.share import Share
 from shared.settings import ProcessSettings
 
 
 @asynccontextmanager
-async def empty_app(target: str, role: Role, settings: ProcessSettings) -> AsyncGenerator[App]:
-    """Starts as a full service would, with all refusals, so that a deployment of all targets is checked from the start."""
+async def empty_app(target: str, role: Role, settings: ProcessSettings, *, alone: bool) -> AsyncGenerator[App]:
+    """Starts as a full service would, with all refusals, so that a deployment of all targets is checked from the start.
+
+    The process's row is its own to keep when it is `alone`, else that of whoever serves beside it.
+    """
     record = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
     hasher = SecretHasher(root_secret.load(settings.root_secret_file))
+    share = Share()
     async with (
-        Database.opened(record, role, size=settings.pool_size),
+        Database.opened(record, role, size=settings.pool_size) as db,
         Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
     ):
         await ensure_epoch(facts)
         get_logger(target).warning("no_services", detail="this target has no methods yet; it serves health only")
-        yield App(bindings=(), authenticator=FactsAuthenticator(facts, hasher), ready=lambda: True)
+        row = ProcessRow(db, target)
+        async with share.kept(row.beat, row.leave, BEAT_S) if alone else nullcontext():
+            yield App((), FactsAuthenticator(facts, hasher), ready=lambda: True, live=lambda: share.live)

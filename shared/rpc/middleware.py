@@ -1,7 +1,7 @@
 """The chain around every method, outermost first:
 
-    admission > deadline > metrics and logs > error mapping > metadata size > authentication > authorization
-    > message size > parse > handler
+    admission > deadline > metrics and logs > error mapping > metadata size > authentication with per-account admission
+    > rate limits > authorization > message size > parse > handler
 
 Each layer wraps each method once, when the route table is built. The innermost three are in `codec` and `routes`.
 """
@@ -16,10 +16,12 @@ from typing import Final
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate, admission
 from shared.rpc.auth import Authenticator, authentication, authorization
 from shared.rpc.context import CallAbortedError, CallContext
 from shared.rpc.deadlines import deadlines
+from shared.rpc.rates import Rates, rate_limits
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
 from shared.rpc.status import code_name
 from shared.tasks import TaskGroupTracker
@@ -30,7 +32,13 @@ _log = get_logger(__name__)
 
 
 def standard_chain(
-    gate: AdmissionGate, metrics: Metrics, tasks: TaskGroupTracker, authenticator: Authenticator
+    gate: AdmissionGate,
+    metrics: Metrics,
+    tasks: TaskGroupTracker,
+    authenticator: Authenticator,
+    *,
+    places: AccountPlaces,
+    rates: Rates,
 ) -> tuple[Middleware, ...]:
     """The chain of a serving process, outermost first."""
     return (
@@ -39,7 +47,8 @@ def standard_chain(
         observation(metrics),
         error_mapping,
         metadata_limit,
-        authentication(authenticator),
+        authentication(authenticator, places),
+        rate_limits(rates),
         authorization(),
     )
 

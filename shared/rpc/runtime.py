@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from shared.clock import Clock
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import DEFAULT_SHARE_PERCENT, AccountPlaces
 from shared.rpc.addresses import join_address, split_address
 from shared.rpc.admission import DEFAULT_MAX_IN_FLIGHT, AdmissionGate
 from shared.rpc.auth import Authenticator
@@ -19,6 +20,7 @@ from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
 from shared.rpc.middleware import standard_chain
 from shared.rpc.ops import OpsListener
+from shared.rpc.rates import Rates
 from shared.rpc.routes import Route, ServiceBinding, build_routes
 from shared.rpc.signals import signals
 from shared.rpc.tls import TlsFiles
@@ -36,6 +38,8 @@ class App:
     authenticator: Authenticator
     ready: Callable[[], bool]
     """Whether calls can be served; asked often, so it only looks at what is in memory."""
+    live: Callable[[], int] = lambda: 1
+    """How many processes serve the same, and share the rates; asked by each call that has a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class ServeSettings:
     """Where JSON is taken, by transports that take it."""
     reflection: bool = False
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
+    account_share_percent: int = DEFAULT_SHARE_PERCENT
+    """How much of `max_in_flight` one account may take."""
     lame_duck_s: float = 5.0
     """How long calls are still served after health said NOT_SERVING."""
     drain_s: float = 25.0
@@ -186,7 +192,8 @@ async def serve(
     bindings = [*app.bindings, board.binding]
     if settings.reflection:
         bindings.append(reflection_binding([*names, HEALTH.full_name]))
-    chain = standard_chain(gate, metrics, tasks, app.authenticator)
+    places = AccountPlaces(settings.max_in_flight, settings.account_share_percent)
+    chain = standard_chain(gate, metrics, tasks, app.authenticator, places=places, rates=Rates(app.live))
 
     async def exposition() -> tuple[bytes, str]:
         return metrics.exposition()

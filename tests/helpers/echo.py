@@ -21,11 +21,13 @@ from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate
 from shared.rpc.context import CallContext, Metadata
 from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HealthBoard
 from shared.rpc.middleware import standard_chain
+from shared.rpc.rates import Rates
 from shared.rpc.routes import ServiceBinding, build_routes
 from shared.tasks import TaskGroupTracker
 from shared.tenancy import Mode, Principal, PrincipalKind
@@ -253,12 +255,15 @@ class Echo:
 
 
 @asynccontextmanager
-async def echo_server(max_in_flight: int = 512) -> AsyncGenerator[Echo]:
+async def echo_server(
+    max_in_flight: int = 512, account_share_percent: int = 100, live: Callable[[], int] = lambda: 1
+) -> AsyncGenerator[Echo]:
     """A server on a free port of 127.0.0.1 with the standard chain, and health beside the echo service."""
     servicer, gate, metrics, tasks = EchoServicer(), AdmissionGate(max_in_flight), Metrics(), TaskGroupTracker()
     metrics.watch_in_flight(lambda: gate.in_flight)
     board = HealthBoard([SERVICE])
-    chain = standard_chain(gate, metrics, tasks, EchoAuthenticator())
+    places = AccountPlaces(max_in_flight, account_share_percent)
+    chain = standard_chain(gate, metrics, tasks, EchoAuthenticator(), places=places, rates=Rates(live))
     transport = GrpcioTransport(metrics)
     routes = build_routes([ServiceBinding(ECHO, servicer), board.binding], chain)
     port = await transport.start("127.0.0.1:0", routes)

@@ -144,7 +144,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
     return {
         "license.account": {
             "account_id": tenant.account_id, "external_id": f"acc {tag}", "display_name": name, "status": status,
-            "revision": n, **at,
+            "revision": n, "limits": {"management_calls_per_second": n}, **at,
         },
         "license.operator_key": {
             "operator_key_id": f"opk_{short}", "key_hash": f"\\x01{tag}", "display_name": name, "hint": f"h{n}",

@@ -135,6 +135,7 @@ async def running_suite(postgres: EmbeddedPostgres, folder: Path, **more: Any) -
         ops_grpc_addr=settings.ops_grpc_addr,
         reflection=True,
         max_in_flight=settings.max_in_flight,
+        account_share_percent=settings.account_share_percent,
         lame_duck_s=0.0,
         drain_s=5.0,
     )

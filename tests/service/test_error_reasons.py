@@ -245,6 +245,14 @@ async def overloaded(scene: Scene) -> Refusal:
     return found
 
 
+@provokes(Reason.RATE_LIMITED, "limit", "allowed")
+async def rate_limited(scene: Scene) -> Refusal:
+    async with scene.suite.client(scene.suite.operator_key) as operator:
+        await operator.accounts.update(scene.world.account_id, limits={"management_calls_per_second": 1})
+    await send(scene.suite, account.WhoAmIRequest(), scene.world.live_key)
+    return await refused(scene.suite, account.WhoAmIRequest(), scene.world.live_key)
+
+
 @provokes(Reason.ETAG_MISMATCH, "id")
 async def etag_mismatch(scene: Scene) -> Refusal:
     return await scene.refused(pb.DeleteLicenseRequest(license_id=await scene.issue(), etag="r0"))
@@ -349,7 +357,7 @@ def test_codes_are_grpcs() -> None:
     assert {code.name: int(code) for code in Code} == {code.name: numbers[code.name] for code in Code}
 
 
-RETRIED = {Reason.OVERLOADED, Reason.RECORD_UNREACHABLE}
+RETRIED = {Reason.OVERLOADED, Reason.RATE_LIMITED, Reason.RECORD_UNREACHABLE}
 
 
 @pytest_asyncio.fixture(loop_scope="session")

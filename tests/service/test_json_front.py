@@ -21,12 +21,14 @@ from shared.embedded.ports import Listen, free_listen
 from shared.embedded.state import StateDirectory
 from shared.errors import CODES, DomainError, Reason
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate
 from shared.rpc.context import CallContext
 from shared.rpc.envoy.json_listener import mapped_services
 from shared.rpc.envoy.program import has_stock_envoy
 from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.middleware import standard_chain
+from shared.rpc.rates import Rates
 from shared.rpc.routes import ServiceBinding, build_routes
 from shared.settings import Target
 from shared.tasks import TaskGroupTracker
@@ -72,7 +74,9 @@ async def fronted(folder: Path, listen: Listen) -> AsyncGenerator[JsonClient]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session", name="http")
 async def _http(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[JsonClient]:
     metrics, tasks = Metrics(), TaskGroupTracker()
-    chain = standard_chain(AdmissionGate(512), metrics, tasks, Everyone())
+    chain = standard_chain(
+        AdmissionGate(512), metrics, tasks, Everyone(), places=AccountPlaces(512), rates=Rates(lambda: 1)
+    )
     transport = GrpcioTransport(metrics)
     listen = free_listen("127.0.0.1")
     await transport.start(listen.api, build_routes([ServiceBinding(VALIDATION, Failing())], chain))

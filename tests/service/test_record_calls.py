@@ -210,7 +210,13 @@ def _of(kind: Callable[..., Message], field: str, make: Callable[[Stage], Awaita
     return build
 
 
+async def _update_account(s: Stage) -> Message:
+    limits = account.AccountLimits(management_calls_per_second=7)
+    return account.UpdateAccountRequest(account_id=await s.account_id(), limits=limits)
+
+
 _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[str, ...]]]] = {
+    "UpdateAccount": (_update_account, ("account.updated",)),
     "SuspendAccount": (
         _of(account.SuspendAccountRequest, "account_id", Stage.account_id, reason="why"), ("account.suspended",),
     ),

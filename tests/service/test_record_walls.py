@@ -22,7 +22,7 @@ OTHER_ACCOUNT = Tenant("acc_there", Mode.TEST)
 TENANTS = (HERE, OTHER_MODE, OTHER_ACCOUNT)
 FOREIGN = {OTHER_MODE: "mode = 'LIVE'", OTHER_ACCOUNT: "account_id = 'acc_there'"}
 
-UNWALLED = {"record.change_log", "record.epoch", "record.migration"}
+UNWALLED = {"record.change_log", "record.epoch", "record.migration", "record.process"}
 """Tables of ours that hold nothing of a tenant's, or only keys of facts that one role alone may read."""
 
 ACROSS = {

@@ -11,9 +11,11 @@ from lictor.license.v1.license_service_pb2 import CreateLicenseRequest
 
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate
 from shared.rpc.context import CallContext
 from shared.rpc.middleware import standard_chain
+from shared.rpc.rates import Rates
 from shared.rpc.routes import ServiceBinding, build_routes
 from shared.tasks import TaskGroupTracker
 from tests.helpers.echo import ECHO, SERVICE, Echo, EchoAuthenticator, EchoServicer, NoWire, echo_server
@@ -47,7 +49,7 @@ async def test_admission_before_all_that_comes_after(echo: Echo) -> None:
 async def test_admission_before_the_deadline() -> None:
     # Over a socket a call without time left is over before it is answered, so the chain is asked itself.
     gate, metrics, tasks = AdmissionGate(max_in_flight=1), Metrics(), TaskGroupTracker()
-    chain = standard_chain(gate, metrics, tasks, EchoAuthenticator())
+    chain = standard_chain(gate, metrics, tasks, EchoAuthenticator(), places=AccountPlaces(512), rates=Rates(lambda: 1))
     route = build_routes([ServiceBinding(ECHO, EchoServicer())], chain)[f"/{SERVICE}/Read"]
 
     async def reason() -> Reason:

@@ -16,10 +16,12 @@ from services.license import app as license_app
 from shared.clock import SystemClock
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate
 from shared.rpc.auth import Authenticator
 from shared.rpc.context import CallContext
 from shared.rpc.middleware import standard_chain
+from shared.rpc.rates import Rates
 from shared.rpc.routes import Route, build_routes
 from shared.tasks import TaskGroupTracker
 from shared.tenancy import Mode, Principal, PrincipalKind
@@ -85,7 +87,14 @@ async def _door(suite: Suite, world: World) -> AsyncGenerator[Door]:
         license_app.build(suite.settings, SystemClock()) as app,
         suite.client(suite.operator_key) as operator,
     ):
-        chain = standard_chain(AdmissionGate(8), Metrics(), TaskGroupTracker(), app.authenticator)
+        chain = standard_chain(
+            AdmissionGate(8),
+            Metrics(),
+            TaskGroupTracker(),
+            app.authenticator,
+            places=AccountPlaces(8, 100),
+            rates=Rates(app.live),
+        )
         yield Door(app.authenticator, build_routes(app.bindings, chain), operator, world, f"{uuid()}.test")
 
 

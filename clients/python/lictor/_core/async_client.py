@@ -196,6 +196,7 @@ class AsyncAccounts(AsyncNamespace):
     get = async_method(accounts.get_account)
     list = async_list(accounts.list_accounts)
     page = async_page(accounts.list_accounts)
+    update = async_method(accounts.update_account)
     suspend = async_method(accounts.suspend_account)
     reinstate = async_method(accounts.reinstate_account)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from lictor.account.v1 import account_service_pb2 as pb
 
-from .convert import duration, enum_value, fresh, several, timestamp
+from .convert import UNSET, Unset, duration, enum_value, fresh, given, mask, several, timestamp
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.account.v1.AccountService/"
@@ -42,6 +42,30 @@ def list_accounts(
         return page(_SERVICE + "ListAccounts", request, pb.ListAccountsResponse, timeout_s)
 
     return Listing(ask, lambda answer: answer.accounts, page_token)
+
+
+def update_account(
+    account_id: str,
+    *,
+    external_id: str | Unset | None = UNSET,
+    display_name: str | Unset = UNSET,
+    limits: Mapping[str, int] | Unset | None = UNSET,
+    etag: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.UpdateAccountResponse]:
+    """Changes what is given. `limits`, such as `{"management_calls_per_second": 100}`, replaces all that were set: 0 is
+    no limit, and what is not named has its default again. Needs an operator key."""
+    request = pb.UpdateAccountRequest(
+        request_id=fresh(request_id),
+        account_id=account_id,
+        etag=etag,
+        update_mask=mask(external_id=external_id, display_name=display_name, limits=limits),
+        external_id=given(external_id, None) or "",
+        display_name=given(display_name, ""),
+        limits=pb.AccountLimits(**(given(limits, None) or {})),
+    )
+    return write(_SERVICE + "UpdateAccount", request, pb.UpdateAccountResponse, timeout_s)
 
 
 def suspend_account(

@@ -181,6 +181,7 @@ class Accounts(SyncNamespace):
     get = sync_method(accounts.get_account)
     list = sync_list(accounts.list_accounts)
     page = sync_page(accounts.list_accounts)
+    update = sync_method(accounts.update_account)
     suspend = sync_method(accounts.suspend_account)
     reinstate = sync_method(accounts.reinstate_account)
 

@@ -51,6 +51,11 @@ class AccountServiceStub:
                 request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListAccountsRequest.SerializeToString,
                 response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListAccountsResponse.FromString,
                 _registered_method=True)
+        self.UpdateAccount = channel.unary_unary(
+                '/lictor.account.v1.AccountService/UpdateAccount',
+                request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateAccountRequest.SerializeToString,
+                response_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateAccountResponse.FromString,
+                _registered_method=True)
         self.SuspendAccount = channel.unary_unary(
                 '/lictor.account.v1.AccountService/SuspendAccount',
                 request_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.SuspendAccountRequest.SerializeToString,
@@ -140,6 +145,14 @@ class AccountServiceServicer:
 
     def ListAccounts(self, request, context):
         """Lists accounts, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateAccount(self, request, context):
+        """Changes the fields named by `update_mask`; new limits hold for the calls that begin after it. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, EXTERNAL_ID_TAKEN, ETAG_MISMATCH, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,6 +278,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListAccounts,
                     request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListAccountsRequest.FromString,
                     response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.ListAccountsResponse.SerializeToString,
+            ),
+            'UpdateAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAccount,
+                    request_deserializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateAccountRequest.FromString,
+                    response_serializer=lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateAccountResponse.SerializeToString,
             ),
             'SuspendAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.SuspendAccount,
@@ -415,6 +433,33 @@ class AccountService:
             '/lictor.account.v1.AccountService/ListAccounts',
             lictor_dot_account_dot_v1_dot_account__service__pb2.ListAccountsRequest.SerializeToString,
             lictor_dot_account_dot_v1_dot_account__service__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.account.v1.AccountService/UpdateAccount',
+            lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateAccountRequest.SerializeToString,
+            lictor_dot_account_dot_v1_dot_account__service__pb2.UpdateAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

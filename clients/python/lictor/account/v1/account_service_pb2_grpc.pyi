@@ -43,6 +43,10 @@ class AccountServiceStub:
     """Reads an account by id or external id. Consistency: the record. Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND."""
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]
     """Lists accounts, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    UpdateAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateAccountRequest, _account_service_pb2.UpdateAccountResponse]
+    """Changes the fields named by `update_mask`; new limits hold for the calls that begin after it. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, EXTERNAL_ID_TAKEN, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    """
     SuspendAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SuspendAccountRequest, _account_service_pb2.SuspendAccountResponse]
     """Stops an account: every credential of it is refused from the next call on. Idempotent by `request_id`.
     Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
@@ -107,6 +111,10 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """Reads an account by id or external id. Consistency: the record. Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND."""
     ListAccounts: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists accounts, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+    UpdateAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateAccountRequest, _account_service_pb2.UpdateAccountResponse]  # type: ignore[assignment]
+    """Changes the fields named by `update_mask`; new limits hold for the calls that begin after it. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, EXTERNAL_ID_TAKEN, ETAG_MISMATCH, REQUEST_ID_REUSED.
+    """
     SuspendAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SuspendAccountRequest, _account_service_pb2.SuspendAccountResponse]  # type: ignore[assignment]
     """Stops an account: every credential of it is refused from the next call on. Idempotent by `request_id`.
     Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
@@ -186,6 +194,16 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.ListAccountsResponse, _abc.Awaitable[_account_service_pb2.ListAccountsResponse]]:
         """Lists accounts, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def UpdateAccount(
+        self,
+        request: _account_service_pb2.UpdateAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateAccountResponse, _abc.Awaitable[_account_service_pb2.UpdateAccountResponse]]:
+        """Changes the fields named by `update_mask`; new limits hold for the calls that begin after it. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, ACCOUNT_NOT_FOUND, EXTERNAL_ID_TAKEN, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def SuspendAccount(

@@ -131,8 +131,13 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
         """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
-        """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes; `RetryInfo` says when to try again.
-        Example: `{"reason": "OVERLOADED"}`.
+        """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes, of all or of this account; `RetryInfo` says
+        when to try again. Example: `{"reason": "OVERLOADED"}`.
+        """
+        RATE_LIMITED: ErrorReason._Reason.ValueType  # 81
+        """RESOURCE_EXHAUSTED. The caller makes more calls in a span of time than its account allows; nothing was done, and
+        `RetryInfo` says when there is room again. Metadata: `limit`, `allowed`.
+        Example: `{"reason": "RATE_LIMITED", "metadata": {"limit": "management_calls_per_second", "allowed": "500"}}`.
         """
         ETAG_MISMATCH: ErrorReason._Reason.ValueType  # 100
         """ABORTED. The resource has changed since the `etag` was read. Metadata: `id`.
@@ -271,8 +276,13 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
-    """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes; `RetryInfo` says when to try again.
-    Example: `{"reason": "OVERLOADED"}`.
+    """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes, of all or of this account; `RetryInfo` says
+    when to try again. Example: `{"reason": "OVERLOADED"}`.
+    """
+    RATE_LIMITED: ErrorReason.Reason.ValueType  # 81
+    """RESOURCE_EXHAUSTED. The caller makes more calls in a span of time than its account allows; nothing was done, and
+    `RetryInfo` says when there is room again. Metadata: `limit`, `allowed`.
+    Example: `{"reason": "RATE_LIMITED", "metadata": {"limit": "management_calls_per_second", "allowed": "500"}}`.
     """
     ETAG_MISMATCH: ErrorReason.Reason.ValueType  # 100
     """ABORTED. The resource has changed since the `etag` was read. Metadata: `id`.

@@ -1,0 +1,131 @@
+"""Rates: each process holds each credential to its share of what the account allows. Nothing outside is asked.
+
+| caller | method | limit |
+|---|---|---|
+| operator's key | any | none |
+| secret key, workload | hot | none of its own: the account's share of the calls in flight bounds it |
+| secret key, workload | other | `management_calls_per_second`, of the key or the binding |
+
+A process that knows of n live ones lets 1/n through. A bucket is one number under the credential's id; those that are full
+again are forgotten as others are used, so what is kept is bounded by the calls of a span and by `MAX_BUCKETS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Final, assert_never
+
+from shared.errors import DomainError, Reason
+from shared.rpc.context import CallContext
+from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+from shared.rules.limits import DEFAULTS, LimitKind, count_of, take
+from shared.tenancy import Principal, PrincipalKind
+
+MAX_BUCKETS: Final = 100_000
+"""Buckets of one kind; each takes some 200 bytes. Beyond them the one that was used longest ago counts as full."""
+_SWEPT_AT_ONCE: Final = 2
+
+
+class Buckets:
+    """Buckets of one kind of limit, by whose they are. Every step takes the same time, however many there are."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic, most: int = MAX_BUCKETS) -> None:
+        self._clock = clock
+        self._most = most
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+        """When each is full again; the one that was used last stands last."""
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, whose: Hashable, *, per_s: float, burst: float, wanted: float = 1.0) -> float:
+        """Takes from a bucket, or nothing; the seconds to wait, 0 when it was taken. See `shared.rules.limits.take`."""
+        now = self._clock()
+        taken = take(self._full_at.pop(whose, now), now, per_s=per_s, burst=burst, wanted=wanted)
+        self._full_at[whose] = taken.full_at
+        self._sweep(now)
+        return taken.wait_s
+
+    def _sweep(self, now: float) -> None:
+        # One comes in at a time, so that looking at two keeps up with any flood.
+        for _ in range(_SWEPT_AT_ONCE):
+            oldest = next(iter(self._full_at))
+            if self._full_at[oldest] > now and len(self._full_at) <= self._most:
+                return
+            del self._full_at[oldest]
+            if not self._full_at:
+                return
+
+
+class Rates:
+    """The buckets of a process.
+
+    Args:
+        live: How many processes share each rate, now.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, live: Callable[[], int], clock: Callable[[], float] = monotonic) -> None:
+        self._live = live
+        self._buckets = {kind: Buckets(clock) for kind in LimitKind}
+
+    def charge(self, principal: Principal, *, hot: bool, items: int = 1) -> None:
+        """Counts calls, or the items of a batch, against the rate of whoever makes them.
+
+        Raises:
+            DomainError: RATE_LIMITED; then nothing was counted.
+        """
+        kind = kind_of(principal.kind, hot=hot)
+        if kind is not None:
+            self.spend(kind, principal.key_id, count_of(kind, principal.limits), items)
+
+    def spend(self, kind: LimitKind, whose: Hashable, count: int, items: int = 1) -> None:
+        """The same for one kind of limit: `count` in its span, all processes together; 0 for any number."""
+        if count == 0:
+            return
+        live, limit = self._live(), DEFAULTS[kind]
+        per_s = count / limit.span_s / live
+        # A share of less than one could never be had.
+        wait_s = self._buckets[kind].take(whose, per_s=per_s, burst=max(1.0, count / live), wanted=items)
+        if wait_s > 0:
+            wait_ms = max(1, math.ceil(wait_s * 1000))
+            raise DomainError(
+                Reason.RATE_LIMITED,
+                f"the limit is {count} {limit.words}; there is room again in {wait_ms} ms",
+                metadata={"limit": kind.value, "allowed": str(count)},
+                retry_after_ms=wait_ms,
+            )
+
+
+def kind_of(caller: PrincipalKind, *, hot: bool) -> LimitKind | None:
+    """What the calls of a kind of caller count against; None for nothing."""
+    match caller:
+        case PrincipalKind.OPERATOR:
+            return None
+        case PrincipalKind.SECRET_KEY | PrincipalKind.WORKLOAD:
+            return None if hot else LimitKind.MANAGEMENT_CALLS
+        case _ as never:
+            assert_never(never)
+
+
+def rate_limits(rates: Rates) -> Middleware:
+    """Refuses callers that call too often, and lets handlers charge for a batch's items."""
+
+    def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
+        if spec.anonymous:
+            return inner
+        hot = spec.rules.hot
+        if not any(kind_of(caller, hot=hot) for caller in PrincipalKind):
+            return inner
+
+        async def call(context: CallContext, body: Body) -> bytes | None:
+            rates.charge(context.principal, hot=hot)
+            context.charged_by(lambda items: rates.charge(context.principal, hot=hot, items=items))
+            return await inner(context, body)
+
+        return call
+
+    return layer
