@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from shared.db.lanes import LANE
 from shared.errors import DomainError, Reason
 from shared.rpc.accounts import AccountPlaces
 from shared.rpc.context import CallContext
@@ -66,6 +67,7 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
                 return await inner(context, body)
             finally:
                 places.leave(whose)
+                LANE.set("")
 
         return call
 

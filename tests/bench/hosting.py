@@ -25,7 +25,8 @@ async def serve_one(
     """Serves until told to stop: on grpcio, or under `host`."""
     configure(json=False, level="info")
     api, ops, ops_grpc = (os.environ[f"LICTOR_{name}_ADDR"] for name in ("API", "OPS", "OPS_GRPC"))
-    settings = ServeSettings(api, ops, ops_grpc, lame_duck_s=0, drain_s=drain_s)
+    # One principal calls here: what is measured or shown is not how it is kept from others.
+    settings = ServeSettings(api, ops, ops_grpc, account_share_percent=100, lame_duck_s=0, drain_s=drain_s)
     await serve(App([binding], authenticator, lambda: True), settings, SystemClock(), host=host)
 
 

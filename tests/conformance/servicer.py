@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from shared.errors import DomainError, Reason
 from shared.rpc.context import CallContext, Metadata
 from shared.tenancy import Mode, Principal, PrincipalKind
+from tests.helpers.echo import NO_RATE
 from tests.protos.lictor_test.v1 import test_service_pb2 as pb
 
 CREDENTIAL: Final = "Bearer conformance"
@@ -27,7 +28,7 @@ class ConformanceAuthenticator:
         if authorization != CREDENTIAL:
             raise DomainError(Reason.CREDENTIALS_INVALID, "the credential is absent or unknown")
         scopes = frozenset({"test:read", "test:write"})
-        return Principal(PrincipalKind.SECRET_KEY, "acc_1", Mode.TEST, "key_1", scopes, None)
+        return Principal(PrincipalKind.SECRET_KEY, "acc_1", Mode.TEST, "key_1", scopes, None, NO_RATE)
 
 
 class TestServicer:

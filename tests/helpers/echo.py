@@ -29,6 +29,7 @@ from shared.rpc.health import HealthBoard
 from shared.rpc.middleware import standard_chain
 from shared.rpc.rates import Rates
 from shared.rpc.routes import ServiceBinding, build_routes
+from shared.rules.limits import LimitKind
 from shared.tasks import TaskGroupTracker
 from shared.tenancy import Mode, Principal, PrincipalKind
 
@@ -114,6 +115,10 @@ class EchoServicer:
             yield await self._answer(request, context)
 
 
+NO_RATE: Final = {LimitKind.MANAGEMENT_CALLS.value: 0}
+"""The limits of an account that tests of other things call as fast as they can."""
+
+
 class EchoAuthenticator:
     """`Bearer all` may do everything, `Bearer reader` may read; nobody else is known."""
 
@@ -124,7 +129,7 @@ class EchoAuthenticator:
         scopes = self.SCOPES.get(authorization or "")
         if scopes is None:
             raise DomainError(Reason.CREDENTIALS_INVALID, "the credential is absent or unknown")
-        return Principal(PrincipalKind.SECRET_KEY, "acc_1", Mode.TEST, "key_1", frozenset(scopes), None)
+        return Principal(PrincipalKind.SECRET_KEY, "acc_1", Mode.TEST, "key_1", frozenset(scopes), None, NO_RATE)
 
 
 class NoWire:

@@ -64,7 +64,9 @@ async def _serve(host: Host) -> None:
     api, ops, ops_grpc = (os.environ[f"LICTOR_{name}_ADDR"] for name in ("API", "OPS", "OPS_GRPC"))
     echo = App([ServiceBinding(ECHO, servicer)], EchoAuthenticator(), lambda: True)
     lame_duck_s, drain_s = float(_option("LAME_DUCK_S", "0")), float(_option("DRAIN_S", "1"))
-    settings = ServeSettings(api, ops, ops_grpc, lame_duck_s=lame_duck_s, drain_s=drain_s, tls=_tls())
+    settings = ServeSettings(
+        api, ops, ops_grpc, account_share_percent=100, lame_duck_s=lame_duck_s, drain_s=drain_s, tls=_tls()
+    )
     await serve(echo, settings, SystemClock(), host=host)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from shared.db.lanes import LANE
@@ -9,6 +11,13 @@ from shared.errors import DomainError, Reason
 from shared.rpc import accounts
 from shared.rpc.accounts import OPERATORS, STRANGERS, AccountPlaces
 from shared.tenancy import Mode, Principal, PrincipalKind
+
+
+@pytest.fixture(autouse=True)
+def own_lane() -> Generator[None]:
+    """Tests of one session may share a context."""
+    yield
+    LANE.set("")
 
 
 def principal(account_id: str) -> Principal:
@@ -93,7 +102,6 @@ def test_the_lane_is_the_accounts() -> None:
     assert LANE.get() == STRANGERS
     come(counted, "acc_1")
     assert LANE.get() == "acc_1"
-    LANE.set("")
 
 
 def test_what_is_remembered_is_bounded_and_no_credential(monkeypatch: pytest.MonkeyPatch) -> None:
