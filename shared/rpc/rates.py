@@ -5,6 +5,8 @@
 | operator's key | any | none |
 | secret key, workload | hot | none of its own: the account's share of the calls in flight bounds it |
 | secret key, workload | other | `management_calls_per_second`, of the key or the binding |
+| publishable key, license key | any | `license_calls_per_second`, of the license; of a key alone, that of the key it asks about |
+| customer session | any | `session_calls_per_minute`, of the session |
 
 A process that knows of n live ones lets 1/n through. A bucket is one number under the credential's id; those that are full
 again are forgotten as others are used, so what is kept is bounded by the calls of a span and by `MAX_BUCKETS`.

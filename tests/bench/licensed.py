@@ -59,6 +59,8 @@ async def licensed(folder: Path) -> AsyncGenerator[Licensed]:
         await asyncio.to_thread(postgres.start)
         try:
             async with serving(postgres, folder) as served, served.suite.world() as world:
+                async with served.suite.client(served.suite.operator_key) as operator:
+                    await operator.accounts.update(world.account_id, limits={"management_calls_per_second": 0})
                 issued = await _issue(await open_shop(world.test))
                 async with served.suite.admin() as admin:
                     await admin.execute("ANALYZE")  # as autovacuum does, within the minute after such a rush

@@ -212,6 +212,8 @@ async def test_auto_takes_envoy_and_says_so(postgres: EmbeddedPostgres, tmp_path
 
 async def test_sigterm_under_load_drops_no_call_in_flight(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     async with serving(postgres, tmp_path, lame_duck_s="0.4") as running, running.suite.world() as world:
+        async with running.suite.client(running.suite.operator_key) as operator:
+            await operator.accounts.update(world.account_id, limits={"management_calls_per_second": 0})
         outcomes = list[str]()
 
         async def load() -> None:
