@@ -230,15 +230,15 @@ async def test_sigterm_under_load_drops_no_call_in_flight(postgres: EmbeddedPost
             for _ in range(16):
                 loads.create_task(load())
             async with asyncio.TaskGroup() as slow, products_locked(running):
-                for number in range(4):
+                for number in range(2):  # with the reads as many as one account may have at the record
                     slow.create_task(world.live.products.create(code=f"C{number}", display_name="P"))
                 for _ in range(2):
                     slow.create_task(read(running, world.test_key))
-                await waiting_for_products(running, 6)
+                await waiting_for_products(running, 4)
                 os.kill(running.process.pid, signal.SIGTERM)
                 await until_status(running, 503)
                 assert (await world.test.whoami()).key_id, "a lame duck still serves"
-                await asyncio.sleep(0.7)  # the listener is closed by now; the six calls are still in flight
+                await asyncio.sleep(0.7)  # the listener is closed by now; the four calls are still in flight
             assert await running.ended() == 0
     others = {outcome for outcome in outcomes if outcome != "OK"}
     assert outcomes.count("OK") > 50
