@@ -54,6 +54,7 @@ class ValidationServicer:
         fields.check(request)
         callers.refuse_view(principal, request.view)
         callers.refuse_large_batch(principal, len(request.requests))
+        context.charge(len(request.requests))
         refused: dict[int, status_pb2.Status] = {}
         for n, one in enumerate(request.requests):
             try:
