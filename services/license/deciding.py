@@ -18,7 +18,8 @@ from services.license.resources import Resources
 from services.license.terms import ExpirationBasis, UsesCounting
 from shared.errors import DomainError, Reason
 from shared.facts.license import LicenseFacts, Loaded, Wanted
-from shared.tenancy import Principal, Tenant
+from shared.rpc.context import CallContext
+from shared.tenancy import Tenant
 
 _TRIES: Final = 5
 """How often a validation that is counted is decided anew when others change the license meanwhile."""
@@ -33,11 +34,14 @@ class Decided:
     uses: int
 
 
-async def decide_one(r: Resources, principal: Principal, request: pb.ValidateLicenseRequest) -> Decided:
-    """CALLER_NOT_ALLOWED; TRANSACTION_CONFLICT where others change the license with every try to count this validation."""
-    asked = asked_of(request)
-    for _ in range(_TRIES):
+async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLicenseRequest) -> Decided:
+    """CALLER_NOT_ALLOWED, RATE_LIMITED, and TRANSACTION_CONFLICT where others change the license with
+    every try to count this validation."""
+    principal, asked = context.principal, asked_of(request)
+    for attempt in range(_TRIES):
         decided = _decided(callers.narrowed(principal, await load(r, principal.tenant, request)), asked)
+        if not attempt:
+            _charge(context, request, decided.loaded)
         if not _is_recorded(decided):
             return decided
         try:
@@ -51,13 +55,16 @@ async def decide_one(r: Resources, principal: Principal, request: pb.ValidateLic
 
 
 async def decide_many(
-    r: Resources, principal: Principal, requests: Sequence[pb.ValidateLicenseRequest]
+    r: Resources, context: CallContext, requests: Sequence[pb.ValidateLicenseRequest]
 ) -> list[Decided]:
     """Each in its place, by one load. What they count is counted in one transaction, in the order of the licenses' ids, so
-    that batches never wait for each other in a circle. TRANSACTION_CONFLICT, and then nothing is counted."""
-    asked = [asked_of(request) for request in requests]
-    for _ in range(_TRIES):
+    that batches never wait for each other in a circle. RATE_LIMITED; TRANSACTION_CONFLICT, and then nothing is counted."""
+    principal, asked = context.principal, [asked_of(request) for request in requests]
+    for attempt in range(_TRIES):
         loaded = await r.facts.batch(principal.tenant, [_wanted(r, request) for request in requests])
+        if not attempt:
+            for request, one in zip(requests, loaded, strict=True):
+                _charge(context, request, one)
         decided = [_decided(one, of) for one, of in zip(loaded, asked, strict=True)]
         recorded = [n for n, one in enumerate(decided) if _is_recorded(one)]
         if not recorded:
@@ -94,6 +101,13 @@ def asked_of(request: pb.ValidateLicenseRequest) -> Asked:
         user=_user(request.user) if request.HasField("user") else None,
         entitlements=tuple(named.feature_keys) if request.HasField("required_entitlements") else None,
     )
+
+
+def _charge(context: CallContext, request: pb.ValidateLicenseRequest, loaded: Loaded) -> None:
+    """Counts against the license; a key that there is not has a rate of its own."""
+    facts = loaded.facts
+    key = keys.canonical(request.license.license_key)
+    context.charge_license(str(hash(key)) if facts is None else facts.license_id)
 
 
 def _used_up(decided: Decided, asked: Asked) -> Decided:

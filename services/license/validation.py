@@ -38,7 +38,7 @@ class ValidationServicer:
         callers.refuse_view(principal, request.view)
         callers.refuse_without_proof(principal, request.license)
         tenant = principal.tenant
-        decided = await decide_one(self._r, principal, request)
+        decided = await decide_one(self._r, context, request)
         response = verdicts.answer(decided)
         if request.view in _WITH_LICENSE and response.license_id:
             found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
@@ -54,7 +54,6 @@ class ValidationServicer:
         fields.check(request)
         callers.refuse_view(principal, request.view)
         callers.refuse_large_batch(principal, len(request.requests))
-        context.charge(len(request.requests))
         refused: dict[int, status_pb2.Status] = {}
         for n, one in enumerate(request.requests):
             try:
@@ -63,7 +62,7 @@ class ValidationServicer:
             except DomainError as error:
                 refused[n] = to_status(error, context.call_id, context.method)
         asked = [one for n, one in enumerate(request.requests) if n not in refused]
-        answered = iter(await decide_many(self._r, principal, asked) if asked else [])
+        answered = iter(await decide_many(self._r, context, asked) if asked else [])
         response = pb.BatchValidateLicensesResponse()
         decided: list[Decided] = []
         for n in range(len(request.requests)):

@@ -156,7 +156,9 @@ def _principal(row: asyncpg.Record, kind: PrincipalKind, mode: Mode, license_id:
         raise invalid()
     scopes = frozenset[str](row["scopes"])
     held = scopes if secret else scopes & PUBLISHABLE_SCOPES
-    return Principal(kind, row["account_id"], mode, row["api_key_id"], held, row["expires_at"], row["limits"], license_id)
+    return Principal(
+        kind, row["account_id"], mode, row["api_key_id"], held, row["expires_at"], row["limits"], license_id
+    )
 
 
 def invalid() -> DomainError:

@@ -17,6 +17,7 @@ from shared.rpc.admission import RETRY_AFTER_MS
 from shared.tenancy import Principal
 
 DEFAULT_SHARE_PERCENT: Final = 25
+HELD_S: Final = 0.5
 MAX_SEEN: Final = 50_000
 """Credentials whose account is remembered, each as a number; the one that was used longest ago is forgotten."""
 STRANGERS: Final = "strangers"
@@ -83,6 +84,9 @@ class AccountPlaces:
         if taken >= self._most:
             who = "callers that are not known yet" if whose == STRANGERS else "this account"
             raise DomainError(
-                Reason.OVERLOADED, f"{taken} calls of {who} are in flight already", retry_after_ms=RETRY_AFTER_MS
+                Reason.OVERLOADED,
+                f"{taken} calls of {who} are in flight already",
+                retry_after_ms=RETRY_AFTER_MS,
+                held_s=HELD_S,
             )
         self._taken[whose] = taken + 1

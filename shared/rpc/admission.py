@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from shared.errors import DomainError, Reason
@@ -13,6 +14,8 @@ DEFAULT_MAX_IN_FLIGHT: Final = 512
 MAX_STANDARD_STREAMS: Final = 1000
 """Streams of standard services at once, such as health watches. They last for ever and need no credential."""
 RETRY_AFTER_MS: Final = 100
+ANSWER_S: Final = 0.05
+"""What is left of the time when a refusal that was kept back goes out."""
 
 
 def draining() -> DomainError:
@@ -62,17 +65,19 @@ def admission(gate: AdmissionGate, metrics: Metrics) -> Middleware:
 
     A health check always gets in; health watches have a gate of their own.
     """
-    standard_streams = AdmissionGate(MAX_STANDARD_STREAMS)
+    standard_streams, waiting_room = AdmissionGate(MAX_STANDARD_STREAMS), WaitingRoom()
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if not spec.anonymous:
-            return _through(gate, metrics, spec, inner)
-        return _through(standard_streams, metrics, spec, inner) if spec.kind.streams_responses else inner
+            return _through(gate, metrics, spec, inner, waiting_room)
+        return _through(standard_streams, metrics, spec, inner, waiting_room) if spec.kind.streams_responses else inner
 
     return layer
 
 
-def _through(gate: AdmissionGate, metrics: Metrics, spec: MethodSpec, inner: Endpoint) -> Endpoint:
+def _through(
+    gate: AdmissionGate, metrics: Metrics, spec: MethodSpec, inner: Endpoint, waiting_room: WaitingRoom
+) -> Endpoint:
     recorder = metrics.recorder(spec.service, spec.name)
 
     async def call(context: CallContext, body: Body) -> bytes | None:
@@ -83,10 +88,36 @@ def _through(gate: AdmissionGate, metrics: Metrics, spec: MethodSpec, inner: End
             raise
         try:
             return await inner(context, body)
+        except DomainError as error:
+            held_s = error.held_s
+            if not held_s:
+                raise
+            refusal = error
         finally:
             if context.outliving is None:
                 gate.leave()
             else:
                 context.outliving.add_done_callback(lambda _: gate.leave())
+        # Without a place, and for those who are refused for what they themselves do: at once they would ask again at once,
+        # and refusing costs the process time that is others'.
+        await waiting_room.hold(min(held_s, context.remaining_s() - ANSWER_S))
+        raise refusal
 
     return call
+
+
+class WaitingRoom:
+    """Where refusals are kept back, `most` at once; beyond that they go out at once."""
+
+    def __init__(self, most: int = 8192) -> None:
+        self._room = most
+
+    async def hold(self, seconds: float) -> None:
+        """Waits, where there is time and room to."""
+        if seconds <= 0 or self._room <= 0:
+            return
+        self._room -= 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._room += 1

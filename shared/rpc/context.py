@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from shared.ids import Prefix, new_id
 from shared.observe.logging import CALL
-from shared.tenancy import Principal
+from shared.tenancy import Principal, PrincipalKind
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
@@ -108,7 +108,7 @@ class CallContext:
         self._metadata = metadata
         self._principal: Principal | None = None
         self._callbacks: list[Callable[[CallContext], None]] | None = None
-        self._charge: Callable[[int], None] | None = None
+        self._charge: Callable[[Principal, str], None] | None = None
         self._credential_taken = False
         self._done = False
         self._cancelled = False
@@ -143,18 +143,18 @@ class CallContext:
         """Names the caller; done once, by the authentication layer."""
         self._principal = principal
 
-    def charged_by(self, charge: Callable[[int], None]) -> None:
-        """Says how more than the call itself is counted; for the layer of rate limits."""
+    def charged_by(self, charge: Callable[[Principal, str], None]) -> None:
+        """Says how a call about a license is counted; for the layer of rate limits."""
         self._charge = charge
 
-    def charge(self, items: int) -> None:
-        """Counts the items of a batch against the caller's rate, before any work; the call itself counts as the first.
+    def charge_license(self, whose: str) -> None:
+        """Counts a call of a publishable key against the license that it turned out to be about; for nobody else.
 
         Raises:
             DomainError: RATE_LIMITED.
         """
-        if self._charge is not None and items > 1:
-            self._charge(items - 1)
+        if self._charge is not None and self.principal.kind is PrincipalKind.PUBLISHABLE_KEY:
+            self._charge(self.principal, whose)
 
     def take_authorization(self) -> list[str]:
         """The `authorization` values, for the authentication layer. Afterwards they are gone: no handler sees them."""

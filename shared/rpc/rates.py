@@ -5,7 +5,9 @@
 | operator's key | any | none |
 | secret key, workload | hot | none of its own: the account's share of the calls in flight bounds it |
 | secret key, workload | other | `management_calls_per_second`, of the key or the binding |
-| publishable key, license key | any | `license_calls_per_second`, of the license; of a key alone, that of the key it asks about |
+| license key | any | `license_calls_per_second`, of the license |
+| publishable key | hot | the same, of each license that it asks about; the handler counts when it knows which |
+| publishable key | other | `management_calls_per_second`, of the key |
 | customer session | any | `session_calls_per_minute`, of the session |
 
 A process that knows of n live ones lets 1/n through. A bucket is one number under the credential's id; those that are full
@@ -29,6 +31,7 @@ from shared.tenancy import Principal, PrincipalKind
 MAX_BUCKETS: Final = 100_000
 """Buckets of one kind; each takes some 200 bytes. Beyond them the one that was used longest ago counts as full."""
 _SWEPT_AT_ONCE: Final = 2
+HELD_S: Final = 0.5
 
 
 class Buckets:
@@ -74,15 +77,21 @@ class Rates:
         self._live = live
         self._buckets = {kind: Buckets(clock) for kind in LimitKind}
 
-    def charge(self, principal: Principal, *, hot: bool, items: int = 1) -> None:
-        """Counts calls, or the items of a batch, against the rate of whoever makes them.
+    def charge(self, principal: Principal, *, hot: bool) -> None:
+        """Counts a call against the rate of whoever makes it.
 
         Raises:
             DomainError: RATE_LIMITED; then nothing was counted.
         """
         kind = kind_of(principal.kind, hot=hot)
+        whose = principal.license_id or principal.key_id
         if kind is not None:
-            self.spend(kind, principal.key_id, count_of(kind, principal.limits), items)
+            self.spend(kind, whose, count_of(kind, principal.limits))
+
+    def charge_license(self, principal: Principal, whose: str) -> None:
+        """Counts a call about a license, of which the caller shows the key. The same."""
+        kind = LimitKind.LICENSE_CALLS
+        self.spend(kind, whose, count_of(kind, principal.limits))
 
     def spend(self, kind: LimitKind, whose: Hashable, count: int, items: int = 1) -> None:
         """The same for one kind of limit: `count` in its span, all processes together; 0 for any number."""
@@ -99,6 +108,7 @@ class Rates:
                 f"the limit is {count} {limit.words}; there is room again in {wait_ms} ms",
                 metadata={"limit": kind.value, "allowed": str(count)},
                 retry_after_ms=wait_ms,
+                held_s=min(wait_s, HELD_S),
             )
 
 
@@ -107,25 +117,27 @@ def kind_of(caller: PrincipalKind, *, hot: bool) -> LimitKind | None:
     match caller:
         case PrincipalKind.OPERATOR:
             return None
-        case PrincipalKind.SECRET_KEY | PrincipalKind.WORKLOAD:
+        case PrincipalKind.SECRET_KEY | PrincipalKind.WORKLOAD | PrincipalKind.PUBLISHABLE_KEY:
             return None if hot else LimitKind.MANAGEMENT_CALLS
+        case PrincipalKind.LICENSE_KEY:
+            return LimitKind.LICENSE_CALLS
+        case PrincipalKind.CUSTOMER_SESSION:
+            return LimitKind.SESSION_CALLS
         case _ as never:
             assert_never(never)
 
 
 def rate_limits(rates: Rates) -> Middleware:
-    """Refuses callers that call too often, and lets handlers charge for a batch's items."""
+    """Refuses callers that call too often, and lets handlers count what is asked about each license."""
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if spec.anonymous:
             return inner
         hot = spec.rules.hot
-        if not any(kind_of(caller, hot=hot) for caller in PrincipalKind):
-            return inner
 
         async def call(context: CallContext, body: Body) -> bytes | None:
             rates.charge(context.principal, hot=hot)
-            context.charged_by(lambda items: rates.charge(context.principal, hot=hot, items=items))
+            context.charged_by(rates.charge_license)
             return await inner(context, body)
 
         return call

@@ -20,6 +20,8 @@ class LimitKind(StrEnum):
     """What is limited; the values are the fields of `AccountLimits` in the contract, and the keys in the record."""
 
     MANAGEMENT_CALLS = "management_calls_per_second"
+    LICENSE_CALLS = "license_calls_per_second"
+    SESSION_CALLS = "session_calls_per_minute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Limit:
 DEFAULTS: Final[Mapping[LimitKind, Limit]] = MappingProxyType(
     {
         LimitKind.MANAGEMENT_CALLS: Limit(500, SECOND, "management calls a second per credential"),
+        LimitKind.LICENSE_CALLS: Limit(10, SECOND, "calls a second for each license, with publishable keys"),
+        LimitKind.SESSION_CALLS: Limit(60, MINUTE, "calls a minute per customer session"),
     }
 )
 

@@ -17,9 +17,11 @@ from services.license import app as license_app
 from shared.clock import SystemClock
 from shared.errors import DomainError
 from shared.observe.metrics import Metrics
+from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate
 from shared.rpc.context import CallContext
 from shared.rpc.middleware import standard_chain
+from shared.rpc.rates import Rates
 from shared.rpc.routes import build_routes
 from shared.tasks import TaskGroupTracker
 from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES, PrincipalKind
@@ -106,7 +108,14 @@ async def test_a_workload_reaches_what_a_secret_key_reaches(suite: Suite, world:
             spiffe_id_pattern=f"spiffe://{domain}/*", account_id=world.account_id, mode="TEST", scopes=ACCOUNT_SCOPES
         )
     async with license_app.build(suite.settings, SystemClock()) as app:
-        chain = standard_chain(AdmissionGate(8), Metrics(), TaskGroupTracker(), app.authenticator)
+        chain = standard_chain(
+            AdmissionGate(8),
+            Metrics(),
+            TaskGroupTracker(),
+            app.authenticator,
+            places=AccountPlaces(8, 100),
+            rates=Rates(lambda: 1),
+        )
         routes = build_routes(app.bindings, chain)
 
         async def outcome(method: MethodDescriptor) -> str:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from lictor import AsyncLictor
 from lictor.account.v1 import account_service_pb2 as account
 from lictor.common.v1.common_pb2 import LicenseSelector
-from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
+from lictor.license.v1.validation_service_pb2 import BatchValidateLicensesRequest, ValidateLicenseRequest
 
 from tests.helpers.builders import assert_same, events, open_shop, refused, send, unchanged, uuid
 from tests.helpers.echo import refusal
@@ -88,6 +88,37 @@ async def test_hot_calls_and_operators_have_no_rate(suite: Suite, world: World, 
         assert (await send(suite, request, world.test_key)).valid
     for _ in range(20):
         await send(suite, WHO, suite.operator_key)
+
+
+async def test_a_license_is_asked_about_so_often_by_what_is_shipped(
+    suite: Suite, world: World, operator: AsyncLictor
+) -> None:
+    shop = await open_shop(world.test)
+    made, other = await shop.issue(), await shop.issue()
+    await operator.accounts.update(world.account_id, limits={"license_calls_per_second": 3})
+    shipped = (await world.test.api_keys.create(kind="PUBLISHABLE", scopes=["licenses:validate"])).secret
+    request = ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
+    for _ in range(3):
+        assert (await send(suite, request, shipped)).valid
+    found = await refused(suite, request, shipped)
+    assert (found.reason, dict(found.info.metadata)) == (
+        "RATE_LIMITED", {"limit": "license_calls_per_second", "allowed": "3"},
+    )  # fmt: skip
+    assert (await send(suite, ValidateLicenseRequest(license=LicenseSelector(license_key=other.key)), shipped)).valid
+    found = await refused(suite, BatchValidateLicensesRequest(requests=[request] * 4), shipped)
+    assert found.reason == "RATE_LIMITED"
+    assert (await send(suite, request, world.test_key)).valid, "the vendor's own key has no such rate"
+
+
+async def test_a_customer_session_calls_so_often_a_minute(suite: Suite, world: World, operator: AsyncLictor) -> None:
+    made = await (await open_shop(world.test)).issue(customer_email="ada@example.com")
+    await operator.accounts.update(world.account_id, limits={"session_calls_per_minute": 2})
+    session = (await world.test.customers.create_session(made.license.customer_id)).token
+    for _ in range(2):
+        await send(suite, WHO, session)
+    found = await refused(suite, WHO, session)
+    assert (found.reason, found.info.metadata["limit"]) == ("RATE_LIMITED", "session_calls_per_minute")
+    assert 1000 < (found.retry_ms or 0) <= 30_000
 
 
 async def counted(suite: Suite) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,6 +139,11 @@ def principal(kind: PrincipalKind, key_id: str = "key_1", **limits: int) -> Prin
         (PrincipalKind.SECRET_KEY, True, None),
         (PrincipalKind.WORKLOAD, False, LimitKind.MANAGEMENT_CALLS),
         (PrincipalKind.WORKLOAD, True, None),
+        (PrincipalKind.PUBLISHABLE_KEY, False, LimitKind.MANAGEMENT_CALLS),
+        (PrincipalKind.PUBLISHABLE_KEY, True, None),
+        (PrincipalKind.LICENSE_KEY, False, LimitKind.LICENSE_CALLS),
+        (PrincipalKind.LICENSE_KEY, True, LimitKind.LICENSE_CALLS),
+        (PrincipalKind.CUSTOMER_SESSION, False, LimitKind.SESSION_CALLS),
     ],
 )
 def test_what_counts_against_what(kind: PrincipalKind, hot: bool, limit: LimitKind | None) -> None:
@@ -148,12 +155,14 @@ def test_defaults_stand_where_nothing_is_set_and_0_is_none() -> None:
         assert count_of(kind, {}) == DEFAULTS[kind].count
         assert count_of(kind, {kind.value: 0}) == 0
         assert count_of(kind, {kind.value: 7, "of_a_later_version": 1}) == 7
-    assert DEFAULTS[LimitKind.MANAGEMENT_CALLS].count == 500
+    assert {kind: DEFAULTS[kind].count for kind in LimitKind} == {
+        LimitKind.MANAGEMENT_CALLS: 500, LimitKind.LICENSE_CALLS: 10, LimitKind.SESSION_CALLS: 60,
+    }  # fmt: skip
 
 
-def refused(rates: Rates, who: Principal, items: int = 1) -> DomainError | None:
+def refused(rates: Rates, who: Principal) -> DomainError | None:
     try:
-        rates.charge(who, hot=False, items=items)
+        rates.charge(who, hot=False)
     except DomainError as error:
         return error
     return None
@@ -195,11 +204,15 @@ def test_the_share_follows_the_number_of_processes_and_the_limit_at_once() -> No
     assert let_in(0) == 100
 
 
-def test_a_batch_counts_its_items() -> None:
+def test_a_license_has_one_rate_whoever_shows_its_key() -> None:
     rates = Rates(lambda: 1, Clock())
-    who = principal(PrincipalKind.SECRET_KEY, management_calls_per_second=10)
-    assert refused(rates, who, items=8) is None
-    error = refused(rates, who, items=3)
-    assert error is not None
-    assert error.retry_after_ms == 100
-    assert refused(rates, who, items=2) is None
+    shipped = principal(PrincipalKind.PUBLISHABLE_KEY, license_calls_per_second=4)
+    held = replace(principal(PrincipalKind.LICENSE_KEY, license_calls_per_second=4), license_id="lic_1")
+    for _ in range(2):
+        rates.charge(held, hot=True)
+        rates.charge_license(shipped, "lic_1")
+    with pytest.raises(DomainError) as caught:
+        rates.charge_license(shipped, "lic_1")
+    assert caught.value.retry_after_ms == 250
+    assert refused(rates, held) is not None
+    rates.charge_license(shipped, "lic_2")

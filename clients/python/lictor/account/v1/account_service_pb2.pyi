@@ -72,22 +72,39 @@ class AccountLimits(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANAGEMENT_CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LICENSE_CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SESSION_CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     management_calls_per_second: _builtins.int
     """Management calls a second of each API key and of each workload binding, of all methods that are not hot; at least 0,
     500 by default.
     """
+    license_calls_per_second: _builtins.int
+    """Calls a second about each license, of publishable keys and of license keys; at least 0, 10 by default."""
+    session_calls_per_minute: _builtins.int
+    """Calls a minute of each customer session; at least 0, 60 by default."""
     def __init__(
         self,
         *,
         management_calls_per_second: _builtins.int | None = ...,
+        license_calls_per_second: _builtins.int | None = ...,
+        session_calls_per_minute: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_management_calls_per_second", b"_management_calls_per_second", "management_calls_per_second", b"management_calls_per_second"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_license_calls_per_second", b"_license_calls_per_second", "_management_calls_per_second", b"_management_calls_per_second", "_session_calls_per_minute", b"_session_calls_per_minute", "license_calls_per_second", b"license_calls_per_second", "management_calls_per_second", b"management_calls_per_second", "session_calls_per_minute", b"session_calls_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_management_calls_per_second", b"_management_calls_per_second", "management_calls_per_second", b"management_calls_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_license_calls_per_second", b"_license_calls_per_second", "_management_calls_per_second", b"_management_calls_per_second", "_session_calls_per_minute", b"_session_calls_per_minute", "license_calls_per_second", b"license_calls_per_second", "management_calls_per_second", b"management_calls_per_second", "session_calls_per_minute", b"session_calls_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__license_calls_per_second: _TypeAlias = _typing.Literal["license_calls_per_second"]  # noqa: Y015
+    _WhichOneofArgType__license_calls_per_second: _TypeAlias = _typing.Literal["_license_calls_per_second", b"_license_calls_per_second"]  # noqa: Y015
     _WhichOneofReturnType__management_calls_per_second: _TypeAlias = _typing.Literal["management_calls_per_second"]  # noqa: Y015
     _WhichOneofArgType__management_calls_per_second: _TypeAlias = _typing.Literal["_management_calls_per_second", b"_management_calls_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__session_calls_per_minute: _TypeAlias = _typing.Literal["session_calls_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__session_calls_per_minute: _TypeAlias = _typing.Literal["_session_calls_per_minute", b"_session_calls_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__license_calls_per_second) -> _WhichOneofReturnType__license_calls_per_second | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__management_calls_per_second) -> _WhichOneofReturnType__management_calls_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_calls_per_minute) -> _WhichOneofReturnType__session_calls_per_minute | None: ...
 
 Global___AccountLimits: _TypeAlias = AccountLimits  # noqa: Y015
 
