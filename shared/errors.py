@@ -132,7 +132,7 @@ class DomainError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: tuple[FieldViolation, ...] = (),
         retry_after_ms: int | None = None,
-        held_s: float = 0.0,
+        caller: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -140,8 +140,8 @@ class DomainError(Exception):
         self.metadata: Mapping[str, str] = metadata or {}
         self.violations = violations
         self.retry_after_ms = retry_after_ms
-        self.held_s = held_s
-        """How long the answer is kept back at most, so that a caller who does not wait by itself is slowed down."""
+        self.caller = caller
+        """Who is refused for calling too much; where such refusals come thick, they are kept back."""
 
     @property
     def code(self) -> Code:

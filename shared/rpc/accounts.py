@@ -17,7 +17,6 @@ from shared.rpc.admission import RETRY_AFTER_MS
 from shared.tenancy import Principal
 
 DEFAULT_SHARE_PERCENT: Final = 25
-HELD_S: Final = 0.5
 MAX_SEEN: Final = 50_000
 """Credentials whose account is remembered, each as a number; the one that was used longest ago is forgotten."""
 STRANGERS: Final = "strangers"
@@ -87,6 +86,6 @@ class AccountPlaces:
                 Reason.OVERLOADED,
                 f"{taken} calls of {who} are in flight already",
                 retry_after_ms=RETRY_AFTER_MS,
-                held_s=HELD_S,
+                caller=whose,
             )
         self._taken[whose] = taken + 1

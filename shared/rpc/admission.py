@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from shared.errors import DomainError, Reason
 from shared.observe.metrics import Metrics
+from shared.rpc.buckets import Buckets
 from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
 
@@ -14,6 +17,10 @@ DEFAULT_MAX_IN_FLIGHT: Final = 512
 MAX_STANDARD_STREAMS: Final = 1000
 """Streams of standard services at once, such as health watches. They last for ever and need no credential."""
 RETRY_AFTER_MS: Final = 100
+HELD_S: Final = 0.5
+FREE_REFUSALS_PER_S: Final = 100
+MAX_HELD: Final = 8192
+"""Refusals kept back at once; beyond that they go out at once."""
 ANSWER_S: Final = 0.05
 """What is left of the time when a refusal that was kept back goes out."""
 
@@ -89,8 +96,7 @@ def _through(
         try:
             return await inner(context, body)
         except DomainError as error:
-            held_s = error.held_s
-            if not held_s:
+            if not error.caller:
                 raise
             refusal = error
         finally:
@@ -98,26 +104,31 @@ def _through(
                 gate.leave()
             else:
                 context.outliving.add_done_callback(lambda _: gate.leave())
-        # Without a place, and for those who are refused for what they themselves do: at once they would ask again at once,
-        # and refusing costs the process time that is others'.
-        await waiting_room.hold(min(held_s, context.remaining_s() - ANSWER_S))
+        await waiting_room.hold(refusal.caller, context.remaining_s() - ANSWER_S)
         raise refusal
 
     return call
 
 
 class WaitingRoom:
-    """Where refusals are kept back, `most` at once; beyond that they go out at once."""
+    """Where refusals of callers that call too much are kept back, when they come thick.
 
-    def __init__(self, most: int = 8192) -> None:
+    A caller who is answered at once and does not wait asks again at once, and refusing costs the process time that is
+    others'. Kept back, a refusal holds no place.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic, most: int = MAX_HELD) -> None:
         self._room = most
+        self._refused = Buckets(clock)
 
-    async def hold(self, seconds: float) -> None:
-        """Waits, where there is time and room to."""
-        if seconds <= 0 or self._room <= 0:
+    async def hold(self, caller: str, most_s: float) -> None:
+        """Waits `HELD_S`, at most `most_s`, where the caller was refused `FREE_REFUSALS_PER_S` times within a second."""
+        if not self._refused.take(caller, per_s=FREE_REFUSALS_PER_S, burst=FREE_REFUSALS_PER_S):
+            return
+        if most_s <= 0 or self._room <= 0:
             return
         self._room -= 1
         try:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(min(HELD_S, most_s))
         finally:
             self._room += 1

@@ -17,52 +17,16 @@ again are forgotten as others are used, so what is kept is bounded by the calls 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Final, assert_never
+from typing import assert_never
 
 from shared.errors import DomainError, Reason
+from shared.rpc.buckets import Buckets
 from shared.rpc.context import CallContext
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
-from shared.rules.limits import DEFAULTS, LimitKind, count_of, take
+from shared.rules.limits import DEFAULTS, LimitKind, count_of
 from shared.tenancy import Principal, PrincipalKind
-
-MAX_BUCKETS: Final = 100_000
-"""Buckets of one kind; each takes some 200 bytes. Beyond them the one that was used longest ago counts as full."""
-_SWEPT_AT_ONCE: Final = 2
-HELD_S: Final = 0.5
-
-
-class Buckets:
-    """Buckets of one kind of limit, by whose they are. Every step takes the same time, however many there are."""
-
-    def __init__(self, clock: Callable[[], float] = monotonic, most: int = MAX_BUCKETS) -> None:
-        self._clock = clock
-        self._most = most
-        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
-        """When each is full again; the one that was used last stands last."""
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-    def take(self, whose: Hashable, *, per_s: float, burst: float, wanted: float = 1.0) -> float:
-        """Takes from a bucket, or nothing; the seconds to wait, 0 when it was taken. See `shared.rules.limits.take`."""
-        now = self._clock()
-        taken = take(self._full_at.pop(whose, now), now, per_s=per_s, burst=burst, wanted=wanted)
-        self._full_at[whose] = taken.full_at
-        self._sweep(now)
-        return taken.wait_s
-
-    def _sweep(self, now: float) -> None:
-        # One comes in at a time, so that looking at two keeps up with any flood.
-        for _ in range(_SWEPT_AT_ONCE):
-            oldest = next(iter(self._full_at))
-            if self._full_at[oldest] > now and len(self._full_at) <= self._most:
-                return
-            del self._full_at[oldest]
-            if not self._full_at:
-                return
 
 
 class Rates:
@@ -108,7 +72,7 @@ class Rates:
                 f"the limit is {count} {limit.words}; there is room again in {wait_ms} ms",
                 metadata={"limit": kind.value, "allowed": str(count)},
                 retry_after_ms=wait_ms,
-                held_s=min(wait_s, HELD_S),
+                caller=str(whose),
             )
 
 

@@ -85,6 +85,9 @@ async def authorization_of(suite: Suite, world: World, kind: PrincipalKind) -> s
 async def test_a_caller_reaches_what_is_for_its_kind_and_nothing_else(
     suite: Suite, world: World, kind: PrincipalKind
 ) -> None:
+    async with suite.client(suite.operator_key) as operator:
+        no_limits = {"license_calls_per_second": 0, "session_calls_per_minute": 0}
+        await operator.accounts.update(world.account_id, limits=no_limits)
     authorization = await authorization_of(suite, world, kind)
     who = await send_as(suite, WhoAmIRequest(), authorization)
     assert PrincipalKindPb.Kind.Name(who.kind) == kind.value

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import DomainError, Reason
-from shared.rpc.rates import Buckets, Rates, kind_of
+from shared.rpc.buckets import Buckets
+from shared.rpc.rates import Rates, kind_of
 from shared.rules.limits import DEFAULTS, LimitKind, count_of, take
 from shared.tenancy import Mode, Principal, PrincipalKind
 
