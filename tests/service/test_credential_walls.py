@@ -64,6 +64,12 @@ def test_every_kind_of_caller_is_crossed_with_every_method() -> None:
     assert set().union(*REACHED.values()) == set(BY_NAME)
 
 
+async def lift_limits(suite: Suite, world: World) -> None:
+    async with suite.client(suite.operator_key) as operator:
+        no_limits = {"license_calls_per_second": 0, "session_calls_per_minute": 0}
+        await operator.accounts.update(world.account_id, limits=no_limits)
+
+
 async def authorization_of(suite: Suite, world: World, kind: PrincipalKind) -> str:
     match kind:
         case PrincipalKind.OPERATOR:
@@ -85,9 +91,7 @@ async def authorization_of(suite: Suite, world: World, kind: PrincipalKind) -> s
 async def test_a_caller_reaches_what_is_for_its_kind_and_nothing_else(
     suite: Suite, world: World, kind: PrincipalKind
 ) -> None:
-    async with suite.client(suite.operator_key) as operator:
-        no_limits = {"license_calls_per_second": 0, "session_calls_per_minute": 0}
-        await operator.accounts.update(world.account_id, limits=no_limits)
+    await lift_limits(suite, world)
     authorization = await authorization_of(suite, world, kind)
     who = await send_as(suite, WhoAmIRequest(), authorization)
     assert PrincipalKindPb.Kind.Name(who.kind) == kind.value
@@ -155,6 +159,7 @@ async def test_no_call_that_begins_after_the_end_of_a_credential_is_let_in(
     suite: Suite, world: World, kind: str
 ) -> None:
     """Raced: calls go on all the time; whichever begins after the revocation has returned is refused."""
+    await lift_limits(suite, world)
     portal = await open_portal(suite, world)
     ended = asyncio.Event()
     late: list[str] = []

@@ -155,7 +155,7 @@ async def test_a_cancelled_read_leaves_the_record_alone(there: World, served: Se
 
 async def test_concurrent_calls(there: World, served: Served) -> None:
     key = await issue(there.test, "CONCURRENT")
-    results = await asyncio.gather(*(there.test.validate(key=key) for _ in range(200)))
+    results = await asyncio.gather(*(there.test.validate(key=key) for _ in range(120)))
     assert all(result.valid for result in results)
     made = await asyncio.gather(
         *(there.test.products.create(code=f"CODE{number}", display_name="P") for number in range(40))
