@@ -82,4 +82,4 @@ def next_check_in(facts: Facts) -> datetime | None:
     if not facts.require_check_in or facts.check_in_interval is None:
         return None
     interval = CheckInInterval(facts.check_in_interval)
-    return check_in_due(interval, facts.check_in_count, facts.check_in_from, facts.check_in_since)
+    return check_in_due(interval, facts.check_in_count, facts.check_in_from, facts.check_in_since, facts.starts_at)

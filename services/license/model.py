@@ -139,7 +139,8 @@ class License:
         if not self.terms.require_check_in or self.terms.check_in_interval is None:
             return None
         start = self.check_in_from or self.starts_at or self.created_at
-        return check_in_due(self.terms.check_in_interval, self.terms.check_in_count, start, self.check_in_since)
+        interval, count = self.terms.check_in_interval, self.terms.check_in_count
+        return check_in_due(interval, count, start, self.check_in_since, self.starts_at)
 
 
 def marks(license_: License, now: datetime) -> tuple[Mark, ...]:

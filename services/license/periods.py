@@ -15,11 +15,12 @@ _END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 def after(start: datetime, duration: timedelta) -> datetime:
     """FIELD_INVALID past the year 9999."""
-    if start >= _END - duration:
+    end = _later(start, duration)
+    if end is None:
         raise fields_invalid(
             (FieldViolation("expire_time", "OUT_OF_RANGE", "the expiry would be after the year 9999"),)
         )
-    return start + duration
+    return end
 
 
 def starts_counting_at_once(terms: Terms) -> bool:
@@ -53,20 +54,27 @@ def grace_end(expires_at: datetime | None, grace_period: timedelta) -> datetime 
     """The end of the grace period; None where there is none, or no expiry. It never passes the year 9999."""
     if expires_at is None or not grace_period:
         return None
-    return _END if expires_at >= _END - grace_period else expires_at + grace_period
+    return _later(expires_at, grace_period) or _END
 
 
 def ended(expires_at: datetime | None, grace_period: timedelta, now: datetime) -> bool:
     """Whether the expiry and the grace period are over; they are in their very last instant."""
     end = grace_end(expires_at, grace_period) or expires_at
-    return end is not None and now >= end
+    return end is not None and now.astimezone(UTC) >= end.astimezone(UTC)
 
 
 def check_in_due(
-    interval: CheckInInterval, count: int, check_in_from: datetime, since: datetime | None
+    interval: CheckInInterval,
+    count: int,
+    check_in_from: datetime,
+    since: datetime | None,
+    starts_at: datetime | None = None,
 ) -> datetime | None:
-    """When a license must have checked in; None past the year 9999. `since` is when its policy began to require it."""
-    start = check_in_from if since is None else max(check_in_from, since)
+    """When a license must have checked in; None past the year 9999. `since` is when its policy began to require it.
+
+    A license that has not started owes none.
+    """
+    start = max(at.astimezone(UTC) for at in (check_in_from, since, starts_at) if at is not None)
     match interval:
         case CheckInInterval.DAY:
             return _later(start, timedelta(days=count))
@@ -81,14 +89,15 @@ def check_in_due(
 
 
 def _later(start: datetime, duration: timedelta) -> datetime | None:
-    return None if start >= _END - duration else start + duration
-
-
-def _months_later(start: datetime, months: int) -> datetime | None:
-    """The same day and time of a later month in UTC, or the last day of that month where it has no such day."""
+    """In UTC, since a datetime of another zone adds by its wall clock; None past the year 9999."""
     utc = start.astimezone(UTC)
+    return None if utc >= _END - duration else utc + duration
+
+
+def _months_later(utc: datetime, months: int) -> datetime | None:
+    """The same day and time of a later month in UTC, or the last day of that month where it has no such day."""
     year, month = divmod(utc.year * 12 + utc.month - 1 + months, 12)
     if year > _END.year:
         return None
-    day = min(utc.day, monthrange(year, month + 1)[1])
-    return utc.replace(year=year, month=month + 1, day=day)
+    due = utc.replace(year=year, month=month + 1, day=min(utc.day, monthrange(year, month + 1)[1]))
+    return due if due < _END else None

@@ -51,7 +51,7 @@ def reinstate(license_: License, expires_at: datetime | None, now: datetime) -> 
 
 
 def renew(license_: License, now: datetime) -> License:
-    """Extended by its policy's duration and renewal basis. A suspended license stays suspended."""
+    """Extended by its policy's duration and renewal basis, from no earlier than its start. A suspended one stays suspended."""
     target = refuse_unless_allowed(license_.status_at(now), Action.RENEW)
     duration = license_.terms.duration
     if duration is None or license_.expires_at is None:
@@ -60,7 +60,7 @@ def renew(license_: License, now: datetime) -> License:
             "a license without an expiry, or whose policy has no duration, can't be renewed",
             metadata={"policyId": license_.policy_id},
         )
-    expires_at = renewed(license_.terms, license_.expires_at, duration, now)
+    expires_at = renewed(license_.terms, license_.expires_at, duration, max(now, license_.starts_at or now))
     return _touched(replace(license_, status=target, expires_at=expires_at), now)
 
 
@@ -134,7 +134,7 @@ def anchored_by(license_: License, basis: ExpirationBasis, now: datetime) -> Lic
 
 def check_in(license_: License, now: datetime) -> License:
     """Checked in. POLICY_INCOMPATIBLE where its policy does not ask for it."""
-    refuse_unless_allowed(_in_use(license_, now), Action.CHECK_IN)
+    refuse_unless_allowed(in_use(license_, now), Action.CHECK_IN)
     if not license_.terms.require_check_in:
         raise DomainError(
             Reason.POLICY_INCOMPATIBLE,
@@ -147,7 +147,7 @@ def check_in(license_: License, now: datetime) -> License:
 def count_uses(license_: License, action: Action, uses: int, now: datetime) -> License:
     """With uses counted, given back or counted from 0: all of them, or INSUFFICIENT_USAGE. Uses are no revision."""
     using = action is Action.INCREMENT_USES
-    refuse_unless_allowed(_in_use(license_, now) if using else license_.status_at(now), action)
+    refuse_unless_allowed(in_use(license_, now) if using else license_.status_at(now), action)
     match action:
         case Action.INCREMENT_USES:
             limit = license_.max_uses
@@ -164,7 +164,7 @@ def count_uses(license_: License, action: Action, uses: int, now: datetime) -> L
             raise ValueError(f"{action} is not about uses")
 
 
-def _in_use(license_: License, now: datetime) -> Status:
+def in_use(license_: License, now: datetime) -> Status:
     """The status, where an expired license that may still be used counts as active."""
     status = license_.status_at(now)
     lenient = status is Status.EXPIRED and license_.terms.expiration_strategy in LENIENT

@@ -64,7 +64,7 @@ async def create_license(tx: Transaction, keeper: KeyKeeper, *, actor: str, want
         new_id(Prefix.LICENSE), wanted.external_id, product.product_id, policy.policy_id,
         None if tier is None else tier.tier_id, None if customer is None else customer.customer_id, wanted.display_name,
         Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, tx.now if anchored else None,
-        wanted.starts_at or tx.now, None, wanted.overrides, wanted.labels, wanted.metadata, 1, tx.now, tx.now, policy.terms,
+        None, None, wanted.overrides, wanted.labels, wanted.metadata, 1, tx.now, tx.now, policy.terms,
         policy.check_in_since,
     )  # fmt: skip
     await store.insert_license(tx, license_)
