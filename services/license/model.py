@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from services.license.periods import check_in_due, ended
-from services.license.terms import ExpirationStrategy, Overrides, PolicyLimit, Terms
+from services.license.terms import LENIENT, ExpirationStrategy, Overrides, PolicyLimit, Terms
 from shared.errors import DomainError, Reason
 
 
@@ -127,6 +127,12 @@ class License:
             return self.status
         return Status.REVOKED if self.terms.expiration_strategy is ExpirationStrategy.REVOKE else Status.EXPIRED
 
+    def status_in_use_at(self, now: datetime) -> Status:
+        """The status, where an expired license that may still be used counts as active."""
+        status = self.status_at(now)
+        lenient = status is Status.EXPIRED and self.terms.expiration_strategy in LENIENT
+        return Status.ACTIVE if lenient else status
+
     @property
     def max_uses(self) -> int | None:
         """How many uses the license has in all; None for unlimited."""
@@ -146,14 +152,13 @@ class License:
 def marks(license_: License, now: datetime) -> tuple[Mark, ...]:
     """What is worth a look at `now`."""
     found: list[Mark] = []
-    active = license_.status_at(now) is Status.ACTIVE
-    if active and license_.expires_at is not None:
+    if license_.status_at(now) is Status.ACTIVE and license_.expires_at is not None:
         if license_.expires_at <= now:
             found.append(Mark.IN_GRACE)
         elif license_.expires_at - EXPIRING_WITHIN <= now:
             found.append(Mark.EXPIRING)
     due = license_.check_in_due
-    if active and due is not None and due <= now:
+    if license_.status_in_use_at(now) is Status.ACTIVE and due is not None and due <= now:
         found.append(Mark.CHECK_IN_OVERDUE)
     seen = (license_.created_at, license_.last_validated_at, license_.last_check_in_at)
     if max(at for at in seen if at is not None) <= now - INACTIVE_AFTER:

@@ -11,7 +11,6 @@ from services.license.catalog_model import Policy
 from services.license.model import TRANSITIONS, Action, License, Status
 from services.license.periods import after, renewed, starts_counting_at_once
 from services.license.terms import (
-    LENIENT,
     ExpirationBasis,
     TransferStrategy,
     refuse_not_overridable,
@@ -134,7 +133,7 @@ def anchored_by(license_: License, basis: ExpirationBasis, now: datetime) -> Lic
 
 def check_in(license_: License, now: datetime) -> License:
     """Checked in. POLICY_INCOMPATIBLE where its policy does not ask for it."""
-    refuse_unless_allowed(in_use(license_, now), Action.CHECK_IN)
+    refuse_unless_allowed(license_.status_in_use_at(now), Action.CHECK_IN)
     if not license_.terms.require_check_in:
         raise DomainError(
             Reason.POLICY_INCOMPATIBLE,
@@ -147,7 +146,7 @@ def check_in(license_: License, now: datetime) -> License:
 def count_uses(license_: License, action: Action, uses: int, now: datetime) -> License:
     """With uses counted, given back or counted from 0: all of them, or INSUFFICIENT_USAGE. Uses are no revision."""
     using = action is Action.INCREMENT_USES
-    refuse_unless_allowed(in_use(license_, now) if using else license_.status_at(now), action)
+    refuse_unless_allowed(license_.status_in_use_at(now) if using else license_.status_at(now), action)
     match action:
         case Action.INCREMENT_USES:
             limit = license_.max_uses
@@ -162,13 +161,6 @@ def count_uses(license_: License, action: Action, uses: int, now: datetime) -> L
             return replace(license_, uses=0)
         case _:
             raise ValueError(f"{action} is not about uses")
-
-
-def in_use(license_: License, now: datetime) -> Status:
-    """The status, where an expired license that may still be used counts as active."""
-    status = license_.status_at(now)
-    lenient = status is Status.EXPIRED and license_.terms.expiration_strategy in LENIENT
-    return Status.ACTIVE if lenient else status
 
 
 def _insufficient(license_: License, asked: int, available: int, what: str) -> DomainError:

@@ -1,20 +1,47 @@
-"""decide(): the first failing check is the code, and `valid_until` is the moment at which time alone changes it."""
+"""decide(): the first failing check is the code, and `valid_until` is the moment at which time alone changes it.
+
+What is wrong with a license is written out here a second time, in the order of the design, for facts of every kind.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from lictor.license.v1.validation_service_pb2 import ValidationCode
 
-from services.license.decision import CHECKS, CUSTOMER_IS_BANNED, DETAILS, RECHECK_AFTER, Asked, Code, decide
+from services.license import model
+from services.license.decision import (
+    CHECKS,
+    CUSTOMER_IS_BANNED,
+    DETAILS,
+    EXPIRED_AND_USABLE,
+    RECHECK_AFTER,
+    Asked,
+    Code,
+    decide,
+)
+from services.license.terms import CheckInInterval, ExpirationStrategy, Overrides, PolicyLimit, Terms
+from tests.helpers.decisions import (
+    ANY,
+    DAY,
+    LENIENT,
+    NOW,
+    PRO,
+    TICK,
+    TIERS,
+    License,
+    asked,
+    boundaries,
+    due,
+    facts,
+    failing,
+    is_valid,
+    over,
+)
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-TICK = timedelta(microseconds=1)
-DAY = timedelta(days=1)
 ORDER = [
     "NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "CHECK_IN_OVERDUE", "PRODUCT_SCOPE_REQUIRED",
     "PRODUCT_SCOPE_MISMATCH", "POLICY_SCOPE_REQUIRED", "POLICY_SCOPE_MISMATCH", "TIER_SCOPE_MISMATCH", "USER_SCOPE_REQUIRED",
@@ -22,109 +49,111 @@ ORDER = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class License:
-    """The facts of a license."""
-
-    status: str = "active"
-    starts_at: datetime | None = None
-    expires_at: datetime | None = None
-    tier: str | None = None
-    tier_position: int | None = None
-    required_position: int | None = None
-    customer_banned: bool = False
-    key_expires_at: datetime | None = None
-    product_id: str = "prod_1"
-    product_code: str = "PROD"
-    policy_id: str = "pol_1"
-    check_in_from: datetime = NOW
-    max_uses_override: int | None = None
-    uses: int = 0
-    expiration_strategy: str = "RESTRICT_ACCESS"
-    grace_period: timedelta = timedelta(0)
-    max_uses: int | None = None
-    overridable: tuple[str, ...] = ()
-    require_check_in: bool = False
-    check_in_interval: str | None = None
-    check_in_count: int = 1
-    check_in_since: datetime | None = None
-    require_product_scope: bool = False
-    require_policy_scope: bool = False
-    require_user_scope: bool = False
-    customer_id: str | None = None
-    customer_subject_ref: str | None = None
-    customer_email_hash: bytes | None = None
-
-
-ANY = Asked()
-PRO = Asked(required_tier="pro")
-TIERS = [(None, None), ("free", 0), ("pro", 1), ("plus", 1), ("max", 2)]
-"""The tiers of the tests, by position; None is a license without."""
-
-near = st.integers(-3, 3).map(lambda ticks: NOW + ticks * TICK)
-far = st.integers(-400_000_000, 400_000_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
-moments = st.none() | near | far
-statuses = st.sampled_from(["active", "suspended", "revoked", "banned"])
-positions = st.sampled_from([None, 1])
-facts = st.tuples(statuses, moments, moments, st.sampled_from(TIERS), positions, st.booleans()).map(
-    lambda drawn: License(drawn[0], drawn[1], drawn[2], *drawn[3], required_position=drawn[4], customer_banned=drawn[5])
-)
-asked = st.sampled_from([ANY, PRO])
-
-
-def possible(license_: License) -> bool:
-    """No license ends before it starts."""
-    return license_.starts_at is None or license_.expires_at is None or license_.starts_at < license_.expires_at
-
-
-def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
-    """What the design says is wrong with a license, worst first."""
-    wrong = ["BANNED"] if license_.customer_banned and license_.status != "banned" else []
-    if license_.status != "active":
-        wrong.append(license_.status.upper())
-    if license_.starts_at is not None and license_.starts_at > now:
-        wrong.append("NOT_YET_VALID")
-    if license_.expires_at is not None and not license_.expires_at > now:
-        wrong.append("EXPIRED")
-    if wanted is PRO and license_.tier != "pro" and not (license_.tier == "max" and license_.required_position == 1):
-        wrong.append("TIER_SCOPE_MISMATCH")
-    return wrong
-
-
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(facts, asked)
 def test_the_code_is_the_first_of_all_codes(license_: License, wanted: Asked) -> None:
     verdict = decide(license_, wanted, NOW)
     names = [code.name for code in verdict.all_codes]
     assert names == (failing(license_, wanted, NOW) or ["VALID"])
     assert verdict.code is verdict.all_codes[0]
-    assert verdict.valid is (verdict.code is Code.VALID)
-    assert names == sorted(set(names), key=ORDER.index)
+    assert verdict.valid is is_valid(license_, wanted, NOW)
+    assert verdict.valid or verdict.code not in {Code.VALID, Code.IN_GRACE}
+    assert verdict.missing == (wanted.entitlements or ())
+    assert len(names) == len(set(names))
 
 
-@settings(deadline=None)
-@given(facts.filter(possible), asked)
+@settings(deadline=None, max_examples=300)
+@given(facts, asked)
 def test_until_valid_until_the_answer_stands_and_then_it_does_not(license_: License, wanted: Asked) -> None:
     verdict = decide(license_, wanted, NOW)
-    if verdict.valid_until is None:
-        changes = [moment for moment in (license_.starts_at, license_.expires_at) if moment is not None]
-        for later in (NOW + TICK, NOW + 40_000 * DAY, *changes, *(moment + TICK for moment in changes)):
-            assert later < NOW or decide(license_, wanted, later).code is verdict.code
-    else:
-        assert verdict.valid_until > NOW
-        assert decide(license_, wanted, verdict.valid_until - TICK).code is verdict.code
-        assert decide(license_, wanted, verdict.valid_until).code is not verdict.code
+    first, until = (verdict.code, verdict.valid), verdict.valid_until
+    key_end = license_.key_expires_at
+    assert until is None or until > NOW
+    assert key_end is None or (until is not None and until <= key_end)
+    moments_near = {at + offset for at in boundaries(license_) for offset in (-TICK, 0 * DAY, TICK)}
+    for later in sorted(moments_near | {NOW + TICK, NOW + 40_000 * DAY} | ({until - TICK} if until else set())):
+        if later >= NOW and (until is None or later < until):
+            verdict_then = decide(license_, wanted, later)
+            assert (verdict_then.code, verdict_then.valid) == first
+            assert verdict_then.valid_until == until
+    if until is not None and until != key_end:
+        verdict_then = decide(license_, wanted, until)
+        assert (verdict_then.code, verdict_then.valid) != first
+        assert until in boundaries(license_)
 
 
 @settings(deadline=None)
-@given(facts)
-def test_a_caller_is_never_told_to_wait_past_the_change(license_: License) -> None:
-    verdict = decide(license_, ANY, NOW)
+@given(facts, asked)
+def test_a_caller_is_never_told_to_wait_past_the_change(license_: License, wanted: Asked) -> None:
+    verdict = decide(license_, wanted, NOW)
     assert timedelta(0) < verdict.recheck_after <= RECHECK_AFTER
     if verdict.valid_until is None:
         assert verdict.recheck_after == RECHECK_AFTER
     else:
         assert verdict.recheck_after == min(RECHECK_AFTER, verdict.valid_until - NOW)
+
+
+def stored(license_: License) -> model.License:
+    """The same license as the rest of the service has it."""
+    terms = Terms(
+        expiration_strategy=ExpirationStrategy(license_.expiration_strategy),
+        grace_period=license_.grace_period,
+        require_check_in=license_.require_check_in,
+        check_in_interval=CheckInInterval(license_.check_in_interval or "DAY"),
+        check_in_count=license_.check_in_count,
+        max_uses=license_.max_uses,
+        overridable=tuple(PolicyLimit(limit) for limit in license_.overridable),
+    )
+    return model.License(
+        "lic_1", None, "prod_1", "pol_1", None, None, "", model.Status(license_.status), "", "XYZW", license_.starts_at,
+        license_.expires_at, NOW, license_.check_in_from, None, Overrides(max_uses=license_.max_uses_override), {}, {}, 1,
+        NOW, NOW, terms, license_.check_in_since, license_.uses,
+    )  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(facts)
+def test_what_a_license_shows_of_itself_is_what_a_validation_says(license_: License) -> None:
+    alone = replace(license_, customer_banned=False)
+    codes = set(decide(alone, ANY, NOW).all_codes)
+    shown = stored(alone)
+    status, marks = shown.status_at(NOW), set(model.marks(shown, NOW))
+    assert (status is model.Status.BANNED) is (Code.BANNED in codes)
+    assert (status is model.Status.REVOKED) is (Code.REVOKED in codes)
+    assert (status is model.Status.SUSPENDED) is (Code.SUSPENDED in codes)
+    if alone.status == "active":
+        assert (status in {model.Status.EXPIRED, model.Status.REVOKED}) is (Code.EXPIRED in codes)
+        assert (model.Mark.IN_GRACE in marks) is (Code.IN_GRACE in codes)
+    usable = shown.status_in_use_at(NOW) is model.Status.ACTIVE
+    assert usable is not bool(codes & {Code.BANNED, Code.REVOKED, Code.SUSPENDED} or _is_refused_as_expired(alone))
+    assert (model.Mark.CHECK_IN_OVERDUE in marks) is (usable and Code.CHECK_IN_OVERDUE in codes)
+    assert shown.check_in_due == due(alone)
+    assert (shown.max_uses is not None and shown.uses >= shown.max_uses) is (Code.USES_EXCEEDED in codes)
+
+
+def _is_refused_as_expired(license_: License) -> bool:
+    return license_.status == "active" and over(license_, NOW) and license_.expiration_strategy not in LENIENT
+
+
+@pytest.mark.parametrize("strategy", ["RESTRICT_ACCESS", "REVOKE", "MAINTAIN_ACCESS", "ALLOW_ACCESS"])
+def test_the_life_of_a_license_past_its_expiry(strategy: str) -> None:
+    license_ = License(expires_at=NOW, grace_period=DAY, expiration_strategy=strategy)
+    end = NOW + DAY
+    ended: dict[str, tuple[list[str], bool]] = {
+        "RESTRICT_ACCESS": (["EXPIRED"], False),
+        "REVOKE": (["REVOKED", "EXPIRED"], False),
+    }
+    for at, codes, valid, until in (
+        (NOW - TICK, ["VALID"], True, NOW),
+        (NOW, ["IN_GRACE"], True, end),
+        (end - TICK, ["IN_GRACE"], True, end),
+        (end, *ended.get(strategy, (["EXPIRED"], True)), None),
+        (end + TICK, *ended.get(strategy, (["EXPIRED"], True)), None),
+    ):
+        verdict = decide(license_, ANY, at)
+        assert ([code.name for code in verdict.all_codes], verdict.valid, verdict.valid_until) == (codes, valid, until)
+    last = decide(license_, ANY, end)
+    assert last.detail == (EXPIRED_AND_USABLE if last.valid else DETAILS[last.code])
 
 
 @pytest.mark.parametrize(
