@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.license import store
 from services.license.commands.change_uses import UsesChange, apply_uses
 from services.license.events import event_data
-from services.license.model import Action, License
+from services.license.model import Action, License, Status
 from services.license.terms import ExpirationBasis, UsesCounting
 from services.license.transitions import anchored_by
 from shared.db.outbox import Event, emit
@@ -22,20 +22,20 @@ class ChangedMeanwhileError(Exception):
 async def record_validation(tx: Transaction, *, actor: str, license_id: str) -> License | None:
     """The license after it; None where it has no use left. ChangedMeanwhileError: decide anew."""
     found = await store.lock_license(tx, license_id)
-    if found is None:
+    if found is None or found.status_in_use_at(tx.now) is not Status.ACTIVE:
         raise ChangedMeanwhileError
-    changed = anchored_by(found, ExpirationBasis.FROM_FIRST_VALIDATION, tx.now)
-    if changed.revision != found.revision:
-        await store.update_license(tx, changed)
-        await emit(tx, Event("license.updated", license_id, event_data(changed), actor, "first validation"))
-    if changed.terms.uses_counted_by is UsesCounting.VALIDATION and changed.max_uses is not None:
+    counted = found
+    if found.terms.uses_counted_by is UsesCounting.VALIDATION and found.max_uses is not None:
         try:
             wanted = UsesChange(Action.INCREMENT_USES, license_id, 1, _REASON)
-            changed = await apply_uses(tx, actor=actor, found=changed, wanted=wanted)
+            counted = await apply_uses(tx, actor=actor, found=found, wanted=wanted)
         except DomainError as error:
             if error.reason is Reason.INSUFFICIENT_USAGE:
                 return None
-            if error.reason is Reason.STATE_TRANSITION_INVALID:
-                raise ChangedMeanwhileError from error
             raise
+    # Last, since a validation that has no use left for itself anchors nothing.
+    changed = anchored_by(counted, ExpirationBasis.FROM_FIRST_VALIDATION, tx.now)
+    if changed.revision != counted.revision:
+        await store.update_license(tx, changed)
+        await emit(tx, Event("license.updated", license_id, event_data(changed), actor, "first validation"))
     return changed
