@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import asyncpg
 
@@ -23,6 +23,8 @@ POOL_SIZE = 8
 STATEMENT_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_MS = 2000
 INTERRUPT_WITHIN_S = 1.0
+# A day has 24 hours: Postgres would add one of 23 or 25 where the clocks of its own zone change.
+_SETTINGS: Final = {"jit": "off", "TimeZone": "UTC"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Database:
         async def connect() -> asyncpg.Connection:
             conn = await asyncpg.connect(
                 target.dsn, user=role.value, password=target.passwords.get(role.value),
-                command_timeout=STATEMENT_TIMEOUT_S, server_settings={"jit": "off", "application_name": role.value},
+                command_timeout=STATEMENT_TIMEOUT_S, server_settings=_SETTINGS | {"application_name": role.value},
             )  # fmt: skip
             await _prepare(conn)
             return conn
