@@ -6,12 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from lictor import FailedPrecondition, LictorError
 from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1 import validation_service_pb2_grpc as validation_grpc
@@ -19,7 +20,7 @@ from lictor.license.v1.license_service_pb2 import LicenseMark, LicenseOverrides
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, ValidationCode
 
 from shared.embedded.postgres import EmbeddedPostgres
-from tests.helpers.builders import Shop, ago, at, events, open_shop, shift, unchanged, uuid
+from tests.helpers.builders import Shop, ago, ahead, at, events, open_shop, shift, unchanged, uuid
 from tests.helpers.serving import samples, serving, until
 from tests.helpers.suite import Suite, World, bearer
 
@@ -264,3 +265,21 @@ async def test_a_policy_that_begins_to_require_check_ins(suite: Suite, world: Wo
         assert at(verdict.check_in_due_time) == at(policy.update_time.ToDatetime() + timedelta(weeks=1))
         await client.policies.update(policy_id, require_check_in=False)
         assert (await client.validate(key=key)).check_in_due_time is None
+
+
+async def test_a_license_that_starts_later_owes_no_check_in_before(world: World) -> None:
+    shop = await open_shop(world.test, require_check_in=True, check_in_interval="DAY")
+    licenses = world.test.licenses
+    license_ = (await shop.issue(start_time=ahead(days=9))).license
+    assert license_.check_in_due_time == at(moment_of(license_.start_time) + timedelta(days=1))
+    for days in (19, 3):
+        moved = (await licenses.update(license_.license_id, start_time=ahead(days=days), expire_time=None)).license
+        verdict = await world.test.validate(license_id=license_.license_id)
+        assert (verdict.code, verdict.check_in_due_time) == ("NOT_YET_VALID", moment_of(moved.check_in_due_time))
+        assert moved.check_in_due_time == at(moment_of(moved.start_time) + timedelta(days=1))
+    early = (await licenses.check_in(license_.license_id)).license
+    assert early.check_in_due_time == at(moment_of(early.start_time) + timedelta(days=1))
+
+
+def moment_of(value: Timestamp) -> datetime:
+    return value.ToDatetime(tzinfo=UTC)
