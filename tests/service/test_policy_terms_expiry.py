@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from lictor import AsyncLictor, LictorError
+from lictor import AsyncLictor, LictorError, ValidationResult
 from lictor.license.v1.license_service_pb2 import License, LicenseMark, LicenseStatus
 
 from tests.helpers.builders import Shop, ago, ahead, at, events, open_shop, shift, unchanged, uuid
@@ -184,25 +184,54 @@ async def test_a_validation_that_fails_anchors_nothing(suite: Suite, world: Worl
     assert not (await world.test.licenses.get(license_.license_id)).expiry_anchored
 
 
-@pytest.mark.parametrize("status", ["suspended", "revoked", "banned"])
-async def test_a_license_that_is_stopped_during_its_first_validation_is_not_anchored(
-    suite: Suite, world: World, status: str
-) -> None:
-    """The validation has decided, and waits for whoever stops the license to be done."""
-    _, license_, key = await waiting(world, "FROM_FIRST_VALIDATION")
+async def overtaken(suite: Suite, world: World, license_: License, change: str) -> ValidationResult:
+    """A validation that has decided, and waits for another change of the license to be done."""
     async with suite.admin() as conn:
-        change = conn.transaction()
-        await change.start()
-        await conn.execute("UPDATE license.license SET status = $2 WHERE license_id = $1", license_.license_id, status)
-        asking = asyncio.ensure_future(world.test.validate(key=key))
+        transaction = conn.transaction()
+        await transaction.start()
+        await conn.execute("SELECT FROM license.license WHERE license_id = $1 FOR UPDATE", license_.license_id)
+        await conn.execute(change, license_.license_id)
+        asking = asyncio.ensure_future(world.test.validate(license_id=license_.license_id))
         waits = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"
         while not await conn.fetchval(waits):
             assert not asking.done()
             await asyncio.sleep(0.01)
-        await change.commit()
-    assert (await asking).code == status.upper()
+        await transaction.commit()
+    return await asking
+
+
+@pytest.mark.parametrize("status", ["suspended", "revoked", "banned"])
+@pytest.mark.parametrize("counted", [False, True])
+async def test_a_license_that_is_stopped_during_its_first_validation_is_not_anchored(
+    suite: Suite, world: World, status: str, counted: bool
+) -> None:
+    terms: dict[str, Any] = {"uses_counted_by": "VALIDATION", "max_uses": 1} if counted else {}
+    _, license_, _ = await waiting(world, "FROM_FIRST_VALIDATION", **terms)
+    change = f"UPDATE license.license SET status = '{status}' WHERE license_id = $1"
+    assert (await overtaken(suite, world, license_, change)).all_codes == (status.upper(),)
     after = await world.test.licenses.get(license_.license_id)
-    assert (after.expiry_anchored, after.revision) == (False, 1)
+    assert (after.expiry_anchored, after.revision, after.uses) == (False, 1, 0)
+
+
+async def test_a_first_validation_that_is_too_late_for_the_last_use_anchors_nothing(suite: Suite, world: World) -> None:
+    _, license_, _ = await waiting(world, "FROM_FIRST_VALIDATION", uses_counted_by="VALIDATION", max_uses=1)
+    change = """
+        INSERT INTO license.license_usage (account_id, mode, license_id, uses)
+        SELECT account_id, mode, license_id, 1 FROM license.license WHERE license_id = $1
+    """
+    assert (await overtaken(suite, world, license_, change)).code == "USES_EXCEEDED"
+    after = await world.test.licenses.get(license_.license_id)
+    assert (after.expiry_anchored, after.revision, after.uses) == (False, 1, 1)
+    assert len(await events(suite, license_.license_id)) == 1
+
+
+async def test_a_first_validation_that_counts_is_anchored(suite: Suite, world: World) -> None:
+    _, license_, key = await waiting(world, "FROM_FIRST_VALIDATION", uses_counted_by="VALIDATION", max_uses=2)
+    first, second = [await world.test.validate(key=key) for _ in range(2)]
+    assert (first.uses_left, second.uses_left) == (1, 0)
+    assert first.expire_time == second.expire_time is not None
+    told = [event["type"].removeprefix("license.") for event in await events(suite, license_.license_id)]
+    assert told == ["created", "usage.incremented", "updated", "usage.incremented", "limit_reached"]
 
 
 async def test_time_counts_from_the_first_use(suite: Suite, world: World) -> None:
