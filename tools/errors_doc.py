@@ -42,7 +42,7 @@ VIOLATIONS: Final = {
     "ENUM_UNKNOWN": "a number that this version has no name for",
     "FIELD_UNKNOWN": "the update mask names a field that is not there or cannot be updated",
     "CONTRADICTION": "two fields that exclude each other are set, or one without what it needs",
-    "DUPLICATE": "the list has this value twice",
+    "DUPLICATE": "the list, or the batch, has this value twice",
     "FEATURE_KEY_INVALID": "does not match `^[a-z0-9]+([_-][a-z0-9]+)*$`, or is longer than 63 characters",
     "DURATION_INVALID": "not a duration",
     "DURATION_OUT_OF_RANGE": "shorter or longer than allowed",
@@ -57,6 +57,7 @@ VIOLATIONS: Final = {
     "METADATA_TOO_LARGE": "the call's gRPC metadata, or the request's HTTP headers, are over 16 KiB",
     "MESSAGE_TOO_LARGE": "the message is over 1 MiB",
     "MESSAGE_MALFORMED": "the bytes are no protobuf message of this type, or the request is none in JSON",
+    "MUST_BE_PAST": "the time lies ahead",
     "GIVEN_TWICE": "what the path says is said again, with another value",
     "UTF8_INVALID": "a string is not UTF-8",
     "NUL_IN_STRING": "a string holds a NUL",
@@ -116,7 +117,8 @@ The Python client does the repeating by itself, see [its README](../clients/pyth
 ## Words of field violations
 
 `BadRequest.field_violations[].reason`, beside the `field`'s path (`customer.email`) and a sentence that never repeats a
-secret.
+secret. `ImportLicenses` also says by item (`items[17].key`) what a single call has a reason for: `KEY_TAKEN`,
+`EXTERNAL_ID_TAKEN`, `POLICY_NOT_FOUND`, `TIER_NOT_FOUND`, `CUSTOMER_NOT_FOUND`, `CUSTOMER_BANNED`.
 
 | word | meaning |
 |---|---|

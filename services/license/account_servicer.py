@@ -74,9 +74,9 @@ class AccountServicer:
             "accounts",
             read=account_store.page_of_accounts,
             id_of=lambda found: found.account_id,
+            rendered=lambda found, _: render.account(found),
         )
-        accounts = [render.account(found) for found in page.items]
-        return pb.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
+        return pb.ListAccountsResponse(accounts=page.items, next_page_token=page.next_token)
 
     async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: CallContext) -> pb.UpdateAccountResponse:
         fields.check(request)
@@ -159,10 +159,15 @@ class AccountServicer:
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: CallContext) -> pb.ListApiKeysResponse:
         fields.check(request)
         page = await queries.page_of(
-            self._r, context, request, "api_keys", read=account_store.page_of_keys, id_of=lambda found: found.api_key_id
+            self._r,
+            context,
+            request,
+            "api_keys",
+            read=account_store.page_of_keys,
+            id_of=lambda found: found.api_key_id,
+            rendered=lambda found, now: render.api_key(found, context.principal.tenant.mode, now),
         )
-        api_keys = [render.api_key(found, context.principal.tenant.mode, page.now) for found in page.items]
-        return pb.ListApiKeysResponse(api_keys=api_keys, next_page_token=page.next_token)
+        return pb.ListApiKeysResponse(api_keys=page.items, next_page_token=page.next_token)
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: CallContext) -> pb.RotateApiKeyResponse:
         fields.check(request)
@@ -239,9 +244,9 @@ class AccountServicer:
             f"workload_bindings|{request.account_id}",
             read=lambda tx, after, limit: workload_store.page(tx, after, limit, request.account_id),
             id_of=lambda found: found.workload_binding_id,
+            rendered=lambda found, _: render.workload_binding(found),
         )
-        bindings = [render.workload_binding(found) for found in page.items]
-        return pb.ListWorkloadBindingsResponse(workload_bindings=bindings, next_page_token=page.next_token)
+        return pb.ListWorkloadBindingsResponse(workload_bindings=page.items, next_page_token=page.next_token)
 
     async def UpdateWorkloadBinding(
         self, request: pb.UpdateWorkloadBindingRequest, context: CallContext

@@ -73,9 +73,9 @@ class CatalogServicer(TierMethods):
             "products",
             read=catalog_store.page_of_products,
             id_of=lambda found: found.product_id,
+            rendered=lambda found, _: render.product(found),
         )
-        products = [render.product(found) for found in page.items]
-        return pb.ListProductsResponse(products=products, next_page_token=page.next_token)
+        return pb.ListProductsResponse(products=page.items, next_page_token=page.next_token)
 
     async def UpdateProduct(self, request: pb.UpdateProductRequest, context: CallContext) -> pb.UpdateProductResponse:
         fields.check(request)
@@ -136,9 +136,9 @@ class CatalogServicer(TierMethods):
             f"policies|{request.product_id}",
             read=lambda tx, after, limit: catalog_store.page_of_policies(tx, after, limit, request.product_id),
             id_of=lambda found: found.policy_id,
+            rendered=lambda found, _: render.policy(found),
         )
-        policies = [render.policy(found) for found in page.items]
-        return pb.ListPoliciesResponse(policies=policies, next_page_token=page.next_token)
+        return pb.ListPoliciesResponse(policies=page.items, next_page_token=page.next_token)
 
     async def UpdatePolicy(self, request: pb.UpdatePolicyRequest, context: CallContext) -> pb.UpdatePolicyResponse:
         fields.check(request)

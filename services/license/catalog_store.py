@@ -29,6 +29,9 @@ GET_PRODUCT_BY_EXTERNAL_ID: Final = statements.select("license.product", _PRODUC
 LOCK_PRODUCT: Final = GET_PRODUCT + " FOR UPDATE"
 HOLD_PRODUCT: Final = GET_PRODUCT + " FOR KEY SHARE"
 PAGE_OF_PRODUCTS: Final = statements.page("license.product", _PRODUCT, "product_id")
+HOLD_PRODUCTS: Final = (
+    statements.select("license.product", _PRODUCT, "product_id = ANY ($3)") + statements.HOLD_IN_ORDER
+)
 UPDATE_PRODUCT: Final = statements.update("license.product", "product_id", _PRODUCT[1:])
 DELETE_PRODUCT: Final = "DELETE FROM license.product WHERE account_id = $1 AND mode = $2 AND product_id = $3"
 INSERT_POLICY: Final = statements.insert("license.policy", _POLICY)
@@ -36,6 +39,10 @@ GET_POLICY: Final = statements.select("license.policy", _POLICY, "policy_id = $3
 GET_POLICY_BY_EXTERNAL_ID: Final = statements.select("license.policy", _POLICY, "external_id = $3")
 LOCK_POLICY: Final = GET_POLICY + " FOR UPDATE"
 HOLD_POLICY: Final = GET_POLICY + " FOR KEY SHARE"
+HOLD_POLICIES: Final = statements.select("license.policy", _POLICY, "policy_id = ANY ($3)") + statements.HOLD_IN_ORDER
+HOLD_POLICIES_BY_EXTERNAL_ID: Final = (
+    statements.select("license.policy", _POLICY, "external_id = ANY ($3)") + statements.HOLD_IN_ORDER
+)
 PAGE_OF_POLICIES: Final = statements.page("license.policy", _POLICY, "policy_id")
 PAGE_OF_PRODUCTS_POLICIES: Final = statements.page("license.policy", _POLICY, "policy_id", "product_id = $5")
 UPDATE_POLICY: Final = statements.update("license.policy", "policy_id", _POLICY[1:])
@@ -99,6 +106,12 @@ async def hold_product(tx: Transaction, product_id: str) -> Product | None:
     return _product(await tx.conn.fetchrow(HOLD_PRODUCT, *_in_tenant(tx, product_id)))
 
 
+async def hold_products(tx: Transaction, product_ids: Sequence[str]) -> Sequence[Product]:
+    """Those that there are, which nobody can delete until this transaction ends."""
+    rows = await tx.conn.fetch(HOLD_PRODUCTS, *_in_tenant(tx, product_ids))
+    return [found for row in rows if (found := _product(row)) is not None]
+
+
 async def page_of_products(tx: Transaction, after: str, limit: int) -> Sequence[Product]:
     rows = await tx.conn.fetch(PAGE_OF_PRODUCTS, *_in_tenant(tx, after, limit))
     return [found for row in rows if (found := _product(row)) is not None]
@@ -136,6 +149,15 @@ async def lock_policy(tx: Transaction, policy_id: str) -> Policy | None:
 async def hold_policy(tx: Transaction, policy_id: str) -> Policy | None:
     """The policy, which nobody can delete until this transaction ends."""
     return _policy(await tx.conn.fetchrow(HOLD_POLICY, *_in_tenant(tx, policy_id)))
+
+
+async def hold_policies(tx: Transaction, policy_ids: Sequence[str], external_ids: Sequence[str]) -> Sequence[Policy]:
+    """Those that there are, by id and by external id, which nobody can delete until this transaction ends."""
+    rows = [
+        *await tx.conn.fetch(HOLD_POLICIES, *_in_tenant(tx, policy_ids)),
+        *await tx.conn.fetch(HOLD_POLICIES_BY_EXTERNAL_ID, *_in_tenant(tx, external_ids)),
+    ]
+    return [found for row in rows if (found := _policy(row)) is not None]
 
 
 async def page_of_policies(tx: Transaction, after: str, limit: int, product_id: str) -> Sequence[Policy]:

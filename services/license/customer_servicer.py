@@ -48,9 +48,9 @@ class CustomerServicer:
             f"customers|{narrowed}",
             read=lambda tx, after, limit: customer_store.page(tx, after, limit, narrowed),
             id_of=lambda found: found.customer_id,
+            rendered=lambda found, _: render.customer(found),
         )
-        customers = [render.customer(found) for found in page.items]
-        return pb.ListCustomersResponse(customers=customers, next_page_token=page.next_token)
+        return pb.ListCustomersResponse(customers=page.items, next_page_token=page.next_token)
 
     async def UpdateCustomer(
         self, request: pb.UpdateCustomerRequest, context: CallContext

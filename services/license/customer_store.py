@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 INSERT: Final = statements.insert(_TABLE, _COLUMNS) + " ON CONFLICT DO NOTHING"
+INSERT_MANY: Final = statements.insert_many(_TABLE, _COLUMNS) + " ON CONFLICT DO NOTHING RETURNING customer_id"
 GET: Final = statements.select(_TABLE, _COLUMNS, "customer_id = $3")
 GET_BY_EMAIL: Final = statements.select(_TABLE, _COLUMNS, "email = $3")
 GET_BY_SUBJECT: Final = statements.select(_TABLE, _COLUMNS, "subject_ref = $3")
@@ -26,6 +28,9 @@ LOCK: Final = GET + " FOR UPDATE"
 HOLD: Final = GET + " FOR KEY SHARE"
 HOLD_BY_EMAIL: Final = GET_BY_EMAIL + " FOR KEY SHARE"
 HOLD_BY_SUBJECT: Final = GET_BY_SUBJECT + " FOR KEY SHARE"
+HOLD_MANY: Final = statements.select(_TABLE, _COLUMNS, "customer_id = ANY ($3)") + statements.HOLD_IN_ORDER
+HOLD_MANY_BY_EMAIL: Final = statements.select(_TABLE, _COLUMNS, "email = ANY ($3)") + statements.HOLD_IN_ORDER
+HOLD_MANY_BY_SUBJECT: Final = statements.select(_TABLE, _COLUMNS, "subject_ref = ANY ($3)") + statements.HOLD_IN_ORDER
 UPDATE: Final = statements.update(_TABLE, "customer_id", _COLUMNS[1:])
 
 
@@ -76,6 +81,25 @@ async def find(tx: Transaction, statement: str, value: str) -> Customer | None:
     """The customer by one of the GET or HOLD statements; one that is held nobody can delete or ban until this
     transaction ends."""
     return _customer(await tx.conn.fetchrow(statement, *_in_tenant(tx, value)))
+
+
+async def insert_many(tx: Transaction, customers: Sequence[Customer]) -> set[str]:
+    """The ids of those that are new; not those whose email or subject_ref another one has."""
+    in_order = sorted(customers, key=lambda customer: (customer.email or "", customer.subject_ref or ""))
+    rows = await asyncio.to_thread(statements.rows, _COLUMNS, [_values(customer) for customer in in_order])
+    return {row["customer_id"] for row in await tx.conn.fetch(INSERT_MANY, *_in_tenant(tx, rows))}
+
+
+async def hold_many(
+    tx: Transaction, customer_ids: Sequence[str], emails: Sequence[str], subject_refs: Sequence[str]
+) -> Sequence[Customer]:
+    """Those that there are, by whichever name; one that is held nobody can delete or ban until this transaction ends."""
+    found = [
+        *await tx.conn.fetch(HOLD_MANY, *_in_tenant(tx, customer_ids)),
+        *await tx.conn.fetch(HOLD_MANY_BY_EMAIL, *_in_tenant(tx, emails)),
+        *await tx.conn.fetch(HOLD_MANY_BY_SUBJECT, *_in_tenant(tx, subject_refs)),
+    ]
+    return [Customer(**row) for row in found]
 
 
 async def lock(tx: Transaction, customer_id: str) -> Customer | None:

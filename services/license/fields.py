@@ -32,9 +32,11 @@ POLICY_FIELDS: Final = (
 ACCOUNT_FIELDS: Final = ("external_id", "display_name", "limits")
 WORKLOAD_BINDING_FIELDS: Final = ("display_name", "scopes")
 CUSTOMER_FIELDS: Final = ("email", "subject_ref", "display_name", "labels", "metadata")
+MAX_IMPORT_ITEMS: Final = 1000
 LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "overrides", "labels", "metadata")
 
 _ID_CHARS: Final = 64
+_Status: Final = licenses.LicenseStatus.Status
 _HOUR: Final = timedelta(hours=1)
 _FEATURE_KEY: Final = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _MAX_FEATURE_KEYS: Final = 100
@@ -238,6 +240,33 @@ _VALIDATION: Final = (
     f.nested("user", _user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
 )  # fmt: skip
 
+_NEW_LICENSE: Final = (
+    _optional_id("tier_id"),
+    f.nested("customer", *_CUSTOMER_REF),
+    _KEY, _EXTERNAL_ID, _NAME, f.timestamp("start_time"), f.timestamp("expire_time"), _OVERRIDES, *_DATA,
+)  # fmt: skip
+
+
+def _import_contradictions(message: Any) -> Iterator[FieldViolation]:
+    if message.perpetual and message.HasField("expire_time"):
+        yield FieldViolation("perpetual", "CONTRADICTION", "can't be set together with expire_time")
+    if message.tier_id and message.tier:
+        yield FieldViolation("tier", "CONTRADICTION", "can't be set together with tier_id")
+    if message.status_reason and message.status in {_Status.STATUS_UNSPECIFIED, _Status.active}:
+        yield FieldViolation("status_reason", "CONTRADICTION", "an active license has none")
+    if message.status == _Status.expired:
+        yield FieldViolation("status", "CONTRADICTION", "leave it unset, and say the expire_time that is past")
+    if message.uses < 0:
+        yield FieldViolation("uses", "OUT_OF_RANGE", "must not be negative")
+
+
+IMPORT_ITEM: Final = (
+    f.one_of_id("policy_id", "policy_external_id"), _optional_id("policy_id"), f.text("policy_external_id"),
+    _tier_slug("tier"), f.known_enum("status"), f.text("status_reason"), f.timestamp("create_time"),
+    _import_contradictions, *_NEW_LICENSE,
+)  # fmt: skip
+"""The constraints of one item of an import."""
+
 TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
     {
         account.CreateAccountRequest: (f.request_id(required=True), _REQUIRED_NAME, _EXTERNAL_ID),
@@ -315,11 +344,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         customers.RevokeCustomerSessionsRequest: (_RID, _id("customer_id"), _REASON),
         customers.BanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
         customers.UnbanCustomerRequest: (_RID, _id("customer_id"), _ETAG, _REASON),
-        licenses.CreateLicenseRequest: (
-            _RID, _id("policy_id"), _optional_id("product_id"), _optional_id("tier_id"),
-            f.nested("customer", *_CUSTOMER_REF), _KEY, _EXTERNAL_ID, _NAME, f.timestamp("start_time"),
-            f.timestamp("expire_time"), _OVERRIDES, *_DATA,
-        ),
+        licenses.CreateLicenseRequest: (_RID, _id("policy_id"), _optional_id("product_id"), *_NEW_LICENSE),
         licenses.GetLicenseRequest: _get("license_id"),
         licenses.ListLicensesRequest: (
             *_PAGE, _optional_id("product_id"), _optional_id("policy_id"), _optional_id("customer_id"),
@@ -345,6 +370,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.CheckInLicenseRequest: (_RID, _id("license_id"), _REASON),
         licenses.IncrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
         licenses.DecrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
+        licenses.ImportLicensesRequest: (f.request_id(required=True), f.count("items", 1, MAX_IMPORT_ITEMS)),
         licenses.ResetUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON),
         validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view")),
         validation.BatchValidateLicensesRequest: (f.known_enum("view"), _batch),

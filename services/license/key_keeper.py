@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 
 from services.license import key_store, keys
 from services.license.catalog_model import KeyStorage
 from shared.crypto.hashing import SecretHasher
-from shared.crypto.keyring import KekVersionError, Keyring
+from shared.crypto.keyring import KekVersionError, Keyring, Wrapped
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason
 
@@ -36,6 +38,33 @@ class KeyKeeper:
         if storage is KeyStorage.SEALED:
             sealed = await self._required().wrap(key.encode(), key_store.place_of(tx, key_hash))
         await key_store.insert(tx, license_id, key_hash, sealed)
+
+    async def owners(self, tx: Transaction, given: Sequence[str]) -> dict[str, str | None]:
+        """Of keys in canonical form, those that a license has, or had: the license, None where it is gone."""
+        hashes = await asyncio.to_thread(
+            lambda: {key_hash: key for key in given for key_hash in self._hasher.candidates(key)}
+        )
+        found = await key_store.find_many(tx, list(hashes))
+        return {hashes[key_hash]: license_id for key_hash, license_id in found.items()}
+
+    async def keep_many(self, tx: Transaction, issued: Sequence[tuple[str, str, KeyStorage]]) -> None:
+        """As `keep`, for many: each a license, its key, and how that is stored. KEY_STORAGE_UNAVAILABLE."""
+        hashes = await asyncio.to_thread(lambda: [self._hasher.hash(keys.canonical(key)) for _, key, _ in issued])
+        to_seal = [
+            (key_hash, key.encode())
+            for key_hash, (_, key, storage) in zip(hashes, issued, strict=True)
+            if storage is KeyStorage.SEALED
+        ]
+        sealed: dict[bytes, Wrapped] = {}
+        if to_seal:
+            places = [(key, key_store.place_of(tx, key_hash)) for key_hash, key in to_seal]
+            wrapped = await self._required().wrap_many(places)
+            sealed = {key_hash: found for (key_hash, _), found in zip(to_seal, wrapped, strict=True)}
+        rows = [
+            (license_id, key_hash, sealed.get(key_hash))
+            for (license_id, _, _), key_hash in zip(issued, hashes, strict=True)
+        ]
+        await key_store.insert_many(tx, rows)
 
     async def replace(
         self, tx: Transaction, license_id: str, key: str, storage: KeyStorage, old_keys_end_at: datetime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,7 +16,10 @@ from shared.db.pool import Transaction
 _TABLE: Final = "license.license_key"
 SEALED_COLUMN: Final = f"{_TABLE}.ciphertext"
 
-INSERT: Final = statements.insert(_TABLE, ("license_id", "key_hash", "kek_version", "nonce", "ciphertext"))
+_COLUMNS: Final = ("license_id", "key_hash", "kek_version", "nonce", "ciphertext")
+INSERT: Final = statements.insert(_TABLE, _COLUMNS)
+INSERT_MANY: Final = statements.insert_many(_TABLE, _COLUMNS)
+FIND_MANY: Final = statements.select(_TABLE, ("key_hash", "license_id"), "key_hash = ANY ($3)")
 FIND: Final = statements.select(_TABLE, ("license_id",), "key_hash = ANY ($3)")
 GET_SEALED: Final = statements.select(
     _TABLE, ("key_hash", "kek_version", "nonce", "ciphertext"), "license_id = $3", "kek_version IS NOT NULL"
@@ -52,6 +57,28 @@ async def is_known(tx: Transaction, key_hashes: list[bytes]) -> bool:
 async def insert(tx: Transaction, license_id: str, key_hash: bytes, sealed: Wrapped | None) -> None:
     columns = (None, None, None) if sealed is None else (sealed.kek_version, sealed.nonce, sealed.ciphertext)
     await tx.conn.execute(INSERT, *_in_tenant(tx, license_id, key_hash, *columns))
+
+
+async def find_many(tx: Transaction, key_hashes: list[bytes]) -> dict[bytes, str | None]:
+    """Of the hashes that a license has, or had: the license, None where it is gone."""
+    rows = await tx.conn.fetch(FIND_MANY, *_in_tenant(tx, key_hashes))
+    return {row["key_hash"]: row["license_id"] for row in rows}
+
+
+async def insert_many(tx: Transaction, keys: Sequence[tuple[str, bytes, Wrapped | None]]) -> None:
+    """Stores keys, each by its license, its hash, and what is sealed of it."""
+
+    def written() -> str:
+        unsealed = (None, None, None)
+        return statements.rows(
+            _COLUMNS,
+            [
+                (license_id, key_hash, *(unsealed if w is None else (w.kek_version, w.nonce, w.ciphertext)))
+                for license_id, key_hash, w in keys
+            ],
+        )
+
+    await tx.conn.execute(INSERT_MANY, *_in_tenant(tx, await asyncio.to_thread(written)))
 
 
 async def get_sealed(tx: Transaction, license_id: str) -> tuple[Place, Wrapped] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from services.license.resources import Resources
 from shared.db.pool import Transaction
@@ -13,6 +15,14 @@ from shared.rpc.context import CallContext
 from shared.rpc.fields import page_limit
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+MAX_PAGE_BYTES: Final = 3 * 1024 * 1024 - 4096
+"""An answer stays under 3 MiB: clients refuse 4 MiB by default, and what is around the items takes a little too."""
+ITEM_FRAME_BYTES: Final = 6
+"""The tag and the length before an item."""
+ROWS_AT_ONCE: Final = 250
+"""How many rows are read at a time: more would be read in vain where they are large."""
 
 
 class PageRequest(Protocol):
@@ -25,12 +35,11 @@ class PageRequest(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Items in id order, the token of the next page (empty on the last), and the time of the read."""
+class Page(Generic[M]):
+    """Messages in id order, and the token of the next page, empty on the last."""
 
-    items: Sequence[T]
+    items: Sequence[M]
     next_token: str
-    now: datetime
 
 
 async def page_of(
@@ -41,13 +50,30 @@ async def page_of(
     *,
     read: Callable[[Transaction, str, int], Awaitable[Sequence[T]]],
     id_of: Callable[[T], str],
-) -> Page[T]:
-    """One page of `query`, which names the list and its filters: a token of another query is PAGE_TOKEN_INVALID."""
+    rendered: Callable[[T, datetime], M],
+) -> Page[M]:
+    """One page of `query`, which names the list and its filters: a token of another query is PAGE_TOKEN_INVALID.
+
+    It ends early where it would have more bytes than callers take, but never without an item.
+    """
     tenant = context.principal.tenant
     after = resources.pages.read(tenant, query, request.page_token)
-    limit = page_limit(request.page_size)
+    left = page_limit(request.page_size)
+    items: list[M] = []
+    room = MAX_PAGE_BYTES
     async with resources.db.transaction(tenant, read_only=True) as tx:
-        found = await read(tx, after, limit + 1)
-    items = found[:limit]
-    more = len(found) > limit
-    return Page(items, resources.pages.make(tenant, query, id_of(items[-1])) if more else "", tx.now)
+        while True:
+            wanted = min(left, ROWS_AT_ONCE)
+            found = await read(tx, after, wanted + 1)
+            for row in found[:wanted]:
+                item = rendered(row, tx.now)
+                room -= item.ByteSize() + ITEM_FRAME_BYTES
+                if room < 0 and items:
+                    return Page(items, resources.pages.make(tenant, query, after))
+                items.append(item)
+                after = id_of(row)
+            left -= wanted
+            if len(found) <= wanted:
+                return Page(items, "")
+            if not left:
+                return Page(items, resources.pages.make(tenant, query, after))

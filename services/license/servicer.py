@@ -12,16 +12,16 @@ from services.license import customer_access, fields, queries, render, store
 from services.license.commands.change_license_status import StatusChange, change_license_status
 from services.license.commands.change_policy import PolicyChange, change_license_policy
 from services.license.commands.change_tier import TierChange, change_license_tier
-from services.license.commands.create_license import NewLicense, create_license
+from services.license.commands.create_license import create_license
 from services.license.commands.delete_license import delete_license
-from services.license.commands.find_customer import CustomerName, NamedBy
 from services.license.commands.reveal_license_key import reveal_license_key
 from services.license.commands.rotate_license_key import KeyRotation, rotate_license_key
 from services.license.commands.transfer_license import Transfer, transfer_license
 from services.license.commands.update_license import update_license
+from services.license.import_servicer import serve_import
 from services.license.model import Action, Status
-from services.license.terms import Overrides
 from services.license.usage_servicer import UsageMethods
+from services.license.wanted import customer_name, new_license, overrides_of
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.rpc.context import CallContext
@@ -36,7 +36,7 @@ class LicenseServicer(UsageMethods):
 
     async def CreateLicense(self, request: pb.CreateLicenseRequest, context: CallContext) -> pb.CreateLicenseResponse:
         fields.check(request)
-        wanted = _wanted(request)
+        wanted = new_license(request, request.product_id)
 
         async def work(tx: Transaction) -> pb.CreateLicenseResponse:
             made, key = await create_license(tx, self._r.keeper, actor=context.principal.key_id, wanted=wanted)
@@ -77,9 +77,9 @@ class LicenseServicer(UsageMethods):
             f"licenses|{narrowed}",
             read=lambda tx, after, limit: store.page_of_licenses(tx, after, limit, narrowed),
             id_of=lambda found: found.license_id,
+            rendered=lambda found, now: customer_access.shown(principal, render.license_(found, now)),
         )
-        licenses = [customer_access.shown(principal, render.license_(found, page.now)) for found in page.items]
-        return pb.ListLicensesResponse(licenses=licenses, next_page_token=page.next_token)
+        return pb.ListLicensesResponse(licenses=page.items, next_page_token=page.next_token)
 
     async def UpdateLicense(self, request: pb.UpdateLicenseRequest, context: CallContext) -> pb.UpdateLicenseResponse:
         fields.check(request)
@@ -136,7 +136,7 @@ class LicenseServicer(UsageMethods):
         self, request: pb.TransferLicenseRequest, context: CallContext
     ) -> pb.TransferLicenseResponse:
         fields.check(request)
-        customer = _customer(request.customer) if request.HasField("customer") else None
+        customer = customer_name(request.customer) if request.HasField("customer") else None
         wanted = Transfer(request.license_id, customer, request.etag, request.reason)
 
         async def work(tx: Transaction) -> pb.TransferLicenseResponse:
@@ -197,6 +197,11 @@ class LicenseServicer(UsageMethods):
 
         return await self._r.writer.run(context, request, pb.RevealLicenseKeyResponse, work)
 
+    async def ImportLicenses(
+        self, request: pb.ImportLicensesRequest, context: CallContext
+    ) -> pb.ImportLicensesResponse:
+        return await serve_import(self._r, request, context)
+
     async def _change(self, context: CallContext, request: Any, action: Action, response: type[R]) -> R:
         fields.check(request)
         expires_at = to_datetime(request, "expire_time") if action is Action.REINSTATE else None
@@ -209,41 +214,6 @@ class LicenseServicer(UsageMethods):
         return await self._r.writer.run(context, request, response, work)
 
 
-def _wanted(request: pb.CreateLicenseRequest) -> NewLicense:
-    return NewLicense(
-        policy_id=request.policy_id,
-        product_id=request.product_id,
-        tier_id=request.tier_id,
-        customer=_customer(request.customer) if request.HasField("customer") else None,
-        key=request.key or None,
-        external_id=request.external_id or None,
-        display_name=request.display_name,
-        starts_at=to_datetime(request, "start_time"),
-        expires_at=to_datetime(request, "expire_time"),
-        overrides=_overrides(request.overrides),
-        labels=dict(request.labels),
-        metadata=MessageToDict(request.metadata),
-    )
-
-
-def _overrides(given: pb.LicenseOverrides) -> Overrides:
-    return Overrides(
-        given.max_machines if given.HasField("max_machines") else None,
-        given.max_uses if given.HasField("max_uses") else None,
-        to_timedelta(given, "offline_max_ttl"),
-    )
-
-
-def _customer(ref: pb.CustomerRef) -> CustomerName:
-    match ref.WhichOneof("ref"):
-        case "customer_id":
-            return CustomerName(NamedBy.ID, ref.customer_id, ref.display_name)
-        case "email":
-            return CustomerName(NamedBy.EMAIL, ref.email.lower(), ref.display_name)
-        case _:
-            return CustomerName(NamedBy.SUBJECT_REF, ref.subject_ref, ref.display_name)
-
-
 def _value(request: pb.UpdateLicenseRequest, field: str) -> tuple[str, Any]:
     """The model's name of a field, and its value."""
     value: Any
@@ -251,7 +221,7 @@ def _value(request: pb.UpdateLicenseRequest, field: str) -> tuple[str, Any]:
         case "start_time" | "expire_time":
             return field.replace("_time", "s_at"), to_datetime(request, field)
         case "overrides":
-            value = _overrides(request.overrides)
+            value = overrides_of(request.overrides)
         case "external_id":
             value = request.external_id or None
         case "labels":

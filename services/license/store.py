@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -38,9 +39,12 @@ _FROM: Final = """
 """
 
 INSERT_LICENSE: Final = statements.insert("license.license", _LICENSE)
+INSERT_LICENSES: Final = statements.insert_many("license.license", _LICENSE)
+INSERT_USES: Final = statements.insert_many("license.license_usage", ("license_id", "uses"))
 GET_LICENSE: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = $3"
 GET_LICENSES: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = ANY ($3)"
 GET_LICENSE_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.external_id = $3"
+GET_LICENSES_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.external_id = ANY ($3)"
 # Locked by itself, and read by the statement after it: one that waited for the lock would join the row as it has become
 # with the policy as it was.
 LOCK_LICENSE: Final = statements.select("license.license", ("license_id",), "license_id = $3") + " FOR UPDATE"
@@ -118,6 +122,20 @@ def _values(license_: License) -> tuple[Any, ...]:
 
 async def insert_license(tx: Transaction, license_: License) -> None:
     await tx.conn.execute(INSERT_LICENSE, *_in_tenant(tx, *_values(license_)))
+
+
+async def insert_licenses(tx: Transaction, licenses: Sequence[License]) -> None:
+    """With their uses."""
+    rows = await asyncio.to_thread(lambda: statements.rows(_LICENSE, [_values(license_) for license_ in licenses]))
+    await tx.conn.execute(INSERT_LICENSES, *_in_tenant(tx, rows))
+    if used := [(license_.license_id, license_.uses) for license_ in licenses if license_.uses]:
+        await tx.conn.execute(INSERT_USES, *_in_tenant(tx, statements.rows(("license_id", "uses"), used)))
+
+
+async def get_licenses_by_external_id(tx: Transaction, external_ids: Sequence[str]) -> Sequence[License]:
+    """Those that there are."""
+    rows = await tx.conn.fetch(GET_LICENSES_BY_EXTERNAL_ID, *_in_tenant(tx, external_ids))
+    return [found for row in rows if (found := _license(row)) is not None]
 
 
 async def get_license(tx: Transaction, license_id: str) -> License | None:

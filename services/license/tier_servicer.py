@@ -68,9 +68,9 @@ class TierMethods:
             f"tiers|{request.product_id}",
             read=lambda tx, after, limit: tier_store.page(tx, after, limit, request.product_id),
             id_of=lambda found: found.tier_id,
+            rendered=lambda found, _: render.tier(found),
         )
-        tiers = [render.tier(found) for found in page.items]
-        return pb.ListTiersResponse(tiers=tiers, next_page_token=page.next_token)
+        return pb.ListTiersResponse(tiers=page.items, next_page_token=page.next_token)
 
     async def UpdateTier(self, request: pb.UpdateTierRequest, context: CallContext) -> pb.UpdateTierResponse:
         fields.check(request)

@@ -23,6 +23,10 @@ GET: Final = statements.select(_TABLE, _COLUMNS, "tier_id = $3")
 GET_BY_EXTERNAL_ID: Final = statements.select(_TABLE, _COLUMNS, "external_id = $3")
 LOCK: Final = GET + " FOR UPDATE"
 HOLD: Final = GET + " FOR KEY SHARE"
+HOLD_MANY: Final = statements.select(_TABLE, _COLUMNS, "tier_id = ANY ($3)") + statements.HOLD_IN_ORDER
+HOLD_MANY_BY_SLUG: Final = (
+    statements.select(_TABLE, _COLUMNS, "product_id = ANY ($3)", "slug = ANY ($4)") + statements.HOLD_IN_ORDER
+)
 PAGE: Final = statements.page(_TABLE, _COLUMNS, "tier_id")
 PAGE_OF_A_PRODUCT: Final = statements.page(_TABLE, _COLUMNS, "tier_id", "product_id = $5")
 UPDATE: Final = statements.update(_TABLE, "tier_id", _COLUMNS[1:])
@@ -63,6 +67,18 @@ async def lock(tx: Transaction, tier_id: str) -> Tier | None:
 async def hold(tx: Transaction, tier_id: str) -> Tier | None:
     """The tier, which nobody can delete until this transaction ends."""
     return _tier(await tx.conn.fetchrow(HOLD, *_in_tenant(tx, tier_id)))
+
+
+async def hold_many(
+    tx: Transaction, tier_ids: Sequence[str], product_ids: Sequence[str], slugs: Sequence[str]
+) -> Sequence[Tier]:
+    """The tiers with these ids, and those of these products with one of these slugs; nobody can delete them until this
+    transaction ends."""
+    rows = [
+        *await tx.conn.fetch(HOLD_MANY, *_in_tenant(tx, tier_ids)),
+        *await tx.conn.fetch(HOLD_MANY_BY_SLUG, *_in_tenant(tx, product_ids, slugs)),
+    ]
+    return [Tier(**row) for row in rows]
 
 
 async def page(tx: Transaction, after: str, limit: int, product_id: str) -> Sequence[Tier]:

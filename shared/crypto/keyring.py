@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -64,6 +66,10 @@ class Keyring(Protocol):
         """Wraps under the newest version."""
         ...
 
+    async def wrap_many(self, many: Sequence[tuple[bytes, Place]]) -> list[Wrapped]:
+        """The same for many, in their order, without holding up the loop."""
+        ...
+
     async def unwrap(self, wrapped: Wrapped, place: Place) -> bytes:
         """What was wrapped. KekVersionError where its version is gone, UnwrapError where it does not belong here."""
         ...
@@ -80,6 +86,12 @@ class FileKeyring:
         return tuple(version for version, _ in self.versions)
 
     async def wrap(self, plain: bytes, place: Place) -> Wrapped:
+        return self._wrap(plain, place)
+
+    async def wrap_many(self, many: Sequence[tuple[bytes, Place]]) -> list[Wrapped]:
+        return await asyncio.to_thread(lambda: [self._wrap(plain, place) for plain, place in many])
+
+    def _wrap(self, plain: bytes, place: Place) -> Wrapped:
         version, kek = self.versions[0]
         nonce = os.urandom(_NONCE_BYTES)
         return Wrapped(version, nonce, AESGCM(kek).encrypt(nonce, plain, place.bound_to(version)))

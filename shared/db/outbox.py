@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.db import statements
 from shared.db.pool import Transaction
 from shared.ids import Prefix, new_id
 
@@ -43,10 +46,22 @@ class Event:
     reason: str = ""
 
 
+_EVENT: Final = (
+    "event_id", "type", "subject", "subject_seq", "occurred_at", "schema_version", "actor", "source", "reason", "data",
+)  # fmt: skip
+_OUTBOX: Final = ("event_id", "created_at")
+NUMBER_MANY: Final = (
+    "INSERT INTO record.subject (account_id, mode, subject, seq) "
+    "SELECT $1, $2, s.subject, s.events FROM unnest($3::text[], $4::bigint[]) AS s(subject, events) "
+    "ON CONFLICT (account_id, mode, subject) DO UPDATE SET seq = subject.seq + excluded.seq RETURNING subject, seq"
+)
+INSERT_EVENTS: Final = statements.insert_many("record.event", _EVENT)
+INSERT_OUTBOX: Final = statements.insert_many("record.outbox", _OUTBOX)
+
+
 async def emit(tx: Transaction, event: Event) -> int:
     """Stores the event; returns its number within the subject, from 1."""
-    if event.type not in EVENT_TYPES:
-        raise ValueError(f"{event.type} is not in the registry of events")
+    _refuse_unknown(event)
     tenant = (tx.tenant.account_id, tx.tenant.mode.value)
     seq: int = await tx.conn.fetchval(
         "INSERT INTO record.subject (account_id, mode, subject, seq) VALUES ($1, $2, $3, 1) "
@@ -64,3 +79,40 @@ async def emit(tx: Transaction, event: Event) -> int:
         "INSERT INTO record.outbox (account_id, mode, event_id) VALUES ($1, $2, $3)", *tenant, event_id
     )
     return seq
+
+
+async def emit_many(tx: Transaction, events: Sequence[Event]) -> None:
+    """The same for many events, in three statements; those of one subject are numbered in their order."""
+    for event in events:
+        _refuse_unknown(event)
+    if not events:
+        return
+    tenant = (tx.tenant.account_id, tx.tenant.mode.value)
+    # In one order everywhere, so that two of these never wait for each other.
+    counts = sorted(Counter(event.subject for event in events).items())
+    last = await tx.conn.fetch(NUMBER_MANY, *tenant, [name for name, _ in counts], [number for _, number in counts])
+    at = await tx.conn.fetchval("SELECT clock_timestamp()")
+    next_of = {row["subject"]: row["seq"] + 1 for row in last}
+    for subject, number in counts:
+        next_of[subject] -= number
+
+    def written() -> tuple[str, str]:
+        ids = [new_id(Prefix.EVENT) for _ in events]
+        stored: list[Sequence[object]] = []
+        for event_id, event in zip(ids, events, strict=True):
+            seq = next_of[event.subject]
+            next_of[event.subject] += 1
+            stored.append(
+                (event_id, event.type, event.subject, seq, at, SCHEMA_VERSION, event.actor, SOURCE_API, event.reason,
+                 dict(event.data))
+            )  # fmt: skip
+        return statements.rows(_EVENT, stored), statements.rows(_OUTBOX, [(event_id, at) for event_id in ids])
+
+    rows_of_events, rows_of_outbox = await asyncio.to_thread(written)
+    await tx.conn.execute(INSERT_EVENTS, *tenant, rows_of_events)
+    await tx.conn.execute(INSERT_OUTBOX, *tenant, rows_of_outbox)
+
+
+def _refuse_unknown(event: Event) -> None:
+    if event.type not in EVENT_TYPES:
+        raise ValueError(f"{event.type} is not in the registry of events")

@@ -129,6 +129,19 @@ def number(field: str, *, least: int, most: int | None = None) -> Check:
     return run
 
 
+def count(field: str, least: int, most: int) -> Check:
+    """How many entries a repeated field has."""
+
+    def run(message: Message) -> Iterator[FieldViolation]:
+        entries: int = len(getattr(message, field))
+        if entries > most:
+            yield FieldViolation(field, "TOO_MANY", f"at most {most}")
+        elif entries < least:
+            yield FieldViolation(field, "REQUIRED", f"at least {least}")
+
+    return run
+
+
 def known_enum(field: str) -> Check:
     """An enum value that this version knows."""
 

@@ -40,7 +40,17 @@ Taken = Callable[[str], DomainError | None]
 
 @cache
 def _holds_secret(descriptor: Descriptor) -> bool:
-    return any(field.GetOptions().debug_redact for field in descriptor.fields)
+    """Whether a field of the message, or of a message in it, at whatever depth, is marked as a secret."""
+    seen, ahead = {descriptor.full_name}, [descriptor]
+    while ahead:
+        for field in ahead.pop().fields:
+            if field.GetOptions().debug_redact:
+                return True
+            inner = field.message_type
+            if inner is not None and inner.full_name not in seen:
+                seen.add(inner.full_name)
+                ahead.append(inner)
+    return False
 
 
 class Writer:

@@ -114,6 +114,7 @@ def test_no_method_with_an_id_was_left_out() -> None:
     }
     assert others == {
         "CreateProduct", "ListProducts", "CreateApiKey", "ListApiKeys", "WhoAmI", "BatchValidateLicenses",
+        "ImportLicenses",
         "ExplainValidation",
     }  # fmt: skip
 

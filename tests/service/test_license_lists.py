@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from lictor.account.v1.account_service_pb2 import ListAccountsRequest, ListApiKeysRequest
 from lictor.license.v1.catalog_service_pb2 import ListPoliciesRequest, ListProductsRequest, ListTiersRequest
-from lictor.license.v1.license_service_pb2 import LicenseStatus, ListLicensesRequest
+from lictor.license.v1.license_service_pb2 import LicenseImport, LicenseStatus, ListLicensesRequest
 
 from tests.helpers.builders import Shop, key_with, open_shop, refused, send, unchanged
 from tests.helpers.suite import Suite, World
@@ -215,3 +216,23 @@ async def test_narrow_keys_list_too(suite: Suite, world: World) -> None:
     await (await open_shop(world.test)).issue()
     key = await key_with(world.test, "licenses:read")
     assert len((await send(suite, ListLicensesRequest(), key)).licenses) == 1
+
+
+async def test_a_page_of_large_items_ends_before_a_client_would_refuse_it(suite: Suite, world: World) -> None:
+    shop = await open_shop(world.test)
+    large = Struct()
+    large.update({"note": "x" * 16_000})
+    made: list[str] = []
+    for _ in range(5):
+        items = [LicenseImport(policy_id=shop.policy.policy_id, metadata=large) for _ in range(60)]
+        made += [done.license_id for done in (await world.test.licenses.import_batch(items)).licenses]
+    seen: list[str] = []
+    token, pages = "", 0
+    while True:
+        page = await send(suite, ListLicensesRequest(page_size=1000, page_token=token), world.test_key)
+        assert page.ByteSize() <= 3 * 1024 * 1024
+        seen += [found.license_id for found in page.licenses]
+        token, pages = page.next_page_token, pages + 1
+        if not token:
+            break
+    assert (seen, pages) == (sorted(made), 2)

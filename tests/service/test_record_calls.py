@@ -182,6 +182,12 @@ async def _create_workload_binding(s: Stage) -> Message:
     return s.new_binding()
 
 
+async def _import_licenses(s: Stage) -> Message:
+    holder = licenses.CustomerRef(email=f"{uuid4().hex}@example.com")
+    item = licenses.LicenseImport(policy_id=await s.policy_id(), customer=holder)
+    return licenses.ImportLicensesRequest(items=[item])
+
+
 async def _update_license(s: Stage) -> Message:
     return licenses.UpdateLicenseRequest(license_id=await s.license_id(), expire_time=Timestamp(seconds=4_000_000_000))
 
@@ -259,6 +265,7 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
         _of(customers.RevokeCustomerSessionsRequest, "customer_id", Stage.customer_id_with_session),
         ("customer.session.revoked",),
     ),
+    "ImportLicenses": (_import_licenses, ("customer.created", "license.created")),
     "UpdateLicense": (_update_license, ("license.updated",)),
     "SuspendLicense": (_of(licenses.SuspendLicenseRequest, "license_id", Stage.license_id), ("license.suspended",)),
     "ReinstateLicense": (

@@ -249,6 +249,16 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "a sealed key": (key_store.GET_SEALED, ("lic_7",), "license.license_key"),
     "keys sealed before": (key_store.HOLD_SEALED_BEFORE, ("\\x03", 2, 200), "license.license_key"),
     "a live session": (customer_session_store.IS_LIVE, ("cses_7",), "license.customer_session"),
+    "keys of an import": (key_store.FIND_MANY, (KEY_HASHES,), "license.license_key"),
+    "licenses by external ids": (store.GET_LICENSES_BY_EXTERNAL_ID, (["x7", "x8"],), *A_LICENSE),
+    "products of an import": (catalog_store.HOLD_PRODUCTS, (["prod_7"],), "license.product"),
+    "policies of an import": (catalog_store.HOLD_POLICIES, (["pol_7", "pol_8"],), "license.policy"),
+    "policies by external ids": (catalog_store.HOLD_POLICIES_BY_EXTERNAL_ID, (["x7", "x8"],), "license.policy"),
+    "tiers of an import": (tier_store.HOLD_MANY, (["tier_7", "tier_8"],), "license.tier"),
+    "tiers by slugs": (tier_store.HOLD_MANY_BY_SLUG, (["prod_7"], ["t7", "t8"]), "license.tier"),
+    "customers of an import": (customer_store.HOLD_MANY, (["cus_7", "cus_8"],), "license.customer"),
+    "customers by emails": (customer_store.HOLD_MANY_BY_EMAIL, (["7@x.test", "8@x.test"],), "license.customer"),
+    "customers by subject_refs": (customer_store.HOLD_MANY_BY_SUBJECT, (["s7", "s8"],), "license.customer"),
     "a customer by email": (customer_store.HOLD_BY_EMAIL, ("7@x.test",), "license.customer"),
     "a customer by subject_ref": (customer_store.GET_BY_SUBJECT, ("s7",), "license.customer"),
 }
@@ -261,7 +271,8 @@ async def test_other_reads_of_a_tenant_go_through_indexes(db: Scratch, name: str
     async with db.connect(Role.LICENSE) as conn, conn.transaction():
         await enter(conn, LARGE)
         found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", *values), mode)
-    refuse_full_reads(found, *tables)
+    # What is put in order is what the names found.
+    refuse_full_reads([node for node in found if node["Node Type"] != "Sort" or "ANY" not in statement], *tables)
 
 
 OPERATORS = {

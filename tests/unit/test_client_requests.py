@@ -36,7 +36,7 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     """Every RPC has a builder, and its path, retry and hot flags are those of the descriptors."""
     required: dict[str, object] = {
         "code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"],
-        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s",
+        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s", "items": (),
     }  # fmt: skip
     seen: set[str] = set()
     for module in (accounts, catalog, customers, licenses, tiers, usage, validation, workloads):

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from services.license import catalog_store, keys, store
-from services.license.catalog_model import Policy
+from services.license.catalog_model import Policy, Tier
 from services.license.commands.change_tier import tier_for
 from services.license.commands.find_customer import CustomerName, find_or_create_customer
-from services.license.customer_model import refuse_banned
+from services.license.customer_model import Customer, refuse_banned
 from services.license.events import event_data
 from services.license.key_keeper import KeyKeeper
 from services.license.model import License, Status
@@ -52,25 +52,32 @@ async def create_license(tx: Transaction, keeper: KeyKeeper, *, actor: str, want
         raise not_found(Reason.PRODUCT_NOT_FOUND, policy.product_id)
     tier = await tier_for(tx, wanted.tier_id, product.product_id)
     customer = None if wanted.customer is None else await find_or_create_customer(tx, wanted.customer, actor)
-    if customer is not None:
-        refuse_banned(customer)
     key = wanted.key or keys.generate(product.code)
     await keeper.refuse_taken(tx, key)
-    expires_at = wanted.expires_at or first_expiry(policy.terms, wanted.starts_at, tx.now)
-    refuse_empty_period(wanted.starts_at or tx.now, expires_at)
-    refuse_not_overridable(wanted.overrides, policy.terms, policy.policy_id)
-    anchored = wanted.expires_at is not None or starts_counting_at_once(policy.terms)
-    license_ = License(
-        new_id(Prefix.LICENSE), wanted.external_id, product.product_id, policy.policy_id,
-        None if tier is None else tier.tier_id, None if customer is None else customer.customer_id, wanted.display_name,
-        Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, tx.now if anchored else None,
-        None, None, wanted.overrides, wanted.labels, wanted.metadata, 1, tx.now, tx.now, policy.terms,
-        policy.check_in_since,
-    )  # fmt: skip
+    license_ = license_of(wanted, policy, tier=tier, customer=customer, key=key, now=tx.now)
     await store.insert_license(tx, license_)
     await keeper.keep(tx, license_.license_id, key, product.key_storage)
     await emit(tx, Event("license.created", license_.license_id, event_data(license_), actor))
     return license_, key
+
+
+def license_of(
+    wanted: NewLicense, policy: Policy, *, tier: Tier | None, customer: Customer | None, key: str, now: datetime
+) -> License:
+    """What a new license is, from what it is made of. FIELD_INVALID, CUSTOMER_BANNED, POLICY_INCOMPATIBLE."""
+    if customer is not None:
+        refuse_banned(customer)
+    expires_at = wanted.expires_at or first_expiry(policy.terms, wanted.starts_at, now)
+    refuse_empty_period(wanted.starts_at or now, expires_at)
+    refuse_not_overridable(wanted.overrides, policy.terms, policy.policy_id)
+    anchored = wanted.expires_at is not None or starts_counting_at_once(policy.terms)
+    return License(
+        new_id(Prefix.LICENSE), wanted.external_id, policy.product_id, policy.policy_id,
+        None if tier is None else tier.tier_id, None if customer is None else customer.customer_id, wanted.display_name,
+        Status.ACTIVE, "", keys.hint(key), wanted.starts_at, expires_at, now if anchored else None,
+        None, None, wanted.overrides, wanted.labels, wanted.metadata, 1, now, now, policy.terms,
+        policy.check_in_since,
+    )  # fmt: skip
 
 
 async def _policy(tx: Transaction, wanted: NewLicense) -> Policy:

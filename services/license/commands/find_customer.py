@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from services.license import customer_store
@@ -31,6 +32,13 @@ class CustomerName:
     display_name: str
 
 
+def new_customer(named: CustomerName, now: datetime) -> Customer:
+    """The customer that is made for a license; it is named by email or subject_ref."""
+    email = named.value if named.by is NamedBy.EMAIL else None
+    subject_ref = named.value if named.by is NamedBy.SUBJECT_REF else None
+    return Customer(new_id(Prefix.CUSTOMER), email, subject_ref, named.display_name, None, "", {}, {}, 1, now, now)
+
+
 async def find_or_create_customer(tx: Transaction, named: CustomerName, actor: str) -> Customer:
     """CUSTOMER_NOT_FOUND, TRANSACTION_CONFLICT."""
     found = await customer_store.find(tx, named.by.value, named.value)
@@ -38,11 +46,7 @@ async def find_or_create_customer(tx: Transaction, named: CustomerName, actor: s
         return found
     if named.by is NamedBy.ID:
         raise not_found(Reason.CUSTOMER_NOT_FOUND, named.value)
-    email = named.value if named.by is NamedBy.EMAIL else None
-    subject_ref = named.value if named.by is NamedBy.SUBJECT_REF else None
-    customer = Customer(
-        new_id(Prefix.CUSTOMER), email, subject_ref, named.display_name, None, "", {}, {}, 1, tx.now, tx.now
-    )
+    customer = new_customer(named, tx.now)
     if await customer_store.insert(tx, customer):
         await emit(tx, Event("customer.created", customer.customer_id, event_data(customer), actor))
         return customer

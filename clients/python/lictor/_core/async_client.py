@@ -180,6 +180,7 @@ class AsyncLicenses(AsyncNamespace):
     delete = async_method(licenses.delete_license)
     reveal_key = async_method(licenses.reveal_license_key)
     rotate_key = async_method(licenses.rotate_license_key)
+    import_batch = async_method(licenses.import_licenses)
 
 
 class AsyncApiKeys(AsyncNamespace):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -71,6 +71,18 @@ def create_license(
         overrides=overrides,
     )
     return write(_SERVICE + "CreateLicense", request, pb.CreateLicenseResponse, timeout_s)
+
+
+def import_licenses(
+    items: Iterable[pb.LicenseImport],
+    *,
+    validate_only: bool = False,
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.ImportLicensesResponse]:
+    """Takes in up to 1,000 licenses from elsewhere, all or none; `validate_only` says what is bad, and stores nothing."""
+    request = pb.ImportLicensesRequest(request_id=fresh(request_id), items=items, validate_only=validate_only)
+    return write(_SERVICE + "ImportLicenses", request, pb.ImportLicensesResponse, timeout_s)
 
 
 def get_license(license_id: str = "", *, external_id: str = "", timeout_s: float | None = None) -> Prepared[pb.License]:

@@ -165,6 +165,7 @@ class Licenses(SyncNamespace):
     delete = sync_method(licenses.delete_license)
     reveal_key = sync_method(licenses.reveal_license_key)
     rotate_key = sync_method(licenses.rotate_license_key)
+    import_batch = sync_method(licenses.import_licenses)
 
 
 class ApiKeys(SyncNamespace):

@@ -1847,3 +1847,265 @@ class ResetUsesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetUsesResponse: _TypeAlias = ResetUsesResponse  # noqa: Y015
+
+@_typing.final
+class LicenseImport(_message.Message):
+    """LicenseImport is one license to take in, with the state that it had elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_FIELD_NUMBER: _builtins.int
+    TIER_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PERPETUAL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STATUS_REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """The policy (`pol_...`); or leave it empty and set `policy_external_id`."""
+    policy_external_id: _builtins.str
+    """The caller's own key of the policy."""
+    key: _builtins.str
+    """Its license key: 8 to 255 printable ASCII characters without spaces; empty means that one is generated."""
+    external_id: _builtins.str
+    """The caller's own key of the license (not the license key). With it the item can be sent again at any time."""
+    tier_id: _builtins.str
+    """The tier, one of the policy's product; empty means none, or the one that `tier` names."""
+    tier: _builtins.str
+    """The slug of the tier, in place of its id."""
+    display_name: _builtins.str
+    """The name to show; at most 255 characters."""
+    perpetual: _builtins.bool
+    """Whether it never expires, whatever the policy says; not together with `expire_time`."""
+    status: Global___LicenseStatus.Status.ValueType
+    """Its state: unset means active. What is expired is active with an `expire_time` that is past."""
+    status_reason: _builtins.str
+    """Why it was suspended, revoked or banned; at most 255 characters, and empty for an active one."""
+    uses: _builtins.int
+    """How many uses were counted; absent means 0."""
+    @_builtins.property
+    def customer(self) -> Global___CustomerRef:
+        """The holder; absent means nobody."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it starts to be valid; absent means from its creation."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it expires, which may be past; absent means by the policy's duration, from its start."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created elsewhere, which is past; absent means now."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels, as in the resource."""
+
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """The caller's own data, as in the resource."""
+
+    @_builtins.property
+    def overrides(self) -> Global___LicenseOverrides:
+        """Limits of its own, as in the resource."""
+
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        policy_external_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        customer: Global___CustomerRef | None = ...,
+        tier_id: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        perpetual: _builtins.bool = ...,
+        status: Global___LicenseStatus.Status.ValueType = ...,
+        status_reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        metadata: _struct_pb2.Struct | None = ...,
+        overrides: Global___LicenseOverrides | None = ...,
+        uses: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer", b"customer", "expire_time", b"expire_time", "metadata", b"metadata", "overrides", b"overrides", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer", b"customer", "display_name", b"display_name", "expire_time", b"expire_time", "external_id", b"external_id", "key", b"key", "labels", b"labels", "metadata", b"metadata", "overrides", b"overrides", "perpetual", b"perpetual", "policy_external_id", b"policy_external_id", "policy_id", b"policy_id", "start_time", b"start_time", "status", b"status", "status_reason", b"status_reason", "tier", b"tier", "tier_id", b"tier_id", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LicenseImport: _TypeAlias = LicenseImport  # noqa: Y015
+
+@_typing.final
+class ImportLicensesRequest(_message.Message):
+    """ImportLicensesRequest is a batch of licenses; the whole request has at most 1 MiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe; required."""
+    validate_only: _builtins.bool
+    """Check everything, against the record too, and store nothing. Such a call keeps no answer for its `request_id`."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___LicenseImport]:
+        """The licenses: 1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        items: _abc.Iterable[Global___LicenseImport] | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportLicensesRequest: _TypeAlias = ImportLicensesRequest  # noqa: Y015
+
+@_typing.final
+class ImportedLicense(_message.Message):
+    """ImportedLicense is what became of an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ALREADY_THERE_FIELD_NUMBER: _builtins.int
+    license_id: _builtins.str
+    """The id (`lic_...`); with `validate_only` empty unless it is already there."""
+    key: _builtins.str
+    """The license key where it was generated; shown this once, unless its product keeps keys SEALED."""
+    already_there: _builtins.bool
+    """Whether a license with this `external_id` and the same content was there before, and nothing was done."""
+    def __init__(
+        self,
+        *,
+        license_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        already_there: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_there", b"already_there", "key", b"key", "license_id", b"license_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedLicense: _TypeAlias = ImportedLicense  # noqa: Y015
+
+@_typing.final
+class ImportViolation(_message.Message):
+    """ImportViolation is one bad field of an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path, such as `items[17].external_id`."""
+    reason: _builtins.str
+    """The word for it in UPPER_SNAKE, as in `BadRequest.field_violations`."""
+    description: _builtins.str
+    """A sentence, which never repeats a secret."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportViolation: _TypeAlias = ImportViolation  # noqa: Y015
+
+@_typing.final
+class ImportLicensesResponse(_message.Message):
+    """ImportLicensesResponse is what became of the items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSES_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    VIOLATION_COUNT_FIELD_NUMBER: _builtins.int
+    violation_count: _builtins.int
+    """How many there are in all."""
+    @_builtins.property
+    def licenses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedLicense]:
+        """One for each item, in their order; none with `violations`."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made; unset with `validate_only`."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the licenses are there; unset with `validate_only`."""
+
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportViolation]:
+        """What is bad, with `validate_only`: the first 1,000."""
+
+    def __init__(
+        self,
+        *,
+        licenses: _abc.Iterable[Global___ImportedLicense] | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        violations: _abc.Iterable[Global___ImportViolation] | None = ...,
+        violation_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "licenses", b"licenses", "revision_token", b"revision_token", "violation_count", b"violation_count", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportLicensesResponse: _TypeAlias = ImportLicensesResponse  # noqa: Y015

@@ -130,6 +130,11 @@ class LicenseServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesResponse.FromString,
                 _registered_method=True)
+        self.ImportLicenses = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/ImportLicenses',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesResponse.FromString,
+                _registered_method=True)
 
 
 class LicenseServiceServicer:
@@ -296,6 +301,17 @@ class LicenseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportLicenses(self, request, context):
+        """Takes in up to 1,000 licenses from elsewhere, all or none, with their customers where those are new. Each makes the
+        event `license.created`. An item whose `external_id` a license has already is left as it is where both say the same
+        (`already_there`), and is bad otherwise. FIELD_INVALID names all that is bad of every item, be it a field, a name that
+        nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
+        `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LicenseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -393,6 +409,11 @@ def add_LicenseServiceServicer_to_server(servicer, server):
                     servicer.ResetUses,
                     request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesResponse.SerializeToString,
+            ),
+            'ImportLicenses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportLicenses,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -909,6 +930,33 @@ class LicenseService:
             '/lictor.license.v1.LicenseService/ResetUses',
             lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_license__service__pb2.ResetUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportLicenses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/ImportLicenses',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -117,6 +117,13 @@ class LicenseServiceStub:
     """Counts uses from 0 again. Idempotent by `request_id`, which is required.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    ImportLicenses: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ImportLicensesRequest, _license_service_pb2.ImportLicensesResponse]
+    """Takes in up to 1,000 licenses from elsewhere, all or none, with their customers where those are new. Each makes the
+    event `license.created`. An item whose `external_id` a license has already is left as it is where both say the same
+    (`already_there`), and is bad otherwise. FIELD_INVALID names all that is bad of every item, be it a field, a name that
+    nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
+    `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class LicenseServiceAsyncStub(LicenseServiceStub):
@@ -206,6 +213,13 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     ResetUses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ResetUsesRequest, _license_service_pb2.ResetUsesResponse]  # type: ignore[assignment]
     """Counts uses from 0 again. Idempotent by `request_id`, which is required.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    ImportLicenses: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ImportLicensesRequest, _license_service_pb2.ImportLicensesResponse]  # type: ignore[assignment]
+    """Takes in up to 1,000 licenses from elsewhere, all or none, with their customers where those are new. Each makes the
+    event `license.created`. An item whose `external_id` a license has already is left as it is where both say the same
+    (`already_there`), and is bad otherwise. FIELD_INVALID names all that is bad of every item, be it a field, a name that
+    nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
+    `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
 
 class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -407,6 +421,19 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_license_service_pb2.ResetUsesResponse, _abc.Awaitable[_license_service_pb2.ResetUsesResponse]]:
         """Counts uses from 0 again. Idempotent by `request_id`, which is required.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportLicenses(
+        self,
+        request: _license_service_pb2.ImportLicensesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.ImportLicensesResponse, _abc.Awaitable[_license_service_pb2.ImportLicensesResponse]]:
+        """Takes in up to 1,000 licenses from elsewhere, all or none, with their customers where those are new. Each makes the
+        event `license.created`. An item whose `external_id` a license has already is left as it is where both say the same
+        (`already_there`), and is bad otherwise. FIELD_INVALID names all that is bad of every item, be it a field, a name that
+        nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
+        `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
         """
 
 def add_LicenseServiceServicer_to_server(servicer: LicenseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
