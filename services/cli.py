@@ -12,29 +12,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from services.options import DEFAULT_STATE, ApiKey, CaFile, CertFile, Endpoint, KeyFile, StateDir
+from services.transfer.cli import licenses
 from shared.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="Keys of operators, and the sealing of license keys.")
 app.add_typer(keys, name="keys")
-
-StateDir = Annotated[Path, typer.Option(envvar="LICTOR_STATE_DIR", help="Where data, secrets and keys are kept.")]
-Endpoint = Annotated[str, typer.Option(envvar="LICTOR_ENDPOINT", help="host:port of the services.")]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(envvar="LICTOR_API_KEY", help="Default: the one kept in the state directory; with --cert-file, none."),
-]
-CaFile = Annotated[
-    Path | None, typer.Option(envvar="LICTOR_TLS_CA_FILE", help="Authorities of the server's certificate, PEM.")
-]
-CertFile = Annotated[
-    Path | None, typer.Option(envvar="LICTOR_CLIENT_CERT_FILE", help="A certificate to show the server, PEM.")
-]
-KeyFile = Annotated[
-    Path | None, typer.Option(envvar="LICTOR_CLIENT_KEY_FILE", help="The private key of --cert-file, PEM.")
-]
-
-DEFAULT_STATE = Path(".lictor")
+app.add_typer(licenses, name="licenses")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Licenses in files: what `lictor licenses import` and `lictor licenses export` do, over the public API alone."""
