@@ -20,6 +20,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 keys = typer.Typer(no_args_is_help=True, help="Keys of operators, and the sealing of license keys.")
 app.add_typer(keys, name="keys")
 app.add_typer(licenses, name="licenses")
+config = typer.Typer(no_args_is_help=True, help="The settings of a serving process.")
+app.add_typer(config, name="config")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON, for programs.")]
 
 
 @app.command()
@@ -144,11 +148,19 @@ def demo(
 
 
 @app.command()
-def doctor(state_dir: StateDir = DEFAULT_STATE) -> None:
+def doctor(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Check this machine and, where LICTOR_POSTGRES_DSN is set, the deployment; name the fix of what is wrong."""
     from services.doctor import doctor as run  # noqa: PLC0415
 
-    raise typer.Exit(run(state_dir))
+    raise typer.Exit(run(state_dir, as_json=as_json))
+
+
+@config.command("check")
+def check(as_json: AsJson = False) -> None:
+    """Check the settings of a serving process and show them, without their secrets; connects to nothing."""
+    from services.config_check import check as run  # noqa: PLC0415
+
+    raise typer.Exit(run(as_json=as_json))
 
 
 def _required(name: str) -> str:

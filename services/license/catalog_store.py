@@ -32,6 +32,7 @@ PAGE_OF_PRODUCTS: Final = statements.page("license.product", _PRODUCT, "product_
 HOLD_PRODUCTS: Final = (
     statements.select("license.product", _PRODUCT, "product_id = ANY ($3)") + statements.HOLD_IN_ORDER
 )
+COUNT_SEALED_PRODUCTS: Final = statements.select("license.product", ("count(*)",), "key_storage = 'SEALED'")
 UPDATE_PRODUCT: Final = statements.update("license.product", "product_id", _PRODUCT[1:])
 DELETE_PRODUCT: Final = "DELETE FROM license.product WHERE account_id = $1 AND mode = $2 AND product_id = $3"
 INSERT_POLICY: Final = statements.insert("license.policy", _POLICY)
@@ -110,6 +111,11 @@ async def hold_products(tx: Transaction, product_ids: Sequence[str]) -> Sequence
     """Those that there are, which nobody can delete until this transaction ends."""
     rows = await tx.conn.fetch(HOLD_PRODUCTS, *_in_tenant(tx, product_ids))
     return [found for row in rows if (found := _product(row)) is not None]
+
+
+async def count_sealed_products(tx: Transaction) -> int:
+    """How many products keep their license keys."""
+    return await tx.conn.fetchval(COUNT_SEALED_PRODUCTS, *_in_tenant(tx))
 
 
 async def page_of_products(tx: Transaction, after: str, limit: int) -> Sequence[Product]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from services.doctor import doctor
 from tests.helpers.certificates import Authority
-from tests.helpers.suite import Suite
+from tests.helpers.suite import Suite, World
 
 
 @pytest.fixture(name="deployment", autouse=True)
@@ -19,6 +21,8 @@ def _deployment(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LICTOR_TRANSPORT", "grpcio")
     monkeypatch.setenv("LICTOR_POSTGRES_DSN", suite.settings.postgres_dsn.get_secret_value())
     monkeypatch.setenv("LICTOR_ROOT_SECRET_FILE", str(suite.settings.root_secret_file))
+    for name in ("API", "OPS", "OPS_GRPC"):
+        monkeypatch.setenv(f"LICTOR_{name}_ADDR", "127.0.0.1:0")
 
 
 async def test_a_good_deployment_needs_no_fix(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -27,6 +31,13 @@ async def test_a_good_deployment_needs_no_fix(capsys: pytest.CaptureFixture[str]
     assert (status, "0 to fix" in shown) == (0, True), shown
     for role in ("lictor_license", "lictor_entitlement", "lictor_machine", "lictor_webhook", "lictor_facts"):
         assert f"ok  role {role}: connects" in shown
+    for words in (
+        "ok  Postgres: version 1",
+        "ok  schema: at version ",
+        "ok  clock: within 0.",
+        "ok  Valkey: not looked at",
+    ):
+        assert words in shown
 
 
 async def test_the_certificate_is_looked_at(
@@ -34,7 +45,8 @@ async def test_the_certificate_is_looked_at(
 ) -> None:
     authority = Authority()
     for lasts, status, words in (
-        (timedelta(days=3, minutes=5), 0, "  ok  TLS: the certificate has 3 days and 0 hours left"),
+        (timedelta(days=40, minutes=5), 0, "  ok  TLS: the certificate has 40 days and 0 hours left"),
+        (timedelta(days=3, minutes=5), 0, "warn  TLS: the certificate has 3 days and 0 hours left"),
         (timedelta(days=-2), 1, "FAIL  TLS: the certificate ended 2 days ago"),
     ):
         cert_file, key_file = authority.server(lasts=lasts).write(tmp_path, "server")
@@ -48,6 +60,39 @@ async def test_the_certificate_is_looked_at(
     shown = capsys.readouterr().out
     assert "LICTOR_TLS_KEY_FILE: " in shown
     assert "is not the key of the certificate" in shown
+
+
+async def test_an_address_that_somebody_else_has_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setenv("LICTOR_API_ADDR", address)
+        assert await asyncio.to_thread(doctor, tmp_path) == 1
+        assert f"FAIL  LICTOR_API_ADDR: {address}: " in capsys.readouterr().out
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert f"ok  LICTOR_API_ADDR: {address} is free" in capsys.readouterr().out
+
+
+async def test_addresses_that_are_this_deployments_own_are_well(
+    suite: Suite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LICTOR_API_ADDR", suite.bound.api_addr)
+    monkeypatch.setenv("LICTOR_OPS_ADDR", suite.bound.ops_addr)
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert f"{suite.bound.api_addr} is taken, and a Lictor answers" in capsys.readouterr().out
+
+
+async def test_sealed_products_without_a_kek_are_found(
+    suite: Suite, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await world.test.products.create(code="SEALED", display_name="Sealed")
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert "and no KEK: no license of theirs is issued" in capsys.readouterr().out
+    monkeypatch.setenv("LICTOR_KEK_FILE", str(suite.settings.kek_file))
+    assert await asyncio.to_thread(doctor, tmp_path, as_json=True) == 0
+    said = {found["subject"]: found for found in json.loads(capsys.readouterr().out)["findings"]}
+    assert said["sealed products"]["level"] == "ok"
 
 
 async def test_an_open_root_secret_is_found(
