@@ -185,13 +185,15 @@ async def _item(found: pb.License, names: _Names, key: str) -> pb.LicenseImport:
         customer=await names.customer(found.customer_id) if found.customer_id else None,
         tier=await names.tier(found.tier_id) if found.tier_id else "",
         display_name=found.display_name,
-        perpetual=not found.HasField("expire_time"),
+        # What has no end because its duration waits for a first use goes on waiting where it comes to.
+        perpetual=found.expiry_anchored and not found.HasField("expire_time"),
+        uses=found.uses,
         status=pb.LicenseStatus.STATUS_UNSPECIFIED if found.status in _LEFT_OUT else found.status,
         status_reason="" if found.status in _LEFT_OUT else found.status_reason,
         create_time=found.create_time,
         labels=found.labels,
     )
-    for name in ("start_time", "expire_time", "metadata"):
+    for name in ("start_time", "expire_time", "overrides", "metadata"):
         if found.HasField(name):
             getattr(item, name).CopyFrom(getattr(found, name))
     return item

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from lictor.license.v1.license_service_pb2 import LicenseOverrides
 
 from tests.helpers.builders import Shop, ago, ahead, events, key_with, open_shop, unchanged
 from tests.helpers.serving import until
@@ -18,7 +19,7 @@ STATES = ("active", "suspended", "expired", "revoked", "banned")
 
 async def furnished(world: World, key_storage: str = "SEALED") -> Shop:
     """A shop whose policy and tier another account can tell by name."""
-    shop = await open_shop(world.test, key_storage=key_storage)
+    shop = await open_shop(world.test, key_storage=key_storage, overridable=["MAX_USES"])
     await world.test.policies.update(shop.policy.policy_id, external_id="basic")
     await world.test.tiers.create(product_id=shop.product.product_id, slug="pro", display_name="Pro")
     return shop
@@ -36,6 +37,8 @@ async def stock(shop: Shop) -> set[str]:
         customer_name="Ada", display_name="Ada's", start_time=ago(days=3), expire_time=ahead(days=3),
         labels={"a": "b"}, metadata={"deep": {"x": [1, 2.5, None, "é"]}},
     )  # fmt: skip
+    await shop.client.licenses.update(full.license.license_id, overrides=LicenseOverrides(max_uses=9))
+    await shop.client.licenses.increment_uses(full.license.license_id, 3)
     bare = await shop.issue(external_id="bare", subject_ref="s-1")
     await shop.client.licenses.update(bare.license.license_id, expire_time=None)
     return {answer.key for answer in (*made.values(), full, bare)}
@@ -46,7 +49,17 @@ async def content(world: World) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     async for one in world.test.licenses.list():
         said = MessageToDict(one)
-        for name in ("licenseId", "productId", "policyId", "tierId", "customerId", "updateTime", "etag", "revision"):
+        for name in (
+            "licenseId",
+            "productId",
+            "policyId",
+            "tierId",
+            "customerId",
+            "updateTime",
+            "etag",
+            "revision",
+            "checkInDueTime",
+        ):
             said.pop(name, None)
         said["policy"] = (await world.test.policies.get(one.policy_id)).external_id
         said["tier"] = (await world.test.tiers.get(one.tier_id)).slug if one.tier_id else ""
