@@ -47,6 +47,8 @@ def another_body(case: Case) -> Case:
     named = request.DESCRIPTOR.fields_by_name
     if "overlap" in named:
         cast("account.RotateApiKeyRequest", request).overlap.FromSeconds(60)
+    elif isinstance(request, licenses.ImportLicensesRequest):
+        request.items[0].display_name = "Another"
     else:
         setattr(request, "display_name" if "display_name" in named else "reason", "Another")
     return Case(request, case.events, case.operator)
@@ -67,7 +69,9 @@ def timeless(answer: Any) -> bytes:
 
 
 def secrets_of(answer: Message) -> set[str]:
-    return {value for field, value in answer.ListFields() if field.name in SECRETS}
+    """At the top, or in the items of an import."""
+    items: list[Message] = list(answer.licenses) if isinstance(answer, licenses.ImportLicensesResponse) else []
+    return {value for part in (answer, *items) for field, value in part.ListFields() if field.name in SECRETS}
 
 
 async def request_rows(conn: asyncpg.Connection, request_id: str) -> list[asyncpg.Record]:
@@ -102,7 +106,8 @@ async def test_a_retry_gets_the_first_answer_and_changes_nothing(stage: Stage, m
 async def test_results_with_secrets_are_sealed_and_the_id_is_kept_nowhere(stage: Stage, method: str) -> None:
     request_id = str(uuid4())
     answer = await stage.send(method, await case_of(stage, method), request_id)
-    redacted = [field.name for field in answer.DESCRIPTOR.fields if field.GetOptions().debug_redact]
+    parts = [answer.DESCRIPTOR, *(field.message_type for field in answer.DESCRIPTOR.fields if field.message_type)]
+    redacted = [field.name for part in parts for field in part.fields if field.GetOptions().debug_redact]
     async with stage.suite.admin() as admin:
         (row,) = await request_rows(admin, request_id)
         assert row["sealed"] == bool(redacted) == bool(secrets_of(answer))
