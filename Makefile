@@ -65,7 +65,7 @@ check-imports:
 	@PYTHONPATH=. $(BIN)/lint-imports
 
 check-protos:
-	@$(BIN)/python tools/protos.py check && $(BIN)/python tools/errors_doc.py check
+	@$(BIN)/python tools/protos.py check && $(BIN)/python tools/errors_doc.py check && $(BIN)/python tools/events_doc.py check
 
 check-sizes:
 	@$(BIN)/python tools/sizes.py
@@ -76,8 +76,8 @@ check-locks:
 check-deploy:
 	@$(BIN)/python tools/deploy_check.py
 
-protos: setup ## make the Python stubs and docs/errors.md from protos/
-	@$(BIN)/python tools/protos.py make && $(BIN)/python tools/errors_doc.py make
+protos: setup ## make the Python stubs, docs/errors.md and docs/events.md
+	@$(BIN)/python tools/protos.py make && $(BIN)/python tools/errors_doc.py make && $(BIN)/python tools/events_doc.py make
 
 format: setup ## format the code and fix what can be fixed by itself
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

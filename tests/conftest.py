@@ -13,6 +13,7 @@ from shared.embedded import ports
 from shared.embedded.ports import FREE_RANGE
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.embedded import state_directory
+from tests.helpers.events import bad_events
 from tests.helpers.serving import needs_envoy, serving
 from tests.helpers.suite import Suite, World, running_suite
 
@@ -46,9 +47,17 @@ async def suite(
     if request.param == "grpcio":
         async with running_suite(postgres, folder) as running:
             yield running
+            await refuse_bad_events(running)
     else:
         async with serving(postgres, folder) as served:
             yield served.suite
+            await refuse_bad_events(served.suite)
+
+
+async def refuse_bad_events(suite: Suite) -> None:
+    """Whatever the tests of a session made happen was told as the registry says."""
+    async with suite.admin() as conn:
+        assert await bad_events(conn) == []
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -39,6 +39,7 @@ VIOLATIONS: Final = {
     "OTHER_PRODUCT": "belongs to another product than the license",
     "SCOPE_UNKNOWN": "no such scope",
     "SCOPE_NOT_PUBLISHABLE": "a scope that no publishable key can hold",
+    "EVENT_TYPE_UNKNOWN": "no such event, or none of a license; see [events](events.md#types)",
     "ENUM_UNKNOWN": "a number that this version has no name for",
     "FIELD_UNKNOWN": "the update mask names a field that is not there or cannot be updated",
     "CONTRADICTION": "two fields that exclude each other are set, or one without what it needs",

@@ -19,6 +19,8 @@ from lictor.license.v1 import validation_service_pb2 as validation
 from services.license.customer_session_model import MAX_TTL, MIN_TTL
 from services.license.policy_terms import TERM_NAMES
 from shared.errors import FieldViolation
+from shared.events.payloads import LICENSE as LICENSE_PAYLOAD
+from shared.events.registry import resolve
 from shared.rpc import fields as f
 from shared.rules import spiffe
 from shared.rules.limits import LimitKind
@@ -35,6 +37,7 @@ CUSTOMER_FIELDS: Final = ("email", "subject_ref", "display_name", "labels", "met
 MAX_IMPORT_ITEMS: Final = 1000
 LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "overrides", "labels", "metadata")
 
+MAX_EVENT_TYPES: Final = 32
 _ID_CHARS: Final = 64
 _Status: Final = licenses.LicenseStatus.Status
 _HOUR: Final = timedelta(hours=1)
@@ -222,6 +225,15 @@ def _customer_ref(message: Any) -> Iterator[FieldViolation]:
                 yield FieldViolation(set_field, "REQUIRED", "is required")
 
 
+def _event_types(message: Any) -> Iterator[FieldViolation]:
+    if len(message.types) > MAX_EVENT_TYPES:
+        yield FieldViolation("types", "TOO_MANY", f"at most {MAX_EVENT_TYPES}")
+    for index, name in enumerate(message.types[:MAX_EVENT_TYPES]):
+        known = resolve(name)
+        if known is None or known.payload is not LICENSE_PAYLOAD:
+            yield FieldViolation(f"types[{index}]", "EVENT_TYPE_UNKNOWN", "is no event of licenses; see docs/events.md")
+
+
 _EMAIL: Final = f.text(
     "email", pattern=r"[^@\s]{1,64}@[^@\s]{1,190}", reason="EMAIL_INVALID", words="must be an email address"
 )
@@ -372,6 +384,9 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.DecrementUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON, _USES),
         licenses.ImportLicensesRequest: (f.request_id(required=True), f.count("items", 1, MAX_IMPORT_ITEMS)),
         licenses.ResetUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON),
+        licenses.ListLicenseEventsRequest: (
+            *_PAGE, _id("license_id"), _event_types, f.timestamp("start_time"), f.timestamp("end_time"),
+        ),
         validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view")),
         validation.BatchValidateLicensesRequest: (f.known_enum("view"), _batch),
         validation.ExplainValidationRequest: (

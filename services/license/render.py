@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.account.v1 import account_service_pb2 as account_pb
 from lictor.common.v1.common_pb2 import Mode as ModePb
+from lictor.common.v1.event_pb2 import Event as EventPb
 from lictor.license.v1 import catalog_service_pb2 as catalog_pb
 from lictor.license.v1 import customer_service_pb2 as customer_pb
 from lictor.license.v1 import license_service_pb2 as license_pb
@@ -20,12 +21,13 @@ from services.license.account_model import Account, ApiKey
 from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
 from services.license.customer_session_model import CustomerSession
+from services.license.event_store import StoredEvent
 from services.license.model import License, etag_of, marks
 from services.license.periods import grace_end
 from services.license.terms import Overrides
 from services.license.workload_model import WorkloadBinding
 from shared.rules.limits import LimitKind
-from shared.tenancy import Mode
+from shared.tenancy import Mode, Tenant
 
 
 def timestamp(at: datetime | None) -> Timestamp | None:
@@ -227,4 +229,21 @@ def _overrides(value: Overrides) -> license_pb.LicenseOverrides | None:
         max_machines=value.max_machines,
         max_uses=value.max_uses,
         offline_max_ttl=duration(value.offline_max_ttl),
+    )
+
+
+def event(value: StoredEvent, tenant: Tenant) -> EventPb:
+    return EventPb(
+        id=value.event_id,
+        type=value.type,
+        schema_version=value.schema_version,
+        account_id=tenant.account_id,
+        mode=mode(tenant.mode),
+        subject=value.subject,
+        subject_seq=value.subject_seq,
+        occurred_at=timestamp(value.occurred_at),
+        actor=value.actor,
+        source=value.source,
+        reason=value.reason,
+        data=struct(value.data),
     )

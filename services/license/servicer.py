@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import license_service_pb2 as pb
 
-from services.license import customer_access, fields, queries, render, store
+from services.license import customer_access, event_store, fields, queries, render, store
 from services.license.commands.change_license_status import StatusChange, change_license_status
 from services.license.commands.change_policy import PolicyChange, change_license_policy
 from services.license.commands.change_tier import TierChange, change_license_tier
@@ -24,6 +24,7 @@ from services.license.usage_servicer import UsageMethods
 from services.license.wanted import customer_name, new_license, overrides_of
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.events.registry import resolve
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked, to_datetime, to_timedelta
 from shared.rpc.writes import WriteResponse
@@ -201,6 +202,27 @@ class LicenseServicer(UsageMethods):
         self, request: pb.ImportLicensesRequest, context: CallContext
     ) -> pb.ImportLicensesResponse:
         return await serve_import(self._r, request, context)
+
+    async def ListLicenseEvents(
+        self, request: pb.ListLicenseEventsRequest, context: CallContext
+    ) -> pb.ListLicenseEventsResponse:
+        fields.check(request)
+        wanted = event_store.EventFilter(
+            request.license_id,
+            tuple(sorted({event.name for name in request.types if (event := resolve(name)) is not None})),
+            to_datetime(request, "start_time"),
+            to_datetime(request, "end_time"),
+        )
+        page = await queries.page_of(
+            self._r,
+            context,
+            request,
+            f"events|{wanted}",
+            read=lambda tx, after, limit: queries.events_of_a_license(tx, wanted, after, limit),
+            id_of=lambda found: str(found.subject_seq),
+            rendered=lambda found, _: render.event(found, context.principal.tenant),
+        )
+        return pb.ListLicenseEventsResponse(events=page.items, next_page_token=page.next_token)
 
     async def _change(self, context: CallContext, request: Any, action: Action, response: type[R]) -> R:
         fields.check(request)

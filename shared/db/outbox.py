@@ -10,29 +10,10 @@ from typing import Any, Final
 
 from shared.db import statements
 from shared.db.pool import Transaction
+from shared.events.registry import EVENTS
 from shared.ids import Prefix, new_id
 
 SOURCE_API: Final = "api"
-SCHEMA_VERSION: Final = 1
-
-EVENT_TYPES: Final = frozenset(
-    {
-        "account.created", "account.updated", "account.suspended", "account.reinstated",
-        "api_key.created", "api_key.rotated", "api_key.revoked",
-        "workload_binding.created", "workload_binding.updated", "workload_binding.deleted",
-        "product.created", "product.updated", "product.deleted",
-        "policy.created", "policy.updated", "policy.deleted",
-        "tier.created", "tier.updated", "tier.deleted",
-        "customer.created", "customer.updated", "customer.banned", "customer.unbanned",
-        "customer.session.created", "customer.session.revoked",
-        "license.created", "license.updated", "license.suspended", "license.reinstated", "license.renewed",
-        "license.revoked", "license.banned", "license.tier.updated", "license.deleted",
-        "license.policy.updated", "license.customer.updated", "license.checked_in",
-        "license.usage.incremented", "license.usage.decremented", "license.usage.reset", "license.limit_reached",
-        "license.key.revealed", "license.key.rotated",
-    }
-)  # fmt: skip
-"""The registry of event names. No event carries a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +42,7 @@ INSERT_OUTBOX: Final = statements.insert_many("record.outbox", _OUTBOX)
 
 async def emit(tx: Transaction, event: Event) -> int:
     """Stores the event; returns its number within the subject, from 1."""
-    _refuse_unknown(event)
+    version = _version_of(event)
     tenant = (tx.tenant.account_id, tx.tenant.mode.value)
     seq: int = await tx.conn.fetchval(
         "INSERT INTO record.subject (account_id, mode, subject, seq) VALUES ($1, $2, $3, 1) "
@@ -72,7 +53,7 @@ async def emit(tx: Transaction, event: Event) -> int:
     await tx.conn.execute(
         "INSERT INTO record.event (account_id, mode, event_id, type, subject, subject_seq, schema_version, actor, source, "
         "reason, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        *tenant, event_id, event.type, event.subject, seq, SCHEMA_VERSION, event.actor, SOURCE_API, event.reason,
+        *tenant, event_id, event.type, event.subject, seq, version, event.actor, SOURCE_API, event.reason,
         dict(event.data),
     )  # fmt: skip
     await tx.conn.execute(
@@ -83,8 +64,7 @@ async def emit(tx: Transaction, event: Event) -> int:
 
 async def emit_many(tx: Transaction, events: Sequence[Event]) -> None:
     """The same for many events, in three statements; those of one subject are numbered in their order."""
-    for event in events:
-        _refuse_unknown(event)
+    versions = [_version_of(event) for event in events]
     if not events:
         return
     tenant = (tx.tenant.account_id, tx.tenant.mode.value)
@@ -99,11 +79,11 @@ async def emit_many(tx: Transaction, events: Sequence[Event]) -> None:
     def written() -> tuple[str, str]:
         ids = [new_id(Prefix.EVENT) for _ in events]
         stored: list[Sequence[object]] = []
-        for event_id, event in zip(ids, events, strict=True):
+        for event_id, event, version in zip(ids, events, versions, strict=True):
             seq = next_of[event.subject]
             next_of[event.subject] += 1
             stored.append(
-                (event_id, event.type, event.subject, seq, at, SCHEMA_VERSION, event.actor, SOURCE_API, event.reason,
+                (event_id, event.type, event.subject, seq, at, version, event.actor, SOURCE_API, event.reason,
                  dict(event.data))
             )  # fmt: skip
         return statements.rows(_EVENT, stored), statements.rows(_OUTBOX, [(event_id, at) for event_id in ids])
@@ -113,6 +93,9 @@ async def emit_many(tx: Transaction, events: Sequence[Event]) -> None:
     await tx.conn.execute(INSERT_OUTBOX, *tenant, rows_of_outbox)
 
 
-def _refuse_unknown(event: Event) -> None:
-    if event.type not in EVENT_TYPES:
+def _version_of(event: Event) -> int:
+    """The version of its payload. ValueError for one that the registry does not have."""
+    known = EVENTS.get(event.type)
+    if known is None:
         raise ValueError(f"{event.type} is not in the registry of events")
+    return known.payload.version

@@ -18,6 +18,7 @@ from shared.observe.metrics import Metrics
 from shared.settings import OTHER_VARIABLES, PREFIX
 from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES
 from tests.contract.reading import ROOT
+from tools import events_doc
 
 PAGES: Final = (
     *sorted(ROOT.glob("*.md")),
@@ -139,6 +140,10 @@ def test_licensing_explains_the_codes_in_their_order() -> None:
 def test_security_names_every_scope() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert {scope for scope in ACCOUNT_SCOPES | OPERATOR_SCOPES if f"`{scope}`" not in text} == set()
+
+
+def test_the_page_of_events_is_fresh() -> None:
+    assert events_doc.PAGE.read_text() == events_doc.render(), "run `.venv/bin/python tools/events_doc.py make`"
 
 
 def test_decisions_are_numbered_without_a_gap_and_have_four_parts() -> None:

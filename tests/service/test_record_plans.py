@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -16,6 +17,7 @@ from services.license import (
     catalog_store,
     customer_session_store,
     customer_store,
+    event_store,
     key_store,
     store,
     tier_store,
@@ -81,7 +83,9 @@ NUMBERED = {
     },
     "license.license_usage": {"license_id": "'lic_' || n"},
     "license.license_key": {"license_id": "'lic_' || n", "key_hash": "'\\x03'::bytea || sha256(n::text::bytea)"},
-    "record.event": {"event_id": "'evt_' || n", "subject_seq": "n"},
+    "record.event": {
+        "event_id": "'evt_' || n", "subject": "CASE WHEN n % 4 = 0 THEN 'lic_many' ELSE subject END", "subject_seq": "n",
+    },
     "record.subject": {"subject": "'s' || n"},
     "record.outbox": {"event_id": "'evt_' || n"},
     "record.request": {
@@ -259,6 +263,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "customers of an import": (customer_store.HOLD_MANY, (["cus_7", "cus_8"],), "license.customer"),
     "customers by emails": (customer_store.HOLD_MANY_BY_EMAIL, (["7@x.test", "8@x.test"],), "license.customer"),
     "customers by subject_refs": (customer_store.HOLD_MANY_BY_SUBJECT, (["s7", "s8"],), "license.customer"),
+    "a subject": (event_store.IS_KNOWN, ("s7",), "record.subject"),
     "a customer by email": (customer_store.HOLD_BY_EMAIL, ("7@x.test",), "license.customer"),
     "a customer by subject_ref": (customer_store.GET_BY_SUBJECT, ("s7",), "license.customer"),
 }
@@ -273,6 +278,28 @@ async def test_other_reads_of_a_tenant_go_through_indexes(db: Scratch, name: str
         found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", *values), mode)
     # What is put in order is what the names found.
     refuse_full_reads([node for node in found if node["Node Type"] != "Sort" or "ANY" not in statement], *tables)
+
+
+TIME = datetime(2031, 1, 1, tzinfo=UTC)
+EVENTS = {
+    "all": event_store.EventFilter("lic_many"),
+    "types": event_store.EventFilter("lic_many", ("license.created", "license.suspended")),
+    "times": event_store.EventFilter("lic_many", (), TIME, TIME + timedelta(days=1)),
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", EVENTS)
+async def test_the_events_of_a_license_are_read_in_the_order_of_their_numbers(
+    db: Scratch, name: str, mode: str
+) -> None:
+    """Through the index of the numbers, so that a page of one license among all events reads that page."""
+    statement, values = event_store.page_statement(EVENTS[name])
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", "lic_many", 5, 51, *values), mode)
+    refuse_full_reads(found, "record.event")
+    assert "event_account_id_mode_subject_subject_seq_key" in {node.get("Index Name") for node in found}
 
 
 OPERATORS = {

@@ -181,6 +181,8 @@ class AsyncLicenses(AsyncNamespace):
     reveal_key = async_method(licenses.reveal_license_key)
     rotate_key = async_method(licenses.rotate_license_key)
     import_batch = async_method(licenses.import_licenses)
+    events = async_list(licenses.list_license_events)
+    events_page = async_page(licenses.list_license_events)
 
 
 class AsyncApiKeys(AsyncNamespace):

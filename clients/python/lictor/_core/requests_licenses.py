@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from lictor.common.v1.event_pb2 import Event
 from lictor.license.v1 import license_service_pb2 as pb
 
-from .convert import UNSET, JsonValue, Unset, duration, enum_value, fresh, given, mask, struct, timestamp
+from .convert import UNSET, JsonValue, Unset, duration, enum_value, fresh, given, mask, several, struct, timestamp
 from .prepared import Listing, Prepared, page, read, write
 
 _SERVICE: Final = "/lictor.license.v1.LicenseService/"
@@ -329,3 +330,30 @@ def rotate_license_key(
         overlap=duration(overlap),
     )
     return write(_SERVICE + "RotateLicenseKey", request, pb.RotateLicenseKeyResponse, timeout_s)
+
+
+def list_license_events(
+    license_id: str,
+    *,
+    types: Iterable[str] = (),
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    page_size: int = 0,
+    page_token: str = "",
+    timeout_s: float | None = None,
+) -> Listing[pb.ListLicenseEventsResponse, Event]:
+    """Lists what happened to a license, oldest first, also to one that was deleted; `types=["license.suspended"]` narrows."""
+    wanted = list(several(types))
+
+    def ask(token: str) -> Prepared[pb.ListLicenseEventsResponse]:
+        request = pb.ListLicenseEventsRequest(
+            license_id=license_id,
+            page_size=page_size,
+            page_token=token,
+            types=wanted,
+            start_time=timestamp(start_time),
+            end_time=timestamp(end_time),
+        )
+        return page(_SERVICE + "ListLicenseEvents", request, pb.ListLicenseEventsResponse, timeout_s)
+
+    return Listing(ask, lambda answer: answer.events, page_token)

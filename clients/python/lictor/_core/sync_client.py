@@ -166,6 +166,8 @@ class Licenses(SyncNamespace):
     reveal_key = sync_method(licenses.reveal_license_key)
     rotate_key = sync_method(licenses.rotate_license_key)
     import_batch = sync_method(licenses.import_licenses)
+    events = sync_list(licenses.list_license_events)
+    events_page = sync_page(licenses.list_license_events)
 
 
 class ApiKeys(SyncNamespace):

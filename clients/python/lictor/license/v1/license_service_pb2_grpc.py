@@ -135,6 +135,11 @@ class LicenseServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesResponse.FromString,
                 _registered_method=True)
+        self.ListLicenseEvents = channel.unary_unary(
+                '/lictor.license.v1.LicenseService/ListLicenseEvents',
+                request_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ListLicenseEventsRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ListLicenseEventsResponse.FromString,
+                _registered_method=True)
 
 
 class LicenseServiceServicer:
@@ -312,6 +317,14 @@ class LicenseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLicenseEvents(self, request, context):
+        """Lists what happened to a license, oldest first: its events in the order of `subject_seq`. Those of a deleted license can
+        be read on, by its id. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID, LICENSE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LicenseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -414,6 +427,11 @@ def add_LicenseServiceServicer_to_server(servicer, server):
                     servicer.ImportLicenses,
                     request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesResponse.SerializeToString,
+            ),
+            'ListLicenseEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLicenseEvents,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ListLicenseEventsRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_license__service__pb2.ListLicenseEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -957,6 +975,33 @@ class LicenseService:
             '/lictor.license.v1.LicenseService/ImportLicenses',
             lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_license__service__pb2.ImportLicensesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLicenseEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.LicenseService/ListLicenseEvents',
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ListLicenseEventsRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_license__service__pb2.ListLicenseEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -124,6 +124,10 @@ class LicenseServiceStub:
     nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
     `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
     """
+    ListLicenseEvents: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ListLicenseEventsRequest, _license_service_pb2.ListLicenseEventsResponse]
+    """Lists what happened to a license, oldest first: its events in the order of `subject_seq`. Those of a deleted license can
+    be read on, by its id. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID, LICENSE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class LicenseServiceAsyncStub(LicenseServiceStub):
@@ -220,6 +224,10 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     (`already_there`), and is bad otherwise. FIELD_INVALID names all that is bad of every item, be it a field, a name that
     nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
     `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
+    ListLicenseEvents: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ListLicenseEventsRequest, _license_service_pb2.ListLicenseEventsResponse]  # type: ignore[assignment]
+    """Lists what happened to a license, oldest first: its events in the order of `subject_seq`. Those of a deleted license can
+    be read on, by its id. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID, LICENSE_NOT_FOUND.
     """
 
 class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -434,6 +442,16 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         (`already_there`), and is bad otherwise. FIELD_INVALID names all that is bad of every item, be it a field, a name that
         nothing has, or a key that is taken; the answer to `validate_only` does the same and is no error. Idempotent by
         `request_id`. Errors: FIELD_INVALID, KEY_TAKEN, EXTERNAL_ID_TAKEN, KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLicenseEvents(
+        self,
+        request: _license_service_pb2.ListLicenseEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_license_service_pb2.ListLicenseEventsResponse, _abc.Awaitable[_license_service_pb2.ListLicenseEventsResponse]]:
+        """Lists what happened to a license, oldest first: its events in the order of `subject_seq`. Those of a deleted license can
+        be read on, by its id. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID, LICENSE_NOT_FOUND.
         """
 
 def add_LicenseServiceServicer_to_server(servicer: LicenseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

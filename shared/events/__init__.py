@@ -1,0 +1,1 @@
+"""The events that services tell: their names, and what each carries."""

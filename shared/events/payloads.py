@@ -1,0 +1,211 @@
+"""What the `data` of events holds: a table per kind of subject, as published. docs/events.md is made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.events.schema import Field, Kind, or_null
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The `data` of events about one kind of subject. `version` grows when a field goes or changes its meaning."""
+
+    name: str
+    version: int
+    fields: tuple[Field, ...]
+
+
+def _text(name: str, means: str, *values: str) -> Field:
+    return Field(name, Kind.TEXT, means, values=values)
+
+
+def _flag(name: str, means: str) -> Field:
+    return Field(name, Kind.FLAG, means)
+
+
+def _time(name: str, means: str) -> Field:
+    return Field(name, Kind.TIME, means)
+
+
+def _seconds(name: str, means: str) -> Field:
+    return Field(name, Kind.SECONDS, means)
+
+
+_EXTERNAL_ID: Final = or_null(_text("external_id", "the caller's own key of it"))
+_NAME: Final = _text("display_name", "the name to show")
+_PRODUCT_ID: Final = _text("product_id", "its product")
+_DATA: Final = (
+    Field("labels", Kind.LABELS, "its labels"),
+    Field("metadata", Kind.OBJECT, "the caller's own data"),
+)
+_STAMPS: Final = (
+    Field("revision", Kind.WHOLE, "counts the changes of the subject, from 1"),
+    _time("created_at", "when it was created"),
+    _time("updated_at", "when it was last changed"),
+)
+
+ACCOUNT: Final = Payload(
+    "account",
+    1,
+    (
+        _text("account_id", "the id"), _EXTERNAL_ID, _NAME,
+        _text("status", "whether it works", "active", "suspended"),
+        Field("limits", Kind.OBJECT, "the limits that are set, whole numbers by name"), *_STAMPS,
+    ),
+)  # fmt: skip
+
+API_KEY: Final = Payload(
+    "api_key",
+    1,
+    (
+        _text("api_key_id", "the id; the key itself is in no event"), _EXTERNAL_ID, _NAME,
+        Field("scopes", Kind.TEXTS, "what it may do"),
+        or_null(_time("expires_at", "when it ends")),
+        or_null(_time("revoked_at", "when it was revoked")),
+        or_null(_text("replaced_by_id", "the key that replaces it, once it is rotated")), *_STAMPS,
+    ),
+)  # fmt: skip
+
+WORKLOAD_BINDING: Final = Payload(
+    "workload_binding",
+    1,
+    (
+        _text("workload_binding_id", "the id"),
+        _text("account_id", "the account in which its callers act"),
+        _text("mode", "the mode in which they act", "TEST", "LIVE"), _EXTERNAL_ID, _NAME,
+        _text("spiffe_id_pattern", "the callers"),
+        Field("scopes", Kind.TEXTS, "what they may do"), *_STAMPS,
+    ),
+)  # fmt: skip
+
+PRODUCT: Final = Payload(
+    "product",
+    1,
+    (
+        _text("product_id", "the id"), _EXTERNAL_ID,
+        _text("code", "the prefix of its license keys"),
+        _text("slug", "its short name"), _NAME,
+        _text("url", "its page; may be empty"),
+        _text("key_storage", "how its license keys are kept", "SEALED", "HASH_ONLY"), *_DATA, *_STAMPS,
+    ),
+)  # fmt: skip
+
+TIER: Final = Payload(
+    "tier",
+    1,
+    (
+        _text("tier_id", "the id"), _EXTERNAL_ID, _PRODUCT_ID,
+        _text("slug", "its short name"), _NAME,
+        Field("position", Kind.WHOLE, "its place; a greater one is higher"), *_DATA, *_STAMPS,
+    ),
+)  # fmt: skip
+
+POLICY: Final = Payload(
+    "policy",
+    1,
+    (
+        _text("policy_id", "the id"), _EXTERNAL_ID, _PRODUCT_ID, _NAME,
+        _text("template", "what it was made from", "custom", "desktop_app", "cli_tool", "saas", "trial"),
+        or_null(_seconds("duration", "how long a license lasts; null means for ever")),
+        _flag("is_trial", "whether its licenses are trials"),
+        or_null(_seconds("trial_duration", "how long a license lasts before its first renewal")),
+        _text(
+            "expiration_strategy", "what becomes of an expired license",
+            "RESTRICT_ACCESS", "REVOKE", "MAINTAIN_ACCESS", "ALLOW_ACCESS",
+        ),
+        _seconds("grace_period", "how long a license works on after its expiry"),
+        _text(
+            "expiration_basis", "from when on the duration counts",
+            "FROM_CREATION", "FROM_FIRST_VALIDATION", "FROM_FIRST_USE",
+        ),
+        _text("renewal_basis", "what a renewal adds to", "FROM_EXPIRY", "FROM_NOW", "FROM_NOW_IF_EXPIRED"),
+        _text("transfer_strategy", "what becomes of the expiry of a license that comes", "KEEP_EXPIRY", "RESET_EXPIRY"),
+        or_null(Field("max_machines", Kind.WHOLE, "how many machines; null means any number")),
+        or_null(Field("max_uses", Kind.WHOLE, "how many uses; null means any number")),
+        _text("uses_counted_by", "what counts as a use", "EXPLICIT", "VALIDATION"),
+        _text(
+            "overage_strategy", "by how much limits may be exceeded",
+            "NO_OVERAGE", "ALLOW_1_25X", "ALLOW_1_5X", "ALLOW_2X", "ALWAYS_ALLOW",
+        ),
+        _flag("floating", "whether machines share seats"),
+        _flag("require_fingerprint", "whether a fingerprint must be given"),
+        _flag("require_heartbeat", "whether machines must call home"),
+        _seconds("heartbeat_interval", "how often"),
+        _flag("offline_allowed", "whether license files are issued"),
+        _seconds("offline_max_ttl", "for how long at most"),
+        _flag("require_check_in", "whether licenses must check in"),
+        or_null(_text("check_in_interval", "how often, with `check_in_count`", "DAY", "WEEK", "MONTH", "YEAR")),
+        Field("check_in_count", Kind.WHOLE, "how many intervals"),
+        _flag("require_product_scope", "whether validations must name the product"),
+        _flag("require_policy_scope", "whether they must name the policy"),
+        _flag("require_user_scope", "whether they must name the user"),
+        _flag("protected", "whether its holder may change nothing of a license"),
+        _text("authentication", "with what software may prove a license", "LICENSE", "TOKEN", "MIXED", "NONE"),
+        Field("overridable", Kind.TEXTS, "the limits that licenses may override"), *_DATA, *_STAMPS,
+    ),
+)  # fmt: skip
+
+CUSTOMER: Final = Payload(
+    "customer",
+    1,
+    (
+        _text("customer_id", "the id"),
+        or_null(_text("email", "the customer's email address")),
+        or_null(_text("subject_ref", "the caller's own name of the customer")), _NAME,
+        or_null(_time("banned_at", "since when the customer is banned")),
+        _text("ban_reason", "why; empty when not banned, or no reason was given"), *_DATA, *_STAMPS,
+    ),
+)  # fmt: skip
+
+CUSTOMER_SESSION: Final = Payload(
+    "customer_session",
+    1,
+    (
+        _text("customer_session_id", "the id; its token is in no event"), _text("customer_id", "whose it is"),
+        _time("created_at", "when it was made"), _time("expires_at", "when it ends"),
+    ),
+)  # fmt: skip
+
+ENDED_SESSIONS: Final = Payload(
+    "ended_sessions",
+    1,
+    (
+        _text("customer_id", "whose they were"), Field("customer_session_ids", Kind.TEXTS, "which"),
+        _time("ended_at", "when"),
+    ),
+)  # fmt: skip
+
+LICENSE: Final = Payload(
+    "license",
+    1,
+    (
+        _text("license_id", "the id; its key is in no event"), _EXTERNAL_ID, _PRODUCT_ID,
+        _text("policy_id", "its policy"),
+        or_null(_text("tier_id", "its tier")),
+        or_null(_text("customer_id", "who holds it")), _NAME,
+        _text("status", "its state", "active", "suspended", "expired", "revoked", "banned"),
+        _text("status_reason", "why it was suspended, revoked or banned; may be empty"),
+        or_null(_time("starts_at", "when it starts to be valid; null means from its creation")),
+        or_null(_time("expires_at", "when it expires; null means never, or not yet")),
+        or_null(_time("expiry_anchored_at", "when its duration began to count; null means not yet")),
+        or_null(_time("check_in_from", "what its next check-in counts from")),
+        or_null(_time("last_check_in_at", "when it last checked in")),
+        Field("overrides", Kind.OBJECT, "its own limits: `max_machines`, `max_uses`, `offline_max_ttl` in seconds"),
+        Field("uses", Kind.WHOLE, "how many uses were counted"), *_DATA, *_STAMPS,
+    ),
+)  # fmt: skip
+
+PAYLOADS: Final = (
+    ACCOUNT,
+    API_KEY,
+    WORKLOAD_BINDING,
+    PRODUCT,
+    TIER,
+    POLICY,
+    CUSTOMER,
+    CUSTOMER_SESSION,
+    ENDED_SESSIONS,
+    LICENSE,
+)

@@ -1,0 +1,117 @@
+"""The one registry of events: every name that is told, what it means, what it carries, and its names elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from shared.events import payloads
+from shared.events.payloads import Payload
+from shared.events.schema import Field, Kind, faults
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One name. `also` is what its data holds beside the payload's fields; `aliases` are published names of the same."""
+
+    name: str
+    payload: Payload
+    means: str
+    also: tuple[Field, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return (*self.payload.fields, *self.also)
+
+
+ENVELOPE: Final = (
+    Field("id", Kind.TEXT, "the event (`evt_...`), the same however often it is told"),
+    Field("type", Kind.TEXT, "its name"),
+    Field("schema_version", Kind.WHOLE, "the version of the schema of `data`"),
+    Field("account_id", Kind.TEXT, "the account (`acc_...`)"),
+    Field("mode", Kind.TEXT, "the world", values=("TEST", "LIVE")),
+    Field("subject", Kind.TEXT, "the id of what it happened to"),
+    Field("subject_seq", Kind.WHOLE, "its number within the subject: 1, 2, 3, without a gap"),
+    Field("occurred_at", Kind.TIME, "when, by Postgres"),
+    Field("actor", Kind.TEXT, "who: the id of the key or workload binding; `bootstrap`; `worker`"),
+    Field("source", Kind.TEXT, "where it came from: a call, or time itself", values=("api", "worker")),
+    Field("reason", Kind.TEXT, "why, in the words of who asked; may be empty"),
+    Field("data", Kind.OBJECT, "the subject as it is after the change"),
+)
+"""What every event has."""
+
+_ACCOUNT, _API_KEY, _BINDING = payloads.ACCOUNT, payloads.API_KEY, payloads.WORKLOAD_BINDING
+_PRODUCT, _TIER, _POLICY = payloads.PRODUCT, payloads.TIER, payloads.POLICY
+_CUSTOMER, _LICENSE = payloads.CUSTOMER, payloads.LICENSE
+
+_EVENTS: Final = (
+    EventType("account.created", _ACCOUNT, "an operator made the account"),
+    EventType("account.updated", _ACCOUNT, "an operator changed its name or its limits"),
+    EventType("account.suspended", _ACCOUNT, "an operator stopped it: its keys do not work"),
+    EventType("account.reinstated", _ACCOUNT, "an operator lets it work again"),
+    EventType("api_key.created", _API_KEY, "an API key was made"),
+    EventType("api_key.rotated", _API_KEY, "a new key replaces it; it works on until `expires_at`"),
+    EventType("api_key.revoked", _API_KEY, "it was ended"),
+    EventType("workload_binding.created", _BINDING, "an operator bound a workload"),
+    EventType("workload_binding.updated", _BINDING, "its name or scopes changed"),
+    EventType("workload_binding.deleted", _BINDING, "it was deleted; `data` is what it was"),
+    EventType("product.created", _PRODUCT, "a product was made"),
+    EventType("product.updated", _PRODUCT, "it changed"),
+    EventType("product.deleted", _PRODUCT, "it was deleted; `data` is what it was"),
+    EventType("tier.created", _TIER, "a tier was made"),
+    EventType("tier.updated", _TIER, "it changed, for all its licenses"),
+    EventType("tier.deleted", _TIER, "it was deleted; `data` is what it was"),
+    EventType("policy.created", _POLICY, "a policy was made"),
+    EventType("policy.updated", _POLICY, "its terms changed, for all its licenses; they have no events of their own"),
+    EventType("policy.deleted", _POLICY, "it was deleted; `data` is what it was"),
+    EventType("customer.created", _CUSTOMER, "a customer was made, with a first license"),
+    EventType("customer.updated", _CUSTOMER, "what is said about the customer changed"),
+    EventType("customer.banned", _CUSTOMER, "all licenses of the customer are refused"),
+    EventType("customer.unbanned", _CUSTOMER, "the licenses are again what they are by themselves"),
+    EventType("customer.session.created", payloads.CUSTOMER_SESSION, "a session of the customer was made"),
+    EventType("customer.session.revoked", payloads.ENDED_SESSIONS, "all sessions of the customer were ended"),
+    EventType("license.created", _LICENSE, "a license was issued"),
+    EventType("license.updated", _LICENSE, "what is said about it changed, its period too"),
+    EventType("license.suspended", _LICENSE, "it was disabled for a while"),
+    EventType("license.reinstated", _LICENSE, "it works again"),
+    EventType("license.renewed", _LICENSE, "its expiry was moved by its policy's duration"),
+    EventType("license.revoked", _LICENSE, "it was ended for good"),
+    EventType("license.banned", _LICENSE, "it was ended for good, for abuse"),
+    EventType("license.policy.updated", _LICENSE, "it is under another policy"),
+    EventType("license.tier.updated", _LICENSE, "it has another tier, or none"),
+    EventType("license.customer.updated", _LICENSE, "it has another holder, or none"),
+    EventType("license.checked_in", _LICENSE, "it checked in"),
+    EventType("license.usage.incremented", _LICENSE, "uses were counted"),
+    EventType("license.usage.decremented", _LICENSE, "uses were given back"),
+    EventType("license.usage.reset", _LICENSE, "uses are counted from 0 again"),
+    EventType("license.limit_reached", _LICENSE, "its last use was counted"),
+    EventType("license.deleted", _LICENSE, "it was deleted; `data` is what it was"),
+    EventType("license.key.revealed", _LICENSE, "its key was shown again, to `actor`"),
+    EventType("license.key.rotated", _LICENSE, "it has another key"),
+)
+
+EVENTS: Final[Mapping[str, EventType]] = MappingProxyType({event.name: event for event in _EVENTS})
+"""Every event that is told, by its name."""
+
+ALIASES: Final[Mapping[str, str]] = MappingProxyType({alias: e.name for e in _EVENTS for alias in e.aliases})
+"""Names elsewhere -> names here. Whoever asks for events by type may use either; what is told has the name here."""
+
+
+def resolve(name: str) -> EventType | None:
+    """The event of a name or an alias; None for a name that there is not."""
+    return EVENTS.get(ALIASES.get(name, name))
+
+
+def faults_of(envelope: Mapping[str, object]) -> Iterator[str]:
+    """What is wrong with an event as it is told: its envelope, its name, and its data by the schema of that name."""
+    yield from faults(envelope, ENVELOPE)
+    known = EVENTS.get(str(envelope.get("type")))
+    if known is None:
+        yield f"{envelope.get('type')!r} is not in the registry of events"
+        return
+    if envelope.get("schema_version") != known.payload.version:
+        yield f"schema_version is not {known.payload.version}"
+    yield from (f"data.{fault}" for fault in faults(envelope.get("data"), known.fields))
