@@ -38,6 +38,33 @@ them yet.
 """
 
 PROMISE: Final = """
+## What time does
+
+Some events nobody asks for: an expiry comes, or a check-in is due. A worker tells them, with `source` and `actor`
+`worker`, within seconds of the moment, whose exact time is `boundary_time` in `data`.
+
+| the moment | is told as |
+|---|---|
+| three days before the expiry | `license.expiring_soon` |
+| the expiry, where the policy has a grace period | `license.grace_started` |
+| the end of the grace period, or the expiry without one | `license.expired` |
+| the same, under the expiration strategy REVOKE | also `license.revoked`, with the `reason` `expired` |
+| before a check-in is due: three days, or a quarter of its interval where that is less | `license.check_in.required_soon` |
+| the time at which it is due | `license.check_in.overdue` |
+
+- **Once each**, whatever is killed or restarted and however many processes run.
+- A moment that comes while no process runs is told late, once. So look at `boundary_time`: of a license that was made or
+  renewed with less than three days to go, or found so late, `license.expiring_soon` is told at once, even past the end.
+- A moment that was moved before it was seen is not told: a license renewed in time tells of its new expiry alone. One that
+  was told is told again only if it lay ahead in between.
+- A suspended, revoked or banned license tells nothing. What passed while it was suspended is told when it is reinstated.
+- A license that has ended tells no check-ins, unless its policy lets it be used on.
+
+`license.validated.first` is told within seconds of the first validation that said the license is valid; `validated_at` is
+its time. A process that is killed at that moment loses it: then the next validation is the first.
+
+## Order
+
 Events of one subject are in the order of `subject_seq`. Between subjects there is no order; `occurred_at` may run a
 little behind or ahead there.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from typing import Final
 
 from lictor.account.v1 import account_service_pb2
 from lictor.license.v1 import catalog_service_pb2, customer_service_pb2, license_service_pb2, validation_service_pb2
 
 from services.license.account_servicer import AccountServicer
+from services.license.boundaries import BoundaryWorker
 from services.license.catalog_servicer import CatalogServicer
 from services.license.customer_servicer import CustomerServicer
 from services.license.errors import taken
@@ -19,6 +21,8 @@ from services.license.servicer import LicenseServicer
 from services.license.settings import Settings
 from services.license.sweeper import sweep_forever
 from services.license.validation import ValidationServicer
+from services.license.validation_marks import ValidationMarks
+from services.license.worker_metrics import WorkerMetrics
 from shared.clock import Clock
 from shared.crypto import keyring, root_secret
 from shared.crypto.hashing import SecretHasher
@@ -36,6 +40,9 @@ from shared.rpc.share import Share
 from shared.rpc.writes import Writer
 from shared.settings import Target
 
+WORKER_CONNECTIONS: Final = 3
+"""One each for what runs beside the calls."""
+
 
 @asynccontextmanager
 async def build(settings: Settings, clock: Clock, target: Target = Target.LICENSE) -> AsyncGenerator[App]:
@@ -48,13 +55,22 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
     async with (
         Database.opened(record, Role.LICENSE, size=settings.pool_size) as db,
         Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
-        Database.opened(record, Role.LICENSE_WORKER, size=1) as worker,
+        Database.opened(record, Role.LICENSE_WORKER, size=WORKER_CONNECTIONS) as worker,
     ):
         await ensure_epoch(facts)
         row, share = ProcessRow(db, target), Share()
         writer = Writer(db, RevisionTokens(root), taken)
-        resources = Resources(db, LicenseFactsReader(facts), writer, hasher, PageTokens(root), KeyKeeper(hasher, kek))
-        sweeper = asyncio.create_task(sweep_forever(worker, settings.request_sweep_interval_s), name="sweeper")
+        metrics = WorkerMetrics()
+        marks = ValidationMarks(worker, metrics)
+        resources = Resources(
+            db, LicenseFactsReader(facts), writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks
+        )
+        beside = {
+            "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
+            "boundaries": BoundaryWorker(worker, metrics).run(settings.boundary_interval_s),
+            "marks": marks.run(settings.mark_interval_s),
+        }
+        tasks = [asyncio.create_task(work, name=name) for name, work in beside.items()]
         try:
             async with share.kept(row.beat, row.leave, BEAT_S):
                 yield App(
@@ -71,8 +87,10 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                     authenticator=FactsAuthenticator(facts, hasher),
                     ready=lambda: True,
                     live=lambda: share.live,
+                    collectors=metrics.collectors,
                 )
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await marks.try_to_flush()

@@ -21,11 +21,14 @@ Subject = (
 _LEFT_OUT = frozenset({"hint", "key_hint", "check_in_since", "last_validated_at"})
 
 
-def event_data(subject: Subject) -> dict[str, Any]:
-    """JSON: times as RFC 3339, durations in seconds. A policy's terms stand beside its other fields; a license leaves the
-    terms that it is under to its policy."""
+def event_data(subject: Subject, now: datetime | None = None) -> dict[str, Any]:
+    """JSON: times as RFC 3339, durations in seconds. The state of a license is that of `now`, or of its last change.
+
+    A policy's terms stand beside its other fields; a license leaves the terms that it is under to its policy."""
     data = _fields(subject)
     terms = data.pop("terms", None)
+    if isinstance(subject, License):
+        data["status"] = subject.status_at(now or subject.updated_at).value
     return {**data, **terms} if isinstance(subject, Policy) and terms is not None else data
 
 

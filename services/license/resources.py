@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.license.key_keeper import KeyKeeper
+from services.license.validation_marks import ValidationMarks
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
@@ -22,3 +23,4 @@ class Resources:
     hasher: SecretHasher
     pages: PageTokens
     keeper: KeyKeeper
+    marks: ValidationMarks

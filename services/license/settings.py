@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
 from shared.settings import ProcessSettings
 
 
@@ -15,3 +17,9 @@ class Settings(ProcessSettings):
 
     request_sweep_interval_s: float = 60.0
     """How often results of mutations older than 24 hours are deleted."""
+
+    boundary_interval_s: float = Field(default=5.0, gt=0)
+    """How often licenses are looked for that expire, or are to check in: how late the event of a boundary may be."""
+
+    mark_interval_s: float = Field(default=5.0, gt=0)
+    """How often it is written when licenses were found valid: what a process that is killed loses."""

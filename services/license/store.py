@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -28,15 +28,14 @@ _WITH_TERMS: Final = ", ".join(
     )
 )  # fmt: skip
 # The limit keeps the planner from reading the uses of licenses that are on no page.
-_FROM: Final = """
-      FROM license.license AS l
+_JOINED: Final = """
       JOIN license.policy AS p ON p.account_id = l.account_id AND p.mode = l.mode AND p.policy_id = l.policy_id
       LEFT JOIN LATERAL (
                SELECT i.uses, i.last_validated_at FROM license.license_usage AS i
                 WHERE i.account_id = l.account_id AND i.mode = l.mode AND i.license_id = l.license_id LIMIT 1
            ) AS u ON true
-     WHERE l.account_id = $1 AND l.mode = $2
 """
+_FROM: Final = f"FROM license.license AS l {_JOINED} WHERE l.account_id = $1 AND l.mode = $2"
 
 INSERT_LICENSE: Final = statements.insert("license.license", _LICENSE)
 INSERT_LICENSES: Final = statements.insert_many("license.license", _LICENSE)
@@ -48,6 +47,10 @@ GET_LICENSES_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.extern
 # Locked by itself, and read by the statement after it: one that waited for the lock would join the row as it has become
 # with the policy as it was.
 LOCK_LICENSE: Final = statements.select("license.license", ("license_id",), "license_id = $3") + " FOR UPDATE"
+GET_LICENSES_ACROSS: Final = (
+    f"SELECT l.account_id, l.mode, {_WITH_TERMS} FROM unnest($1::text[], $2::text[], $3::text[]) AS k (account_id, mode, id) "
+    f"JOIN license.license AS l ON l.account_id = k.account_id AND l.mode = k.mode AND l.license_id = k.id {_JOINED}"
+)
 UPDATE_LICENSE: Final = statements.update("license.license", "license_id", _LICENSE[1:])
 SET_USES: Final = """
     INSERT INTO license.license_usage AS u (account_id, mode, license_id, uses) VALUES ($1, $2, $3, $4)
@@ -64,6 +67,10 @@ _BY_STATUS: Final = {
     f"AND (l.status = 'revoked' OR {_ENDED} AND p.expiration_strategy = 'REVOKE')",
     Status.BANNED: "l.status = 'banned'",
 }
+
+
+LicenseKey = tuple[str, str, str]
+"""Account, mode and id: which license of all tenants'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,13 @@ async def lock_license(tx: Transaction, license_id: str) -> License | None:
     if await tx.conn.fetchval(LOCK_LICENSE, *_in_tenant(tx, license_id)) is None:
         return None
     return await get_license(tx, license_id)
+
+
+async def get_licenses_across(conn: asyncpg.Connection, keys: Sequence[LicenseKey]) -> Mapping[LicenseKey, License]:
+    """Licenses of any tenants that the connection's role may read."""
+    rows = await conn.fetch(GET_LICENSES_ACROSS, *([key[n] for key in keys] for n in range(3)))
+    found = {(row["account_id"], row["mode"], row["license_id"]): _license(row) for row in rows}
+    return {key: license_ for key, license_ in found.items() if license_ is not None}
 
 
 async def page_of_licenses(tx: Transaction, after: str, limit: int, narrowed: LicenseFilter) -> Sequence[License]:

@@ -39,6 +39,7 @@ class ValidationServicer:
         callers.refuse_without_proof(principal, request.license)
         tenant = principal.tenant
         decided = await decide_one(self._r, context, request)
+        self._mark(principal.tenant, decided)
         response = verdicts.answer(decided)
         if request.view in _WITH_LICENSE and response.license_id:
             found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
@@ -71,6 +72,7 @@ class ValidationServicer:
                 result.status.CopyFrom(refused[n])
             else:
                 decided.append(next(answered))
+                self._mark(principal.tenant, decided[-1])
                 result.response.CopyFrom(verdicts.answer(decided[-1]))
         if request.view in _WITH_LICENSE:
             await self._add_licenses(principal.tenant, response, decided, full=request.view == View.FULL)
@@ -91,6 +93,10 @@ class ValidationServicer:
             verdict=verdicts.answer(decided),
             checks=[verdicts.explained(found) for found in explain(facts, asked, loaded.at, license_)],
         )
+
+    def _mark(self, tenant: Tenant, decided: Decided) -> None:
+        if decided.verdict.valid and decided.loaded.facts is not None:
+            self._r.marks.touched(tenant, decided.loaded.facts.license_id, decided.loaded.at)
 
     async def _add_licenses(
         self, tenant: Tenant, response: pb.BatchValidateLicensesResponse, decided: list[Decided], *, full: bool

@@ -8,12 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import asyncpg
+
 from shared.db import statements
 from shared.db.pool import Transaction
 from shared.events.registry import EVENTS
 from shared.ids import Prefix, new_id
+from shared.tenancy import Tenant
 
 SOURCE_API: Final = "api"
+SOURCE_WORKER: Final = "worker"
+
+_NUMBER: Final = (
+    "INSERT INTO record.subject (account_id, mode, subject, seq) VALUES ($1, $2, $3, 1) "
+    "ON CONFLICT (account_id, mode, subject) DO UPDATE SET seq = subject.seq + 1 RETURNING seq"
+)
+_STORE: Final = (
+    "INSERT INTO record.event (account_id, mode, event_id, type, subject, subject_seq, schema_version, actor, source, "
+    "reason, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+)
+_POINT: Final = "INSERT INTO record.outbox (account_id, mode, event_id) VALUES ($1, $2, $3)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,7 @@ class Event:
     data: Mapping[str, Any]
     actor: str
     reason: str = ""
+    source: str = SOURCE_API
 
 
 _EVENT: Final = (
@@ -42,28 +57,39 @@ INSERT_OUTBOX: Final = statements.insert_many("record.outbox", _OUTBOX)
 
 async def emit(tx: Transaction, event: Event) -> int:
     """Stores the event; returns its number within the subject, from 1."""
-    version = _version_of(event)
-    tenant = (tx.tenant.account_id, tx.tenant.mode.value)
-    seq: int = await tx.conn.fetchval(
-        "INSERT INTO record.subject (account_id, mode, subject, seq) VALUES ($1, $2, $3, 1) "
-        "ON CONFLICT (account_id, mode, subject) DO UPDATE SET seq = subject.seq + 1 RETURNING seq",
-        *tenant, event.subject,
-    )  # fmt: skip
-    event_id = new_id(Prefix.EVENT)
-    await tx.conn.execute(
-        "INSERT INTO record.event (account_id, mode, event_id, type, subject, subject_seq, schema_version, actor, source, "
-        "reason, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        *tenant, event_id, event.type, event.subject, seq, version, event.actor, SOURCE_API, event.reason,
-        dict(event.data),
-    )  # fmt: skip
-    await tx.conn.execute(
-        "INSERT INTO record.outbox (account_id, mode, event_id) VALUES ($1, $2, $3)", *tenant, event_id
-    )
+    (seq,) = await emit_all(tx.conn, [(tx.tenant, event)])
     return seq
 
 
+async def emit_all(conn: asyncpg.Connection, told: Sequence[tuple[Tenant, Event]]) -> list[int]:
+    """Stores events of any tenants that the connection's role may write in, in three round trips; returns their numbers.
+
+    Whoever tells of several subjects at once holds what they stand for already: two that number the same subjects in
+    another order would wait for each other.
+    """
+    versions = [_version_of(event) for _, event in told]
+    places = [(tenant.account_id, tenant.mode.value) for tenant, _ in told]
+    events = [event for _, event in told]
+    numbered = await conn.fetchmany(
+        _NUMBER, [(*place, event.subject) for place, event in zip(places, events, strict=True)]
+    )
+    numbers: list[int] = [row["seq"] for row in numbered]
+    ids = [new_id(Prefix.EVENT) for _ in told]
+    rows = [
+        (
+            *place, event_id, event.type, event.subject, number, version, event.actor, event.source, event.reason,
+            dict(event.data),
+        )
+        for place, event_id, event, number, version in zip(places, ids, events, numbers, versions, strict=True)
+    ]  # fmt: skip
+    await conn.executemany(_STORE, rows)
+    await conn.executemany(_POINT, [(*place, event_id) for place, event_id in zip(places, ids, strict=True)])
+    return numbers
+
+
 async def emit_many(tx: Transaction, events: Sequence[Event]) -> None:
-    """The same for many events, in three statements; those of one subject are numbered in their order."""
+    """The same for many events of the transaction's tenant, in three statements whatever their number; those of one subject are
+    numbered in their order."""
     versions = [_version_of(event) for event in events]
     if not events:
         return
@@ -83,7 +109,7 @@ async def emit_many(tx: Transaction, events: Sequence[Event]) -> None:
             seq = next_of[event.subject]
             next_of[event.subject] += 1
             stored.append(
-                (event_id, event.type, event.subject, seq, at, version, event.actor, SOURCE_API, event.reason,
+                (event_id, event.type, event.subject, seq, at, version, event.actor, event.source, event.reason,
                  dict(event.data))
             )  # fmt: skip
         return statements.rows(_EVENT, stored), statements.rows(_OUTBOX, [(event_id, at) for event_id in ids])

@@ -147,6 +147,7 @@ class Database:
         """A plain transaction for a worker's sweep over all tenants; only a worker role has policies for it."""
         with translated():
             async with self._begun(read_only=False) as conn:
+                await conn.execute("SELECT set_config('lock_timeout', $1, true)", str(LOCK_TIMEOUT_MS))
                 yield conn
 
     @asynccontextmanager

@@ -60,7 +60,8 @@ API_KEY: Final = Payload(
     "api_key",
     1,
     (
-        _text("api_key_id", "the id; the key itself is in no event"), _EXTERNAL_ID, _NAME,
+        _text("api_key_id", "the id; the key itself is in no event"),
+        _text("kind", "where it may be kept", "SECRET", "PUBLISHABLE"), _EXTERNAL_ID, _NAME,
         Field("scopes", Kind.TEXTS, "what it may do"),
         or_null(_time("expires_at", "when it ends")),
         or_null(_time("revoked_at", "when it was revoked")),

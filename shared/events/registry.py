@@ -47,6 +47,11 @@ _ACCOUNT, _API_KEY, _BINDING = payloads.ACCOUNT, payloads.API_KEY, payloads.WORK
 _PRODUCT, _TIER, _POLICY = payloads.PRODUCT, payloads.TIER, payloads.POLICY
 _CUSTOMER, _LICENSE = payloads.CUSTOMER, payloads.LICENSE
 
+_AT: Final = (
+    Field("boundary_time", Kind.TIME, "the moment itself; where no process ran, `occurred_at` may be much later"),
+)
+_VALIDATED_AT: Final = Field("validated_at", Kind.TIME, "when, as the validation's `evaluated_at` says")
+
 _EVENTS: Final = (
     EventType("account.created", _ACCOUNT, "an operator made the account"),
     EventType("account.updated", _ACCOUNT, "an operator changed its name or its limits"),
@@ -75,8 +80,25 @@ _EVENTS: Final = (
     EventType("customer.session.revoked", payloads.ENDED_SESSIONS, "all sessions of the customer were ended"),
     EventType("license.created", _LICENSE, "a license was issued"),
     EventType("license.updated", _LICENSE, "what is said about it changed, its period too"),
+    EventType(
+        "license.validated.first",
+        _LICENSE,
+        "it was found valid for the first time",
+        (_VALIDATED_AT,),
+        ("license.activated",),
+    ),
     EventType("license.suspended", _LICENSE, "it was disabled for a while"),
     EventType("license.reinstated", _LICENSE, "it works again"),
+    EventType("license.expiring_soon", _LICENSE, "it expires in three days", _AT),
+    EventType("license.grace_started", _LICENSE, "its expiry has passed, and it works on for its policy's grace", _AT),
+    EventType("license.expired", _LICENSE, "its expiry has passed, and its grace if there is one", _AT),
+    EventType(
+        "license.check_in.required_soon",
+        _LICENSE,
+        "its next check-in is due in three days, or in a quarter of its interval if that is less",
+        _AT,
+    ),
+    EventType("license.check_in.overdue", _LICENSE, "it was to check in by now, and has not", _AT),
     EventType("license.renewed", _LICENSE, "its expiry was moved by its policy's duration"),
     EventType("license.revoked", _LICENSE, "it was ended for good"),
     EventType("license.banned", _LICENSE, "it was ended for good, for abuse"),

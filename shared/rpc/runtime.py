@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from prometheus_client.registry import Collector
+
 from shared.clock import Clock
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
@@ -40,6 +42,8 @@ class App:
     """Whether calls can be served; asked often, so it only looks at what is in memory."""
     live: Callable[[], int] = lambda: 1
     """How many processes serve the same, and share the rates; asked by each call that has a rate."""
+    collectors: Sequence[Collector] = ()
+    """What it counts beside its calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,8 @@ async def serve(
     life, host = Lifecycle(stop), host or GrpcioHost()
     metrics, tasks, gate = Metrics(), TaskGroupTracker(), AdmissionGate(settings.max_in_flight)
     metrics.watch_in_flight(lambda: gate.in_flight)
+    for collector in app.collectors:
+        metrics.registry.register(collector)
     metrics.describe_process(clock.now().timestamp(), transport=host.name)
 
     names = [binding.descriptor.full_name for binding in app.bindings]

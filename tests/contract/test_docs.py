@@ -13,6 +13,7 @@ from services.cli import app
 from services.license.decision import Code
 from services.license.model import TRANSITIONS, Action, Status
 from services.license.settings import Settings
+from services.license.worker_metrics import WorkerMetrics
 from shared.db.roles import Role
 from shared.observe.metrics import Metrics
 from shared.settings import OTHER_VARIABLES, PREFIX
@@ -104,7 +105,10 @@ def test_operations_tells_the_defaults_of_settings() -> None:
 
 
 def test_operations_explains_every_metric() -> None:
-    exposed = generate_latest(Metrics().registry).decode()
+    metrics = Metrics()
+    for collector in WorkerMetrics().collectors:
+        metrics.registry.register(collector)
+    exposed = generate_latest(metrics.registry).decode()
     families = set(re.findall(r"^# TYPE (lictor_\w+?)(?:_created)? ", exposed, re.MULTILINE))
     assert families
     assert {name for name in families if f"`{name}" not in OPERATIONS} == set()

@@ -84,7 +84,8 @@ async def tenant_tables(conn: asyncpg.Connection) -> list[str]:
 
 
 async def insert(conn: asyncpg.Connection, table: str, row: Row, *, more: str = "") -> None:
-    """Inserts a row given as JSON values."""
+    """Inserts a row given as JSON values. One that a trigger makes beside its parent stays as that made it."""
+    more = more or ("ON CONFLICT DO NOTHING" if table == "license.boundary" else "")
     names = ", ".join(row)
     await conn.execute(
         f"INSERT INTO {table} ({names}) SELECT {names} FROM jsonb_populate_record(NULL::{table}, $1) {more}",
@@ -210,6 +211,11 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "key_hash": f"\\x03{tag}", "license_id": license_id, "kek_version": n + 1, "nonce": f"\\x{tag[:24]}",
             "ciphertext": f"\\x{tag}", "expires_at": end,
         },
+        "license.boundary": {
+            **own, "license_id": license_id, "due_at": end, "expiring_soon_at": end, "grace_started_at": end, "expired_at": end,
+            "check_in_soon_at": end, "check_in_overdue_at": end,
+        },
+        "license.boundary_recheck": {**own, "policy_id": policy_id, "after_license_id": license_id},
         "record.event": {
             **own, "event_id": event_id, "type": "license.created", "subject": license_id, "subject_seq": n,
             "occurred_at": at["created_at"], "schema_version": n, "actor": key_id, "source": "api", "reason": f"r{n}",

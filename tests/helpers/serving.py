@@ -25,7 +25,7 @@ from shared.embedded.serving import SERVE
 from shared.rpc.envoy.program import obstacle
 from shared.rpc.runtime import Bound
 from tests.helpers.embedded import TREE
-from tests.helpers.suite import Suite, new_settings
+from tests.helpers.suite import QUIET, Suite, new_settings
 
 READY_WITHIN_S: Final = 30.0
 needs_envoy: Final = pytest.mark.skipif(obstacle() is not None, reason=f"NOT TESTED, the envoy transport: {obstacle()}")
@@ -130,6 +130,7 @@ async def serving(
         "LICTOR_REFLECTION": "true",
         "LICTOR_LAME_DUCK_S": "0",
         "LICTOR_LOG_FORMAT": "text",
+        **{f"LICTOR_{name.upper()}": "86400" for name in QUIET},
         **{f"LICTOR_{name.upper()}": value for name, value in more.items()},
     }
     process = launch(folder, listen, environment)

@@ -14,11 +14,13 @@ import pytest_asyncio
 
 from services.license import (
     account_store,
+    boundary_store,
     catalog_store,
     customer_session_store,
     customer_store,
     event_store,
     key_store,
+    mark_store,
     store,
     tier_store,
     workload_store,
@@ -83,6 +85,11 @@ NUMBERED = {
     },
     "license.license_usage": {"license_id": "'lic_' || n"},
     "license.license_key": {"license_id": "'lic_' || n", "key_hash": "'\\x03'::bytea || sha256(n::text::bytea)"},
+    "license.boundary": {
+        "license_id": "'lic_' || n",
+        "due_at": "CASE WHEN n % 100 = 0 THEN now() - interval '1 h' ELSE now() + n * interval '1 min' END",
+    },
+    "license.boundary_recheck": {"policy_id": "'pol_' || n % 5000"},
     "record.event": {
         "event_id": "'evt_' || n", "subject": "CASE WHEN n % 4 = 0 THEN 'lic_many' ELSE subject END", "subject_seq": "n",
     },
@@ -135,7 +142,8 @@ async def plan_of(
     await conn.execute("DEALLOCATE ALL")
     await conn.execute(f"SET LOCAL plan_cache_mode = force_{mode}_plan")
     await conn.execute(f"PREPARE hot AS {statement}")
-    execute = f"EXECUTE hot({', '.join(literal(value) for value in arguments)})"
+    given = ", ".join(literal(value) for value in arguments)
+    execute = f"EXECUTE hot({given})" if given else "EXECUTE hot"
     explained = await conn.fetchval(f"EXPLAIN (FORMAT JSON, VERBOSE) {execute}")
     return list(nodes(json.loads(explained)[0]["Plan"]))
 
@@ -318,6 +326,40 @@ async def test_an_operators_reads_of_bindings_go_through_indexes(db: Scratch, na
         await enter(conn, OPERATOR_TENANT)
         found = await plan_of(conn, statement, values, mode)
     refuse_full_reads(found, "license.workload_binding")
+
+
+MANY = ([LARGE.account_id] * 3, ["LIVE"] * 3, ["lic_1", "lic_2", "lic_3"])
+MARKS = (*MANY, [TIME] * 3)
+WORKERS = {
+    "licenses that are due": (boundary_store.CLAIM, (100,), ("license.boundary", "license.license")),
+    "licenses of a policy": (
+        boundary_store.LOOK_AGAIN, (LARGE.account_id, "LIVE", "pol_7", "lic_1", 500), ("license.license", "license.boundary"),
+    ),
+    "licenses": (store.GET_LICENSES_ACROSS, MANY, ("license.license", "license.policy", "license.license_usage")),
+    "marks": (mark_store.MARK, MARKS, ("license.license",)),
+    "unseen licenses": (mark_store.HOLD_UNSEEN, MARKS, ("license.license", "license.license_usage")),
+    "first marks": (mark_store.MARK_FIRST, MARKS, ("license.license_usage",)),
+}  # fmt: skip
+OF_LISTS = {"Function Scan", "Sort", "ModifyTable", "CTE Scan"}
+"""Nodes that work on what the caller names, or on what was found through an index."""
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", WORKERS)
+async def test_the_workers_read_what_is_due_or_named_and_nothing_else(db: Scratch, name: str, mode: str) -> None:
+    statement, values, tables = WORKERS[name]
+    async with db.connect(Role.LICENSE_WORKER) as conn, conn.transaction():
+        found = await plan_of(conn, statement, values, mode)
+    refuse_full_reads([node for node in found if node["Node Type"] not in OF_LISTS], *tables)
+    if name == "licenses that are due":
+        assert "boundary_due" in {node.get("Index Name") for node in found}
+
+
+async def test_the_worker_takes_the_first_of_the_policies_that_wait(db: Scratch) -> None:
+    async with db.connect(Role.LICENSE_WORKER) as conn, conn.transaction():
+        found = await plan_of(conn, boundary_store.CLAIM_RECHECK, (), "generic")
+    assert [node["Node Type"] for node in found] == ["Limit", "LockRows", "Index Scan"]
+    assert found[-1]["Index Name"] == "boundary_recheck_order"
 
 
 async def test_the_sweep_goes_by_age(db: Scratch) -> None:

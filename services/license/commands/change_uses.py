@@ -47,7 +47,7 @@ async def apply_uses(tx: Transaction, *, actor: str, found: License, wanted: Use
     if changed.revision != found.revision:
         await store.update_license(tx, changed)
     await store.set_uses(tx, changed)
-    data = event_data(changed)
+    data = event_data(changed, tx.now)
     await emit(tx, Event(_EVENTS[wanted.action], found.license_id, data, actor, wanted.reason))
     if wanted.action is Action.INCREMENT_USES and changed.uses == changed.max_uses:
         await emit(tx, Event("license.limit_reached", found.license_id, data, actor, wanted.reason))

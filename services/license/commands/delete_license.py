@@ -18,4 +18,4 @@ async def delete_license(tx: Transaction, *, actor: str, license_id: str, etag: 
     refuse_stale(etag, found.revision, license_id)
     await key_store.forget_sealed(tx, license_id)
     await store.delete_license(tx, license_id)
-    await emit(tx, Event("license.deleted", license_id, event_data(found), actor, reason))
+    await emit(tx, Event("license.deleted", license_id, event_data(found, tx.now), actor, reason))

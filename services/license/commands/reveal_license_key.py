@@ -19,5 +19,5 @@ async def reveal_license_key(
     if found is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
     key = await keeper.reveal(tx, license_id)
-    await emit(tx, Event("license.key.revealed", license_id, event_data(found), actor, reason))
+    await emit(tx, Event("license.key.revealed", license_id, event_data(found, tx.now), actor, reason))
     return found, key
