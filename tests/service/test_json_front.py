@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from lictor.license.v1 import validation_service_pb2
-from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, ValidateLicenseResponse
+from lictor.license.v1.validation_service_pb2 import (
+    BatchValidateLicensesRequest,
+    BatchValidateLicensesResponse,
+    ExplainValidationRequest,
+    ExplainValidationResponse,
+    ValidateLicenseRequest,
+    ValidateLicenseResponse,
+)
 
 from services.main import PACKAGES
 from shared.embedded.errors import EmbeddedError
@@ -52,6 +59,16 @@ class Failing:
         if asked == LARGE:
             return ValidateLicenseResponse(detail="\x01" * LARGE_BYTES)
         raise DomainError(Reason(asked), 'näive "quotes" & \n lines', metadata={"id": "lic_1"}, retry_after_ms=100)
+
+    async def BatchValidateLicenses(
+        self, request: BatchValidateLicensesRequest, context: CallContext
+    ) -> BatchValidateLicensesResponse:
+        raise NotImplementedError
+
+    async def ExplainValidation(
+        self, request: ExplainValidationRequest, context: CallContext
+    ) -> ExplainValidationResponse:
+        raise NotImplementedError
 
 
 class Everyone:

@@ -107,7 +107,8 @@ async def check_in_due(world: World, license_id: str) -> datetime:
 
 async def move_check_in(suite: Suite, world: World, license_id: str, back: timedelta) -> None:
     async with suite.admin() as conn:
-        start: Any = await conn.fetchval("SELECT check_in_from FROM license.license WHERE license_id = $1", license_id)
+        counted_from = "SELECT coalesce(check_in_from, created_at) FROM license.license WHERE license_id = $1"
+        start: Any = await conn.fetchval(counted_from, license_id)
         policy_id = await conn.fetchval("SELECT policy_id FROM license.license WHERE license_id = $1", license_id)
     await shift(suite, "license.policy", "policy_id", policy_id, check_in_since=start - 1000 * DAY)
     await shift(suite, "license.license", "license_id", license_id, check_in_from=start - back)
