@@ -14,6 +14,7 @@ from typing import Final
 from shared.db.lanes import LANE
 from shared.errors import DomainError, Reason
 from shared.rpc.admission import RETRY_AFTER_MS
+from shared.rpc.turns import Turns
 from shared.tenancy import Principal
 
 DEFAULT_SHARE_PERCENT: Final = 25
@@ -34,6 +35,7 @@ class AccountPlaces:
     def __init__(self, max_in_flight: int, share_percent: int = DEFAULT_SHARE_PERCENT) -> None:
         self._most = max(1, max_in_flight * share_percent // 100)
         self._taken: dict[str, int] = {}
+        self.turns = Turns()
         self._seen: OrderedDict[int, str] = OrderedDict()
 
     def taken(self, whose: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from random import uniform
 from time import monotonic
 from typing import Final
 
@@ -17,7 +18,7 @@ DEFAULT_MAX_IN_FLIGHT: Final = 512
 MAX_STANDARD_STREAMS: Final = 1000
 """Streams of standard services at once, such as health watches. They last for ever and need no credential."""
 RETRY_AFTER_MS: Final = 100
-HELD_S: Final = 0.5
+HELD_S: Final = 3.0
 FREE_REFUSALS_PER_S: Final = 100
 MAX_HELD: Final = 8192
 """Refusals kept back at once; beyond that they go out at once."""
@@ -129,6 +130,7 @@ class WaitingRoom:
             return
         self._room -= 1
         try:
-            await asyncio.sleep(min(HELD_S, most_s))
+            # What came together does not go together: to answer it all at once would take the thread from others.
+            await asyncio.sleep(min(HELD_S, most_s) * uniform(0.5, 1.0))  # noqa: S311 - only spreads
         finally:
             self._room += 1

@@ -61,11 +61,17 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
             credential = peer_identity if authorization is None else authorization.partition(":")[0]
             whose = places.arrive(credential)
             try:
+                await places.turns.take(turn := whose)
+            except BaseException:
+                places.leave(whose)
+                raise
+            try:
                 principal = await authenticator.authenticate(authorization, peer_identity)
                 whose = places.known(whose, credential, principal)
                 context.set_principal(principal)
                 return await inner(context, body)
             finally:
+                places.turns.leave(turn)
                 places.leave(whose)
                 LANE.set("")
 

@@ -1,0 +1,113 @@
+"""Turns: while a process is busy and several accounts call, each account's calls are worked on few at a time.
+
+All calls run on one thread, so that a call waits at each of its steps for whatever others have ready. A flood of one account,
+far below its share of the places, would so make everybody's calls several times as long. With turns the others wait, at each
+step, for a call or two of the flood, and the rest of it waits by itself, where it costs nothing.
+
+Who calls alone, or calls a process that has time to spare, takes no turns: where calls wait for the record and not for the
+thread, few at a time would be slow for no reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from time import monotonic, thread_time
+from typing import Final
+
+ACTIVE_S: Final = 2.0
+"""For how long after a call an account counts as calling."""
+SAMPLE_S: Final = 0.05
+BUSY_SHARE: Final = 0.5
+"""Of its time, what the thread must have worked for the process to be busy."""
+WIDTH: Final = 1
+"""How many calls of an account are worked on at once where turns are taken."""
+
+
+class _Line:
+    """The calls of one account: how many are worked on, and who waits."""
+
+    __slots__ = ("running", "waiting")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+
+class Turns:
+    """Gives the calls of each account their turns.
+
+    Args:
+        clock: Seconds that never go back.
+        worked: Seconds for which this thread has worked.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic, worked: Callable[[], float] = thread_time) -> None:
+        self._clock = clock
+        self._worked = worked
+        self._lines: dict[str, _Line] = {}
+        self._active: OrderedDict[str, float] = OrderedDict()
+        """When each account called last; the latest stands last."""
+        self._sampled = (clock(), worked())
+        self._busy = False
+
+    def __len__(self) -> int:
+        """How many accounts have calls that are worked on or wait."""
+        return len(self._lines)
+
+    async def take(self, whose: str) -> None:
+        """Waits for a turn, after the account's calls that came before."""
+        now = self._clock()
+        self._note(whose, now)
+        line = self._lines.get(whose)
+        if line is None:
+            line = self._lines[whose] = _Line()
+        if line.running < WIDTH or not (line.waiting or self._taken_in_turns(now)):
+            line.running += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        line.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(whose)
+            else:
+                line.waiting.remove(turn)
+                self._forget(whose, line)
+            raise
+
+    def leave(self, whose: str) -> None:
+        """Ends a turn; the next begins."""
+        line = self._lines[whose]
+        line.running -= 1
+        wide = not self._others_call(self._clock())
+        while line.waiting and (wide or line.running < WIDTH):
+            turn = line.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                line.running += 1
+        self._forget(whose, line)
+
+    def _forget(self, whose: str, line: _Line) -> None:
+        if not line.running and not line.waiting:
+            del self._lines[whose]
+
+    def _note(self, whose: str, now: float) -> None:
+        self._active[whose] = now
+        self._active.move_to_end(whose)
+
+    def _others_call(self, now: float) -> bool:
+        while self._active and next(iter(self._active.values())) < now - ACTIVE_S:
+            self._active.popitem(last=False)
+        return len(self._active) > 1
+
+    def _taken_in_turns(self, now: float) -> bool:
+        if not self._others_call(now):
+            return False
+        before, worked = self._sampled
+        if now - before >= SAMPLE_S:
+            self._sampled = (now, self._worked())
+            self._busy = self._sampled[1] - worked >= BUSY_SHARE * (now - before)
+        return self._busy
