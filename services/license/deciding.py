@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -46,7 +46,7 @@ async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLic
             return decided
         try:
             async with r.db.transaction(principal.tenant) as tx:
-                recorded = await record_validation(tx, actor=principal.key_id, license_id=_facts(decided).license_id)
+                recorded = await record_validation(tx, actor=principal.key_id, facts=_facts(decided))
         except ChangedMeanwhileError:
             continue
         if recorded is not None:
@@ -72,11 +72,15 @@ async def decide_many(
         recorded.sort(key=lambda n: (_facts(decided[n]).license_id, n))
         try:
             async with r.db.transaction(principal.tenant) as tx:
+                written: dict[str, License] = {}
                 for n in recorded:
-                    one = await record_validation(tx, actor=principal.key_id, license_id=_facts(decided[n]).license_id)
-                    decided[n] = (
-                        _used_up(decided[n], asked[n]) if one is None else _as_recorded(decided[n], asked[n], one)
-                    )
+                    facts = _after(_facts(decided[n]), written)
+                    one = await record_validation(tx, actor=principal.key_id, facts=facts)
+                    if one is None:
+                        decided[n] = _used_up(decided[n], facts, asked[n])
+                        continue
+                    written[one.license_id] = one
+                    decided[n] = _as_recorded(decided[n], asked[n], one)
         except ChangedMeanwhileError:
             continue
         return decided
@@ -110,10 +114,10 @@ def _charge(context: CallContext, request: pb.ValidateLicenseRequest, loaded: Lo
     context.charge_license(str(hash(key)) if facts is None else facts.license_id)
 
 
-def _used_up(decided: Decided, asked: Asked) -> Decided:
+def _used_up(decided: Decided, facts: LicenseFacts, asked: Asked) -> Decided:
     """The same validation where no use was left to count: the batch itself may have taken the last."""
-    limit = uses_limit(_facts(decided)) or 0
-    used_up = Loaded(decided.loaded.at, replace(_facts(decided), uses=limit))
+    limit = uses_limit(facts) or 0
+    used_up = Loaded(decided.loaded.at, replace(facts, uses=limit))
     return Decided(used_up, decide(used_up.facts, asked, used_up.at), limit)
 
 
@@ -122,8 +126,16 @@ def _decided(loaded: Loaded, asked: Asked) -> Decided:
 
 
 def _as_recorded(decided: Decided, asked: Asked, license_: License) -> Decided:
-    facts = replace(_facts(decided), expires_at=license_.expires_at, anchored=license_.expiry_anchored_at is not None)
+    facts = _after(_facts(decided), {license_.license_id: license_})
     return Decided(Loaded(decided.loaded.at, facts), decide(facts, asked, decided.loaded.at), license_.uses)
+
+
+def _after(facts: LicenseFacts, written: Mapping[str, License]) -> LicenseFacts:
+    """The facts of a license whose duration a validation may have let begin."""
+    license_ = written.get(facts.license_id)
+    if license_ is None:
+        return facts
+    return replace(facts, expires_at=license_.expires_at, anchored=license_.expiry_anchored_at is not None)
 
 
 def _is_recorded(decided: Decided) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import grpc
 import pytest
@@ -137,6 +137,18 @@ async def test_a_batch_counts_each_of_its_validations_until_none_is_left(world: 
     assert [one.code for one in results] == ["VALID"] * 5 + ["USES_EXCEEDED"] * 3
     assert [one.uses_left for one in results] == [4, 3, 2, 1, 0, 0, 0, 0]
     assert (await world.test.licenses.get(made.license.license_id)).uses == 5
+
+
+async def test_a_batch_lets_a_license_begin_once(world: World) -> None:
+    shop = await open_shop(
+        world.test, expiration_basis="FROM_FIRST_VALIDATION", max_uses=2, uses_counted_by="VALIDATION"
+    )
+    made = await shop.issue()
+    results = [plain(one) for one in await world.test.validate_batch([Validation(key=made.key)] * 3)]
+    assert [(one.code, one.uses_left) for one in results] == [("VALID", 1), ("VALID", 0), ("USES_EXCEEDED", 0)]
+    after = await world.test.licenses.get(made.license.license_id)
+    assert {one.expire_time for one in results} == {after.expire_time.ToDatetime(tzinfo=UTC)}
+    assert (after.revision, after.uses) == (2, 2)
 
 
 async def test_batches_that_meet_count_exactly_and_never_wait_in_a_circle(world: World) -> None:
