@@ -59,9 +59,9 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
             peer_identity = context.peer_identity() if authorization is None else ""
             # What follows a colon is the license that a publishable key asks for: the account is the key's.
             credential = peer_identity if authorization is None else authorization.partition(":")[0]
-            whose = places.arrive(credential)
+            whose = arrived = places.arrive(credential)
             try:
-                await places.turns.take(turn := whose)
+                turn = await places.turns.take(whose) if spec.rules.hot else None
             except BaseException:
                 places.leave(whose)
                 raise
@@ -71,7 +71,8 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
                 context.set_principal(principal)
                 return await inner(context, body)
             finally:
-                places.turns.leave(turn)
+                if turn is not None:
+                    places.turns.leave(arrived, turn)
                 places.leave(whose)
                 LANE.set("")
 

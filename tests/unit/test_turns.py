@@ -21,17 +21,17 @@ class Time:
         self.worked += seconds * work
 
 
-async def started(turns: Turns, whose: str, calls: int) -> list[asyncio.Task[None]]:
+async def started(turns: Turns, whose: str, calls: int) -> list[asyncio.Task[int]]:
     tasks = [asyncio.create_task(turns.take(whose)) for _ in range(calls)]
     await asyncio.sleep(0)
     return tasks
 
 
-def running(tasks: list[asyncio.Task[None]]) -> int:
+def running(tasks: list[asyncio.Task[int]]) -> int:
     return sum(task.done() for task in tasks)
 
 
-async def end(tasks: list[asyncio.Task[None]]) -> None:
+async def end(tasks: list[asyncio.Task[int]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -40,8 +40,7 @@ async def end(tasks: list[asyncio.Task[None]]) -> None:
 async def busy_turns(time: Time, *, work: float = 1.0, others: bool = True) -> Turns:
     turns = Turns(lambda: time.now, lambda: time.worked)
     if others:
-        await turns.take("acc_2")
-        turns.leave("acc_2")
+        turns.leave("acc_2", await turns.take("acc_2"))
     time.pass_(2 * SAMPLE_S, work)
     return turns
 
@@ -65,11 +64,11 @@ async def test_who_waits_goes_in_order_and_only_after_its_own() -> None:
     mine = await started(turns, "acc_1", 3)
     others = await started(turns, "acc_2", 1)
     assert (running(mine), running(others)) == (1, 1)
-    turns.leave("acc_2")
+    turns.leave("acc_2", others[0].result())
     await asyncio.sleep(0)
     assert running(mine) == 1
     for done in (2, 3):
-        turns.leave("acc_1")
+        turns.leave("acc_1", mine[0].result())
         await asyncio.sleep(0)
         assert [task.done() for task in mine] == [n < done for n in range(3)]
 
@@ -80,7 +79,7 @@ async def test_all_go_when_nobody_else_calls_any_more() -> None:
     mine = await started(turns, "acc_1", 9)
     assert running(mine) == 1
     time.pass_(ACTIVE_S + 0.1, 1.0)
-    turns.leave("acc_1")
+    turns.leave("acc_1", mine[0].result())
     await asyncio.sleep(0)
     assert running(mine) == 9
 
@@ -90,11 +89,23 @@ async def test_who_gives_up_leaves_no_hole_and_nothing_behind() -> None:
     mine = await started(turns, "acc_1", 4)
     mine[1].cancel()
     await asyncio.sleep(0)
-    turns.leave("acc_1")
+    turns.leave("acc_1", mine[0].result())
     mine[2].cancel()  # its turn has come, and it does not take it
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert [task.cancelled() for task in mine] == [False, True, True, False]
-    assert mine[3].done()
-    turns.leave("acc_1")
+    turns.leave("acc_1", mine[3].result())
+    assert len(turns) == 0
+
+
+async def test_a_call_that_takes_long_loses_its_turn_to_the_next() -> None:
+    turns = await busy_turns(Time())
+    mine = await started(turns, "acc_1", 3)
+    assert running(mine) == 1
+    await asyncio.wait_for(mine[1], 5)  # nobody has left
+    turns.leave("acc_1", mine[0].result())
+    assert len(turns) == 1, "what has lost its turn gives none back"
+    await asyncio.wait_for(mine[2], 5)
+    turns.leave("acc_1", mine[1].result())
+    turns.leave("acc_1", mine[2].result())
     assert len(turns) == 0
