@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import Message
 from lictor.account.v1 import account_service_pb2 as account
-from lictor.common.v1.common_pb2 import LicenseSelector, View
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import validation_service_pb2 as validation
 
+from services.license import checks
 from services.license.customer_session_model import MAX_TTL, MIN_TTL
 from services.license.policy_terms import TERM_NAMES
-from shared.errors import FieldViolation
-from shared.events.payloads import LICENSE as LICENSE_PAYLOAD
-from shared.events.registry import resolve
 from shared.rpc import fields as f
-from shared.rules import spiffe
 from shared.rules.limits import LimitKind
-from shared.tenancy import ACCOUNT_SCOPES, PUBLISHABLE_SCOPES
 
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
 TIER_FIELDS: Final = ("external_id", "slug", "display_name", "position", "labels", "metadata")
@@ -37,15 +31,9 @@ CUSTOMER_FIELDS: Final = ("email", "subject_ref", "display_name", "labels", "met
 MAX_IMPORT_ITEMS: Final = 1000
 LICENSE_FIELDS: Final = ("external_id", "display_name", "start_time", "expire_time", "overrides", "labels", "metadata")
 
-MAX_EVENT_TYPES: Final = 32
 _ID_CHARS: Final = 64
 _Status: Final = licenses.LicenseStatus.Status
 _HOUR: Final = timedelta(hours=1)
-_FEATURE_KEY: Final = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
-_MAX_FEATURE_KEYS: Final = 100
-_MAX_FEATURE_KEY_CHARS: Final = 63
-_MAX_BATCH: Final = 1000
-_MAX_FULL_BATCH: Final = 100
 _CENTURY: Final = timedelta(days=36500)
 _RID: Final = f.request_id()
 _EXTERNAL_ID: Final = f.text("external_id")
@@ -114,126 +102,6 @@ def _get(field: str) -> tuple[f.Check, ...]:
     return (f.one_of_id(field), _optional_id(field), _EXTERNAL_ID)
 
 
-def _contradictions(message: Any) -> Iterator[FieldViolation]:
-    if message.allow_unlimited and message.HasField("max_machines"):
-        yield FieldViolation("allow_unlimited", "CONTRADICTION", "can't be set together with max_machines")
-
-
-def _perpetual(message: Any) -> Iterator[FieldViolation]:
-    if message.perpetual and message.HasField("duration"):
-        yield FieldViolation("perpetual", "CONTRADICTION", "can't be set together with duration")
-
-
-def _scopes(message: Any) -> Iterator[FieldViolation]:
-    if not message.scopes:
-        yield FieldViolation("scopes", "REQUIRED", "at least one scope is required")
-    yield from _known_scopes(message)
-
-
-def _known_scopes(message: Any) -> Iterator[FieldViolation]:
-    for index, scope in enumerate(message.scopes):
-        if scope not in ACCOUNT_SCOPES:
-            yield FieldViolation(f"scopes[{index}]", "SCOPE_UNKNOWN", f"one of {', '.join(sorted(ACCOUNT_SCOPES))}")
-
-
-def _publishable_scopes(message: Any) -> Iterator[FieldViolation]:
-    if message.kind == account.ApiKeyKind.PUBLISHABLE:
-        for index, scope in enumerate(message.scopes):
-            if scope in ACCOUNT_SCOPES - PUBLISHABLE_SCOPES:
-                words = f"a publishable key can hold {', '.join(sorted(PUBLISHABLE_SCOPES))}"
-                yield FieldViolation(f"scopes[{index}]", "SCOPE_NOT_PUBLISHABLE", words)
-
-
-def _spiffe_id_pattern(message: Any) -> Iterator[FieldViolation]:
-    if not message.spiffe_id_pattern:
-        yield FieldViolation("spiffe_id_pattern", "REQUIRED", "is required")
-    elif spiffe.parse_pattern(message.spiffe_id_pattern) is None:
-        yield FieldViolation(
-            "spiffe_id_pattern",
-            "SPIFFE_ID_PATTERN_INVALID",
-            "must be a SPIFFE ID with a path, spiffe://trust.domain/path, or one whose last segment is *",
-        )
-
-
-def _required_mode(message: Any) -> Iterator[FieldViolation]:
-    if not message.mode:
-        yield FieldViolation("mode", "REQUIRED", "is required")
-
-
-def _one_selector(message: Any) -> Iterator[FieldViolation]:
-    selector: LicenseSelector = message.license
-    match selector.WhichOneof("selector"):
-        case None:
-            yield FieldViolation("license", "EXACTLY_ONE", "set license.license_key or license.license_id")
-        case "license_key":
-            if not 1 <= len(selector.license_key) <= f.MAX_TEXT_CHARS:
-                yield FieldViolation("license.license_key", "LENGTH_OUT_OF_RANGE", "must be 1 to 255 characters")
-        case "license_id":
-            if not 1 <= len(selector.license_id) <= _ID_CHARS:
-                yield FieldViolation(
-                    "license.license_id", "LENGTH_OUT_OF_RANGE", f"must be 1 to {_ID_CHARS} characters"
-                )
-
-
-def _no_view(words: str) -> f.Check:
-    def run(message: Any) -> Iterator[FieldViolation]:
-        if message.view:
-            yield FieldViolation("view", "CONTRADICTION", f"must be unset: {words}")
-
-    return run
-
-
-def _batch(message: Any) -> Iterator[FieldViolation]:
-    most = _MAX_FULL_BATCH if message.view == View.FULL else _MAX_BATCH
-    if not message.requests:
-        yield FieldViolation("requests", "REQUIRED", "at least one validation is required")
-    elif len(message.requests) > most:
-        yield FieldViolation("requests", "TOO_MANY", f"at most {most}")
-    for index, one in enumerate(message.requests[:most]):
-        if one.view:
-            yield FieldViolation(f"requests[{index}].view", "CONTRADICTION", "must be unset: the batch has one view")
-
-
-def _one_customer(message: Any) -> Iterator[FieldViolation]:
-    if sum(bool(value) for value in (message.customer_id, message.email, message.subject_ref)) != 1:
-        yield FieldViolation("customer_id", "EXACTLY_ONE", "set exactly one of customer_id, email and subject_ref")
-
-
-def _user(message: Any) -> Iterator[FieldViolation]:
-    named = message.WhichOneof("user")
-    if named is None:
-        yield FieldViolation("user", "EXACTLY_ONE", "set customer_id, email or subject_ref")
-    elif not getattr(message, named):
-        yield FieldViolation(named, "REQUIRED", "is required")
-
-
-def _feature_keys(message: Any) -> Iterator[FieldViolation]:
-    if len(message.feature_keys) > _MAX_FEATURE_KEYS:
-        yield FieldViolation("feature_keys", "TOO_MANY", f"at most {_MAX_FEATURE_KEYS}")
-    for index, key in enumerate(message.feature_keys[:_MAX_FEATURE_KEYS]):
-        if len(key) > _MAX_FEATURE_KEY_CHARS or not _FEATURE_KEY.fullmatch(key):
-            words = "must match ^[a-z0-9]+([_-][a-z0-9]+)*$, at most 63 characters"
-            yield FieldViolation(f"feature_keys[{index}]", "FEATURE_KEY_INVALID", words)
-
-
-def _customer_ref(message: Any) -> Iterator[FieldViolation]:
-    match message.WhichOneof("ref"):
-        case None:
-            yield FieldViolation("ref", "EXACTLY_ONE", "set customer_id, email or subject_ref")
-        case set_field:
-            if not getattr(message, set_field):
-                yield FieldViolation(set_field, "REQUIRED", "is required")
-
-
-def _event_types(message: Any) -> Iterator[FieldViolation]:
-    if len(message.types) > MAX_EVENT_TYPES:
-        yield FieldViolation("types", "TOO_MANY", f"at most {MAX_EVENT_TYPES}")
-    for index, name in enumerate(message.types[:MAX_EVENT_TYPES]):
-        known = resolve(name)
-        if known is None or known.payload is not LICENSE_PAYLOAD:
-            yield FieldViolation(f"types[{index}]", "EVENT_TYPE_UNKNOWN", "is no event of licenses; see docs/events.md")
-
-
 _EMAIL: Final = f.text(
     "email", pattern=r"[^@\s]{1,64}@[^@\s]{1,190}", reason="EMAIL_INVALID", words="must be an email address"
 )
@@ -243,13 +111,13 @@ _KEY: Final = f.text(
     reason="LICENSE_KEY_INVALID",
     words="must be 8 to 255 printable ASCII characters, no spaces",
 )
-_CUSTOMER_REF: Final = (_customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME)
+_CUSTOMER_REF: Final = (checks.customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME)
 _STATUS_CHANGE: Final = (_RID, _id("license_id"), _ETAG, _REASON)
 
 _VALIDATION: Final = (
-    _one_selector, _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS), _optional_id("policy_id"),
-    f.nested("required_entitlements", _feature_keys),
-    f.nested("user", _user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
+    checks.one_selector, _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS), _optional_id("policy_id"),
+    f.nested("required_entitlements", checks.feature_keys),
+    f.nested("user", checks.user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
 )  # fmt: skip
 
 _NEW_LICENSE: Final = (
@@ -259,23 +127,10 @@ _NEW_LICENSE: Final = (
 )  # fmt: skip
 
 
-def _import_contradictions(message: Any) -> Iterator[FieldViolation]:
-    if message.perpetual and message.HasField("expire_time"):
-        yield FieldViolation("perpetual", "CONTRADICTION", "can't be set together with expire_time")
-    if message.tier_id and message.tier:
-        yield FieldViolation("tier", "CONTRADICTION", "can't be set together with tier_id")
-    if message.status_reason and message.status in {_Status.STATUS_UNSPECIFIED, _Status.active}:
-        yield FieldViolation("status_reason", "CONTRADICTION", "an active license has none")
-    if message.status == _Status.expired:
-        yield FieldViolation("status", "CONTRADICTION", "leave it unset, and say the expire_time that is past")
-    if message.uses < 0:
-        yield FieldViolation("uses", "OUT_OF_RANGE", "must not be negative")
-
-
 IMPORT_ITEM: Final = (
     f.one_of_id("policy_id", "policy_external_id"), _optional_id("policy_id"), f.text("policy_external_id"),
     _tier_slug("tier"), f.known_enum("status"), f.text("status_reason"), f.timestamp("create_time"),
-    _import_contradictions, *_NEW_LICENSE,
+    checks.import_contradictions, *_NEW_LICENSE,
 )  # fmt: skip
 """The constraints of one item of an import."""
 
@@ -291,7 +146,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         account.SuspendAccountRequest: (_RID, _id("account_id"), _REASON),
         account.ReinstateAccountRequest: (_RID, _id("account_id"), _REASON),
         account.CreateApiKeyRequest: (
-            _RID, _NAME, _EXTERNAL_ID, f.known_enum("kind"), _scopes, _publishable_scopes, f.timestamp("expire_time"),
+            _RID, _NAME, _EXTERNAL_ID, f.known_enum("kind"), checks.scopes, checks.publishable_scopes, f.timestamp("expire_time"),
         ),
         account.GetApiKeyRequest: _get("api_key_id"),
         account.ListApiKeysRequest: _PAGE,
@@ -300,13 +155,14 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         account.RevokeApiKeyRequest: (_RID, _id("api_key_id"), _REASON),
         account.CreateWorkloadBindingRequest: (
-            _RID, _NAME, _EXTERNAL_ID, _spiffe_id_pattern, _id("account_id"), _required_mode, f.known_enum("mode"), _scopes,
+            _RID, _NAME, _EXTERNAL_ID, checks.spiffe_id_pattern, _id("account_id"), checks.required_mode, f.known_enum("mode"),
+            checks.scopes,
         ),
         account.GetWorkloadBindingRequest: _get("workload_binding_id"),
         account.ListWorkloadBindingsRequest: (*_PAGE, _optional_id("account_id")),
         account.UpdateWorkloadBindingRequest: (
             _RID, _id("workload_binding_id"), _ETAG, f.mask(WORKLOAD_BINDING_FIELDS, never_empty=("scopes",)), _NAME,
-            _known_scopes,
+            checks.known_scopes,
         ),
         account.DeleteWorkloadBindingRequest: (_RID, _id("workload_binding_id"), _ETAG, _REASON),
         account.WhoAmIRequest: (),
@@ -334,17 +190,17 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         catalog.DeleteTierRequest: (_RID, _id("tier_id"), _ETAG, _REASON),
         catalog.CreatePolicyRequest: (
             _RID, _id("product_id"), f.known_enum("template"), _EXTERNAL_ID, _REQUIRED_NAME, *_TERMS,
-            f.known_enum("expiration_basis"), _contradictions, _perpetual, *_DATA,
+            f.known_enum("expiration_basis"), checks.contradictions, checks.perpetual, *_DATA,
         ),
         catalog.GetPolicyRequest: _get("policy_id"),
         catalog.ListPoliciesRequest: (*_PAGE, _optional_id("product_id")),
         catalog.UpdatePolicyRequest: (
             _RID, _id("policy_id"), _ETAG, f.mask(POLICY_FIELDS, never_empty=("display_name",)), _EXTERNAL_ID, _NAME,
-            *_TERMS, _contradictions, *_DATA,
+            *_TERMS, checks.contradictions, *_DATA,
         ),
         catalog.DeletePolicyRequest: (_RID, _id("policy_id"), _ETAG, _REASON),
         customers.GetCustomerRequest: (
-            _one_customer, _optional_id("customer_id"), f.text("email"), f.text("subject_ref"),
+            checks.one_customer, _optional_id("customer_id"), f.text("email"), f.text("subject_ref"),
         ),
         customers.ListCustomersRequest: (*_PAGE, f.text("email"), f.text("subject_ref")),
         customers.UpdateCustomerRequest: (
@@ -385,12 +241,12 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.ImportLicensesRequest: (f.request_id(required=True), f.count("items", 1, MAX_IMPORT_ITEMS)),
         licenses.ResetUsesRequest: (f.request_id(required=True), _id("license_id"), _REASON),
         licenses.ListLicenseEventsRequest: (
-            *_PAGE, _id("license_id"), _event_types, f.timestamp("start_time"), f.timestamp("end_time"),
+            *_PAGE, _id("license_id"), checks.event_types, f.timestamp("start_time"), f.timestamp("end_time"),
         ),
         validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view")),
-        validation.BatchValidateLicensesRequest: (f.known_enum("view"), _batch),
+        validation.BatchValidateLicensesRequest: (f.known_enum("view"), checks.batch),
         validation.ExplainValidationRequest: (
-            f.required("validation"), f.nested("validation", *_VALIDATION, _no_view("the explanation has none")),
+            f.required("validation"), f.nested("validation", *_VALIDATION, checks.no_view("the explanation has none")),
         ),
     }
 )  # fmt: skip

@@ -163,7 +163,7 @@ async def test_a_customer_sees_itself_without_what_is_the_vendors(suite: Suite, 
     expected = Customer()
     expected.CopyFrom(known)
     for field in ("labels", "metadata", "ban_reason", "ban_time"):
-        expected.ClearField(field)  # type: ignore[arg-type]
+        expected.ClearField(field)  # type: ignore[arg-type] - the stubs take literal names alone
     async with portal.client as client:
         assert await client.customers.get(portal.customer_id) == expected != known
         assert await client.customers.get(email="ada@example.com") == expected
@@ -196,7 +196,7 @@ async def test_a_customer_sees_its_own_licenses_without_what_is_the_vendors(suit
     expected = License()
     expected.CopyFrom(known)
     for field in ("external_id", "status_reason", "labels", "metadata", "overrides", "marks", "last_validate_time"):
-        expected.ClearField(field)  # type: ignore[arg-type]
+        expected.ClearField(field)  # type: ignore[arg-type] - the stubs take literal names alone
     async with portal.client as client:
         assert await client.licenses.get(portal.license_id) == expected
         assert [found async for found in client.licenses.list(page_size=1)] == [expected, second]

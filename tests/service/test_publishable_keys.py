@@ -119,7 +119,7 @@ async def test_a_publishable_key_is_made_by_those_alone_who_may_validate(suite: 
 
 async def test_bad_fields_of_a_publishable_key_are_told_at_once(suite: Suite, world: World) -> None:
     async with unchanged(suite, world):
-        error = await refused(suite, CreateApiKeyRequest(kind=9), world.test_key)  # type: ignore[arg-type]
+        error = await refused(suite, CreateApiKeyRequest(kind=9), world.test_key)  # type: ignore[arg-type] - no such kind
         assert error.violations == [("kind", "ENUM_UNKNOWN"), ("scopes", "REQUIRED")]
         with pytest.raises(InvalidArgument):
             await world.test.api_keys.create(kind="PUBLISHABLE", scopes=[])
