@@ -107,11 +107,13 @@ def free_listen(host: str) -> Listen:
 
 
 def free_listens(host: str, count: int) -> list[Listen]:
-    """Free ports for each of `count` processes; no two are the same."""
-    wanted, ports = PORTS * count, list[int]()
-    for port in random.sample(FREE_RANGE, len(FREE_RANGE)):
-        if not busy(host, [port]):
-            ports.append(port)
-        if len(ports) == wanted:
-            return [Listen(host, *ports[at : at + PORTS]) for at in range(0, wanted, PORTS)]
-    raise EmbeddedError(f"no {wanted} free ports on {host} from {FREE_RANGE.start} to {FREE_RANGE.stop}")
+    """Free ports for each of `count` processes, in a row for each, as `lictor up --port` takes them."""
+    found: list[Listen] = []
+    rows = FREE_RANGE[::PORTS]
+    for first in random.sample(rows, len(rows)):
+        row = range(first, first + PORTS)
+        if not busy(host, row):
+            found.append(Listen(host, *row))
+        if len(found) == count:
+            return found
+    raise EmbeddedError(f"no free ports for {count} processes on {host} from {FREE_RANGE.start} to {FREE_RANGE.stop}")

@@ -12,6 +12,7 @@ def test_many_processes_share_no_port() -> None:
     ports = [port for one in listens for port in one.ports]
     assert len(set(ports)) == len(ports) == 800
     assert set(ports) <= set(FREE_RANGE)
+    assert all(list(one.ports) == list(range(one.api_port, one.api_port + 4)) for one in listens)
 
 
 def test_a_port_that_something_listens_on_is_busy() -> None:
