@@ -26,6 +26,7 @@ from services.license import (
     workload_store,
 )
 from services.license.model import Status
+from shared.db.pool import POINT_READS
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.facts.credentials import (
@@ -121,6 +122,12 @@ async def _db(postgres: EmbeddedPostgres) -> AsyncGenerator[Scratch]:
         yield made
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session", name="empty")
+async def _empty(postgres: EmbeddedPostgres) -> AsyncGenerator[Scratch]:
+    async with scratch(postgres) as made:
+        yield made
+
+
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in cast("list[dict[str, Any]]", plan.get("Plans", [])):
@@ -193,6 +200,17 @@ async def test_facts_are_loaded_through_indexes(db: Scratch, name: str, mode: st
     statement, arguments, tables = HOT[name]
     async with db.connect(Role.FACTS) as conn, conn.transaction():
         found = await plan_of(conn, statement, arguments, mode)
+    refuse_full_reads(found, *tables)
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_plans_made_while_the_tables_are_empty_are_no_others(empty: Scratch, name: str) -> None:
+    """They are kept while the tables grow."""
+    statement, arguments, tables = HOT[name]
+    async with empty.connect(Role.FACTS) as conn, conn.transaction():
+        for setting, value in POINT_READS.items():
+            await conn.execute(f"SET LOCAL {setting} = {value}")
+        found = await plan_of(conn, statement, arguments, "generic")
     refuse_full_reads(found, *tables)
 
 
