@@ -30,5 +30,6 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
             authenticator=first.authenticator,
             ready=lambda: all(app.ready() for app in apps),
             live=first.live,
+            waits=first.waits,
             collectors=tuple(collector for app in apps for collector in app.collectors),
         )

@@ -31,23 +31,24 @@ from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
 from shared.facts.credentials import FactsAuthenticator
-from shared.facts.license import LicenseFactsReader
-from shared.freshness.epoch import ensure_epoch
+from shared.facts.following import following
+from shared.facts.license_reader import LicenseFactsReader
+from shared.freshness.keeper import keep_forever
 from shared.freshness.token import RevisionTokens
+from shared.rpc.effects import EffectWaits
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App
 from shared.rpc.share import Share
 from shared.rpc.writes import Writer
 from shared.settings import Target
 
-WORKER_CONNECTIONS: Final = 3
+WORKER_CONNECTIONS: Final = 4
 """One each for what runs beside the calls."""
 
 
 @asynccontextmanager
 async def build(settings: Settings, clock: Clock, target: Target = Target.LICENSE) -> AsyncGenerator[App]:
     """Opens what the service stands on, closes it in the end; `target` is what the process serves."""
-    del clock  # rights are decided by the record's time
     record = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
     root = root_secret.load(settings.root_secret_file)
     hasher = SecretHasher(root)
@@ -56,17 +57,17 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
         Database.opened(record, Role.LICENSE, size=settings.pool_size) as db,
         Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
         Database.opened(record, Role.LICENSE_WORKER, size=WORKER_CONNECTIONS) as worker,
+        following(record, clock, settings.facts_memory_bytes) as known,
     ):
-        await ensure_epoch(facts)
+        licenses = LicenseFactsReader(facts, known.reader)
         row, share = ProcessRow(db, target), Share()
         writer = Writer(db, RevisionTokens(root), taken)
         metrics = WorkerMetrics()
         marks = ValidationMarks(worker, metrics)
-        resources = Resources(
-            db, LicenseFactsReader(facts), writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks
-        )
+        resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks)
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
+            "log keeper": keep_forever(worker),
             "boundaries": BoundaryWorker(worker, metrics).run(settings.boundary_interval_s),
             "marks": marks.run(settings.mark_interval_s),
         }
@@ -84,10 +85,11 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                             (validation_service_pb2, "ValidationService", ValidationServicer(resources)),
                         )
                     ),
-                    authenticator=FactsAuthenticator(facts, hasher),
+                    authenticator=FactsAuthenticator(facts, known.reader, licenses, hasher),
                     ready=lambda: True,
                     live=lambda: share.live,
-                    collectors=metrics.collectors,
+                    waits=EffectWaits(known.reader.tail, clock),
+                    collectors=[*metrics.collectors, *known.collectors],
                 )
         finally:
             for task in tasks:

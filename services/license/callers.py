@@ -59,7 +59,7 @@ def narrowed(principal: Principal, loaded: Loaded) -> Loaded:
     if loaded.facts is None:
         return loaded
     ends = [end for end in (loaded.facts.key_expires_at, principal.expires_at) if end is not None]
-    return Loaded(loaded.at, replace(loaded.facts, key_expires_at=min(ends, default=None)))
+    return replace(loaded, facts=replace(loaded.facts, key_expires_at=min(ends, default=None)))
 
 
 def fill_in(principal: Principal, selector: LicenseSelector) -> None:

@@ -24,6 +24,7 @@ _FEATURE_KEY: Final = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _MAX_FEATURE_KEYS: Final = 100
 _MAX_FEATURE_KEY_CHARS: Final = 63
 _MAX_BATCH: Final = 1000
+_MAX_TOKEN_CHARS: Final = 128
 _MAX_FULL_BATCH: Final = 100
 
 
@@ -96,6 +97,26 @@ def no_view(words: str) -> f.Check:
     return run
 
 
+def no_consistency(words: str) -> f.Check:
+    def run(message: Any) -> Iterator[FieldViolation]:
+        if message.HasField("consistency"):
+            yield FieldViolation("consistency", "CONTRADICTION", f"must be unset: {words}")
+
+    return run
+
+
+def consistency(message: Any) -> Iterator[FieldViolation]:
+    """Which of the three, and the token where there is to be one."""
+    asked = message.WhichOneof("requirement")
+    if asked is None:
+        yield FieldViolation("requirement", "EXACTLY_ONE", "set leased, at_least_as_fresh or fully_consistent")
+    elif asked == "at_least_as_fresh":
+        token = message.at_least_as_fresh.revision_token.token
+        if not 1 <= len(token) <= _MAX_TOKEN_CHARS:
+            words = f"must be 1 to {_MAX_TOKEN_CHARS} characters"
+            yield FieldViolation("at_least_as_fresh.revision_token.token", "LENGTH_OUT_OF_RANGE", words)
+
+
 def batch(message: Any) -> Iterator[FieldViolation]:
     most = _MAX_FULL_BATCH if message.view == View.FULL else _MAX_BATCH
     if not message.requests:
@@ -105,6 +126,9 @@ def batch(message: Any) -> Iterator[FieldViolation]:
     for index, one in enumerate(message.requests[:most]):
         if one.view:
             yield FieldViolation(f"requests[{index}].view", "CONTRADICTION", "must be unset: the batch has one view")
+        if one.HasField("consistency"):
+            words = "must be unset: all of a batch are answered at one state"
+            yield FieldViolation(f"requests[{index}].consistency", "CONTRADICTION", words)
 
 
 def one_customer(message: Any) -> Iterator[FieldViolation]:

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from lictor.common.v1.common_pb2 import Consistency
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import callers, keys
 from services.license.commands.record_validation import ChangedMeanwhileError, record_validation
+from services.license.consistency import needs
 from services.license.decision import Asked, User, Verdict, decide
-from services.license.facts import uses_limit
+from services.license.facts import is_answered_by_record, uses_limit
 from services.license.model import License
 from services.license.resources import Resources
 from services.license.terms import ExpirationBasis, UsesCounting
 from shared.errors import DomainError, Reason
 from shared.facts.license import LicenseFacts, Loaded, Wanted
+from shared.freshness.reader import Source
 from shared.rpc.context import CallContext
 from shared.tenancy import Tenant
 
@@ -39,7 +42,8 @@ async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLic
     every try to count this validation."""
     principal, asked = context.principal, asked_of(request)
     for attempt in range(_TRIES):
-        decided = _decided(callers.narrowed(principal, await load(r, principal.tenant, request)), asked)
+        loaded = await _load(r, principal.tenant, request, recorded=attempt > 0)
+        decided = _decided(callers.narrowed(principal, loaded), asked)
         if not attempt:
             _charge(context, request, decided.loaded)
         if not _is_recorded(decided):
@@ -55,13 +59,15 @@ async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLic
 
 
 async def decide_many(
-    r: Resources, context: CallContext, requests: Sequence[pb.ValidateLicenseRequest]
+    r: Resources, context: CallContext, requests: Sequence[pb.ValidateLicenseRequest], asked_for: Consistency
 ) -> list[Decided]:
-    """Each in its place, by one load. What they count is counted in one transaction, in the order of the licenses' ids, so
-    that batches never wait for each other in a circle. RATE_LIMITED; TRANSACTION_CONFLICT, and then nothing is counted."""
+    """Each in its place, all at one state of the record. What they count is counted in one transaction, in the order of the
+    licenses' ids, so that batches never wait for each other in a circle. RATE_LIMITED; TRANSACTION_CONFLICT, and then nothing
+    is counted."""
     principal, asked = context.principal, [asked_of(request) for request in requests]
     for attempt in range(_TRIES):
-        loaded = await r.facts.batch(principal.tenant, [_wanted(r, request) for request in requests])
+        wanted = [_wanted(r, request) for request in requests]
+        loaded = await _load_many(r, principal.tenant, wanted, asked_for, recorded=attempt > 0)
         if not attempt:
             for request, one in zip(requests, loaded, strict=True):
                 _charge(context, request, one)
@@ -87,12 +93,35 @@ async def decide_many(
     raise _conflict()
 
 
-async def load(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest) -> Loaded:
-    """The facts of one license, by its key or id."""
-    wanted = _wanted(r, request)
-    if wanted.license_id is not None:
-        return await r.facts.by_id(tenant, wanted.license_id, wanted.required_tier)
-    return await r.facts.by_key(tenant, list(wanted.key_hashes), wanted.required_tier)
+async def load_recorded(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest) -> Loaded:
+    """The facts of one license as the record has them."""
+    return await r.facts.recorded(tenant, _wanted(r, request))
+
+
+async def _load(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest, *, recorded: bool) -> Loaded:
+    """The facts of one license, as fresh as the request asks for."""
+    wanted, need = _wanted(r, request), needs(r.writer.tokens, request.consistency)
+    if recorded or need.record:
+        return await r.facts.recorded(tenant, wanted)
+    found = r.facts.held(tenant, wanted) if need.after is None else None
+    if found is None:
+        found = await r.facts.one(tenant, wanted, need.after)
+    return await r.facts.recorded(tenant, wanted) if _lacks_counts(found) else found
+
+
+async def _load_many(
+    r: Resources, tenant: Tenant, wanted: Sequence[Wanted], asked_for: Consistency, *, recorded: bool
+) -> list[Loaded]:
+    need = needs(r.writer.tokens, asked_for)
+    if recorded or need.record:
+        return await r.facts.many_recorded(tenant, wanted)
+    found = await r.facts.many(tenant, wanted, need.after)
+    return await r.facts.many_recorded(tenant, wanted) if any(_lacks_counts(one) for one in found) else found
+
+
+def _lacks_counts(loaded: Loaded) -> bool:
+    """Whether only the record can answer: it counts uses, and knows whether a duration has begun."""
+    return loaded.source is not Source.RECORD and loaded.facts is not None and is_answered_by_record(loaded.facts)
 
 
 def asked_of(request: pb.ValidateLicenseRequest) -> Asked:
@@ -117,17 +146,17 @@ def _charge(context: CallContext, request: pb.ValidateLicenseRequest, loaded: Lo
 def _used_up(decided: Decided, facts: LicenseFacts, asked: Asked) -> Decided:
     """The same validation where no use was left to count: the batch itself may have taken the last."""
     limit = uses_limit(facts) or 0
-    used_up = Loaded(decided.loaded.at, replace(facts, uses=limit))
-    return Decided(used_up, decide(used_up.facts, asked, used_up.at), limit)
+    used_up = replace(decided.loaded, facts=replace(facts, uses=limit))
+    return Decided(used_up, decide(used_up.facts, asked, used_up.now), limit)
 
 
 def _decided(loaded: Loaded, asked: Asked) -> Decided:
-    return Decided(loaded, decide(loaded.facts, asked, loaded.at), 0 if loaded.facts is None else loaded.facts.uses)
+    return Decided(loaded, decide(loaded.facts, asked, loaded.now), 0 if loaded.facts is None else loaded.facts.uses)
 
 
 def _as_recorded(decided: Decided, asked: Asked, license_: License) -> Decided:
     facts = _after(_facts(decided), {license_.license_id: license_})
-    return Decided(Loaded(decided.loaded.at, facts), decide(facts, asked, decided.loaded.at), license_.uses)
+    return Decided(replace(decided.loaded, facts=facts), decide(facts, asked, decided.loaded.now), license_.uses)
 
 
 def _after(facts: LicenseFacts, written: Mapping[str, License]) -> LicenseFacts:
@@ -154,8 +183,8 @@ def _facts(decided: Decided) -> LicenseFacts:
 
 def _wanted(r: Resources, request: pb.ValidateLicenseRequest) -> Wanted:
     if request.license.WhichOneof("selector") == "license_id":
-        return Wanted((), request.license.license_id, request.required_tier)
-    return Wanted(r.hasher.candidates(keys.canonical(request.license.license_key)), None, request.required_tier)
+        return Wanted((), request.license.license_id)
+    return Wanted(r.hasher.candidates(keys.canonical(request.license.license_key)), None)
 
 
 def _user(scope: pb.UserScope) -> User:

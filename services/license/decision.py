@@ -113,9 +113,8 @@ def _tier_is_too_low(facts: Facts, asked: Asked, now: datetime) -> bool:
     del now
     if not asked.required_tier or facts.tier == asked.required_tier:
         return False
-    return (
-        facts.tier_position is None or facts.required_position is None or facts.tier_position <= facts.required_position
-    )
+    required = facts.tiers.get(asked.required_tier)
+    return facts.tier_position is None or required is None or facts.tier_position <= required
 
 
 def _is_anothers(facts: Facts, asked: Asked, now: datetime) -> bool:

@@ -56,7 +56,7 @@ _READS: Final[Mapping[str, _Inputs]] = {
     },
     "policy": lambda facts, asked: {"asked": asked.policy_id, "policy_id": facts.policy_id},
     "tier": lambda facts, asked: {
-        "asked": asked.required_tier, "asked_position": facts.required_position, "tier": facts.tier,
+        "asked": asked.required_tier, "asked_position": facts.tiers.get(asked.required_tier), "tier": facts.tier,
         "position": facts.tier_position,
     },
     "user_named": lambda facts, asked: {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from services.license.periods import check_in_due
-from services.license.terms import CheckInInterval, PolicyLimit
+from services.license.terms import CheckInInterval, ExpirationBasis, PolicyLimit
 
 
 class Facts(Protocol):
@@ -31,6 +31,10 @@ class Facts(Protocol):
     def max_uses_override(self) -> int | None: ...
     @property
     def uses(self) -> int: ...
+    @property
+    def anchored(self) -> bool: ...
+    @property
+    def expiration_basis(self) -> str: ...
     @property
     def expiration_strategy(self) -> str: ...
     @property
@@ -68,13 +72,19 @@ class Facts(Protocol):
     @property
     def tier_position(self) -> int | None: ...
     @property
-    def required_position(self) -> int | None: ...
+    def tiers(self) -> Mapping[str, int]: ...
 
 
 def uses_limit(facts: Facts) -> int | None:
     """How many uses the license has in all; None for unlimited."""
     own = facts.max_uses_override if PolicyLimit.MAX_USES in facts.overridable else None
     return facts.max_uses if own is None else own
+
+
+def is_answered_by_record(facts: Facts) -> bool:
+    """Whether only the record can say: it counts the uses, and begins a duration that waits for a first validation."""
+    waits = facts.expiration_basis == ExpirationBasis.FROM_FIRST_VALIDATION and not facts.anchored
+    return waits or uses_limit(facts) is not None
 
 
 def next_check_in(facts: Facts) -> datetime | None:

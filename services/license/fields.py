@@ -120,6 +120,7 @@ _VALIDATION: Final = (
     f.nested("user", checks.user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
 )  # fmt: skip
 
+_CONSISTENCY: Final = f.nested("consistency", checks.consistency)
 _NEW_LICENSE: Final = (
     _optional_id("tier_id"),
     f.nested("customer", *_CUSTOMER_REF),
@@ -243,10 +244,14 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.ListLicenseEventsRequest: (
             *_PAGE, _id("license_id"), checks.event_types, f.timestamp("start_time"), f.timestamp("end_time"),
         ),
-        validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view")),
-        validation.BatchValidateLicensesRequest: (f.known_enum("view"), checks.batch),
+        validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view"), _CONSISTENCY),
+        validation.BatchValidateLicensesRequest: (f.known_enum("view"), _CONSISTENCY, checks.batch),
         validation.ExplainValidationRequest: (
-            f.required("validation"), f.nested("validation", *_VALIDATION, checks.no_view("the explanation has none")),
+            f.required("validation"),
+            f.nested(
+                "validation", *_VALIDATION, checks.no_view("the explanation has none"),
+                _CONSISTENCY, checks.no_consistency("it is explained as the record has it"),
+            ),
         ),
     }
 )  # fmt: skip

@@ -9,7 +9,7 @@ from services.license.validation_marks import ValidationMarks
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
-from shared.facts.license import LicenseFactsReader
+from shared.facts.license_reader import LicenseFactsReader
 from shared.rpc.writes import Writer
 
 

@@ -15,6 +15,9 @@ class Settings(ProcessSettings):
     kek_file: Path | None = None
     """The key-encryption key: lines `<version> <hex>`, mode 0600. Absent: no license key can be kept to be shown again."""
 
+    facts_memory_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """About how many bytes of facts are kept in memory; those used longest ago go first."""
+
     request_sweep_interval_s: float = 60.0
     """How often results of mutations older than 24 hours are deleted."""
 

@@ -9,7 +9,7 @@ from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import callers, fields, render, store, verdicts
-from services.license.deciding import Decided, asked_of, decide_many, decide_one, load
+from services.license.deciding import Decided, asked_of, decide_many, decide_one, load_recorded
 from services.license.decision import decide
 from services.license.explaining import explain
 from services.license.model import License
@@ -44,7 +44,7 @@ class ValidationServicer:
         if request.view in _WITH_LICENSE and response.license_id:
             found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
             if found is not None:
-                at, full = decided.loaded.at, request.view == View.FULL
+                at, full = decided.loaded.now, request.view == View.FULL
                 response.license.CopyFrom(render.license_(found, at, metadata=full))
         return response
 
@@ -63,7 +63,7 @@ class ValidationServicer:
             except DomainError as error:
                 refused[n] = to_status(error, context.call_id, context.method)
         asked = [one for n, one in enumerate(request.requests) if n not in refused]
-        answered = iter(await decide_many(self._r, context, asked) if asked else [])
+        answered = iter(await decide_many(self._r, context, asked, request.consistency) if asked else [])
         response = pb.BatchValidateLicensesResponse()
         decided: list[Decided] = []
         for n in range(len(request.requests)):
@@ -83,20 +83,20 @@ class ValidationServicer:
     ) -> pb.ExplainValidationResponse:
         fields.check(request)
         tenant, validation = context.principal.tenant, request.validation
-        loaded, asked = await load(self._r, tenant, validation), asked_of(validation)
+        loaded, asked = await load_recorded(self._r, tenant, validation), asked_of(validation)
         facts = loaded.facts
         license_ = None
         if facts is not None:
             license_ = (await self._licenses(tenant, [facts.license_id])).get(facts.license_id)
-        decided = Decided(loaded, decide(facts, asked, loaded.at), 0 if facts is None else facts.uses)
+        decided = Decided(loaded, decide(facts, asked, loaded.now), 0 if facts is None else facts.uses)
         return pb.ExplainValidationResponse(
             verdict=verdicts.answer(decided),
-            checks=[verdicts.explained(found) for found in explain(facts, asked, loaded.at, license_)],
+            checks=[verdicts.explained(found) for found in explain(facts, asked, loaded.now, license_)],
         )
 
     def _mark(self, tenant: Tenant, decided: Decided) -> None:
         if decided.verdict.valid and decided.loaded.facts is not None:
-            self._r.marks.touched(tenant, decided.loaded.facts.license_id, decided.loaded.at)
+            self._r.marks.touched(tenant, decided.loaded.facts.license_id, decided.loaded.now)
 
     async def _add_licenses(
         self, tenant: Tenant, response: pb.BatchValidateLicensesResponse, decided: list[Decided], *, full: bool
@@ -107,7 +107,7 @@ class ValidationServicer:
         room = _MAX_ANSWER_BYTES - response.ByteSize()
         for answer, one in zip(answers, decided, strict=True):
             if answer.license_id in found:
-                shown = render.license_(found[answer.license_id], one.loaded.at, metadata=full)
+                shown = render.license_(found[answer.license_id], one.loaded.now, metadata=full)
                 room -= shown.ByteSize() + _FRAME_BYTES
                 if room < 0:
                     return

@@ -13,8 +13,10 @@ from services.license.decision import Code
 from services.license.explaining import Explained
 from services.license.facts import next_check_in, uses_limit
 from services.license.periods import grace_end
+from shared.freshness.reader import Source
 from shared.ids import Prefix, new_id
 
+_FRESHNESS: Final = {source: Freshness.Source.Value(source.name) for source in Source}
 _WIRE: Final = {code: pb.ValidationCode.Code.Value(code.name) for code in Code}
 
 
@@ -25,7 +27,7 @@ def answer(decided: Decided) -> pb.ValidateLicenseResponse:
         decision=Decision(
             decision_id=new_id(Prefix.DECISION),
             evaluated_at=render.timestamp(at),
-            freshness=Freshness.RECORD,
+            freshness=_FRESHNESS[decided.loaded.source],
             valid_until=render.timestamp(verdict.valid_until),
             recheck_after=render.duration(verdict.recheck_after),
         ),

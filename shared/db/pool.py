@@ -79,6 +79,17 @@ async def _prepare(conn: asyncpg.Connection) -> None:
         await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
+async def connected(target: PostgresTarget, role: Role) -> asyncpg.Connection:
+    """One connection as a role, with what all of ours have set."""
+    settings = _SETTINGS | {"application_name": role.value} | (POINT_READS if role is Role.FACTS else {})
+    conn = await asyncpg.connect(
+        target.dsn, user=role.value, password=target.passwords.get(role.value), command_timeout=STATEMENT_TIMEOUT_S,
+        server_settings=settings,
+    )  # fmt: skip
+    await _prepare(conn)
+    return conn
+
+
 class Database:
     """The connections of one role. Refuses to open as a role that could see past its tenant."""
 
@@ -90,15 +101,8 @@ class Database:
     async def open(cls, target: PostgresTarget, role: Role, *, size: int = POOL_SIZE) -> Self:
         """Connects. RoleRefusedError, MigrationError or an OSError says why a process must not start."""
 
-        settings = _SETTINGS | {"application_name": role.value} | (POINT_READS if role is Role.FACTS else {})
-
         async def connect() -> asyncpg.Connection:
-            conn = await asyncpg.connect(
-                target.dsn, user=role.value, password=target.passwords.get(role.value),
-                command_timeout=STATEMENT_TIMEOUT_S, server_settings=settings,
-            )  # fmt: skip
-            await _prepare(conn)
-            return conn
+            return await connected(target, role)
 
         connections = Connections(connect, size)
         try:

@@ -1,61 +1,44 @@
-"""Who a credential stands for, by the facts of one load.
+"""Who a credential stands for, by what is known of it.
 
 No secret is compared here: a credential is looked up by its keyed hash, and how long that takes tells nothing of others.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-import asyncpg
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from shared.crypto import api_keys
 from shared.crypto.api_keys import KeyPrefix
 from shared.crypto.hashing import SecretHasher
 from shared.db.pool import Database
 from shared.errors import DomainError, Reason
+from shared.facts import credential_loads as loads
+from shared.facts.credential_values import AccountValue, ApiKeyValue, BindingValue, OperatorKeyValue, SessionValue
+from shared.facts.license import CustomerValue, Wanted
+from shared.facts.license_reader import LicenseFactsReader
+from shared.freshness.reader import Look, Reader, View
 from shared.rules import license_keys, spiffe
+from shared.rules.spiffe import SpiffeId
 from shared.tenancy import OPERATOR_SCOPES, PUBLISHABLE_SCOPES, Mode, Principal, PrincipalKind
 
-_COLUMNS: Final = "SELECT k.account_id, k.mode, k.kind, k.api_key_id, k.scopes, a.limits"
-_KEYS: Final = " FROM license.api_key_facts($1) AS k CROSS JOIN LATERAL license.account_facts(k.account_id) AS a"
-_WORKS: Final = (
-    " WHERE NOT k.revoked AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) AND a.status = 'active'"
-)
-API_KEY_LOAD: Final = _COLUMNS + ", k.expires_at" + _KEYS + _WORKS
-LICENSE_KEY_LOAD: Final = (
-    _COLUMNS
-    + ", least(k.expires_at, l.expires_at) AS expires_at, f.license_id, p.authentication"
-    + _KEYS
-    + " CROSS JOIN LATERAL license.license_key_facts(k.account_id, k.mode, $2) AS l"
-    + " CROSS JOIN LATERAL license.license_facts(k.account_id, k.mode, l.license_id) AS f"
-    + " CROSS JOIN LATERAL license.policy_facts(k.account_id, k.mode, f.policy_id) AS p"
-    + _WORKS
-    + " AND (l.expires_at IS NULL OR l.expires_at > clock_timestamp())"
-)
-OPERATOR_KEY_LOAD: Final = "SELECT k.operator_key_id FROM license.operator_key_facts($1) AS k WHERE NOT k.revoked"
-CUSTOMER_SESSION_LOAD: Final = """
-    SELECT s.account_id, s.mode, s.customer_session_id, s.customer_id, s.expires_at, a.limits
-      FROM license.customer_session_facts($1) AS s CROSS JOIN LATERAL license.account_facts(s.account_id) AS a
-           CROSS JOIN LATERAL license.customer_facts(s.account_id, s.mode, s.customer_id) AS c
-     WHERE s.expires_at > clock_timestamp() AND a.status = 'active' AND NOT c.banned
-"""
 _BY_LICENSE_KEY: Final = ("LICENSE", "MIXED")
 _PUBLISHABLE: Final = (KeyPrefix.PUBLISHABLE_LIVE, KeyPrefix.PUBLISHABLE_TEST)
-# The paths in the parameter are those of the patterns that cover the caller's. The function's own column has the
-# database's collation, with which no index on the table's would serve.
-WORKLOAD_LOAD: Final = """
-    SELECT w.account_id, w.mode, w.workload_binding_id, w.path, w.scopes, a.limits
-      FROM license.workload_facts($1) AS w CROSS JOIN LATERAL license.account_facts(w.account_id) AS a
-     WHERE w.path COLLATE "C" = ANY ($2) AND a.status = 'active'
-"""
+
+T = TypeVar("T")
+Found = tuple[Principal | None]
+"""The principal, or None where the credential is none that works. In a tuple, since None alone says that a fact is not
+known."""
+_NOBODY: Final[Found] = (None,)
 
 
 class FactsAuthenticator:
-    """Authenticates keys, sessions, and callers with certificates and no key, against the record, as `lictor_facts`."""
+    """Authenticates keys, sessions, and callers with certificates and no key."""
 
-    def __init__(self, facts: Database, hasher: SecretHasher) -> None:
-        self._facts = facts
+    def __init__(self, db: Database, reader: Reader, licenses: LicenseFactsReader, hasher: SecretHasher) -> None:
+        self._db = db
+        self._reader = reader
+        self._licenses = licenses
         self._hasher = hasher
 
     async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
@@ -87,16 +70,22 @@ class FactsAuthenticator:
                 return await self._session(key, api_keys.mode_of(prefix))
 
     async def _operator(self, key: str) -> Principal:
-        rows = await self._facts.load(OPERATOR_KEY_LOAD, self._hasher.candidates(key))
-        if not rows:
-            raise invalid()
-        return Principal(PrincipalKind.OPERATOR, "", None, rows[0]["operator_key_id"], OPERATOR_SCOPES, None)
+        hashes = self._hasher.candidates(key)
+
+        def look(view: View) -> Found | None:
+            return _first(view, "operator_key", hashes, OperatorKeyValue, _operator)
+
+        return await self._one(
+            look, f"operator_key:{hashes[0].hex()}", lambda: loads.load_operator_key(self._db, hashes)
+        )
 
     async def _api_key(self, key: str, kind: PrincipalKind, mode: Mode) -> Principal:
-        rows = await self._facts.load(API_KEY_LOAD, self._hasher.candidates(key))
-        if not rows:
-            raise invalid()
-        return _principal(rows[0], kind, mode)
+        hashes = self._hasher.candidates(key)
+
+        def look(view: View) -> Found | None:
+            return _first(view, "api_key", hashes, ApiKeyValue, lambda view, value: _api_key(view, value, kind, mode))
+
+        return await self._one(look, f"api_key:{hashes[0].hex()}", lambda: loads.load_api_key(self._db, hashes))
 
     async def _license(self, pair: str) -> Principal:
         """`<pk_ key>:<license key>`: a publishable key has no colon, a license key may have some."""
@@ -104,61 +93,137 @@ class FactsAuthenticator:
         prefix = api_keys.parse(key)
         if prefix is None or prefix not in _PUBLISHABLE or not 1 <= len(license_key) <= license_keys.MAX_CHARS:
             raise invalid()
+        publishable = await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix))
         hashes = self._hasher.candidates(license_keys.canonical(license_key))
-        rows = await self._facts.load(LICENSE_KEY_LOAD, self._hasher.candidates(key), hashes)
-        if not rows:
+        facts = (await self._licenses.one(publishable.tenant, Wanted(hashes, None))).facts
+        if facts is None:
             raise invalid()
-        principal = _principal(rows[0], PrincipalKind.LICENSE_KEY, api_keys.mode_of(prefix), rows[0]["license_id"])
-        if rows[0]["authentication"] not in _BY_LICENSE_KEY:
+        if facts.authentication not in _BY_LICENSE_KEY:
             raise DomainError(
                 Reason.CALLER_NOT_ALLOWED,
-                f"the license's policy has the authentication {rows[0]['authentication']}: its license key is no credential",
-                metadata={"caller": principal.kind.value},
+                f"the license's policy has the authentication {facts.authentication}: its license key is no credential",
+                metadata={"caller": PrincipalKind.LICENSE_KEY.value},
             )
-        return principal
+        ends = [end for end in (publishable.expires_at, facts.key_expires_at) if end is not None]
+        return Principal(
+            PrincipalKind.LICENSE_KEY, publishable.account_id, publishable.mode, publishable.key_id, publishable.scopes,
+            min(ends, default=None), publishable.limits, facts.license_id,
+        )  # fmt: skip
 
     async def _session(self, token: str, mode: Mode) -> Principal:
-        rows = await self._facts.load(CUSTOMER_SESSION_LOAD, self._hasher.candidates(token))
-        if not rows or rows[0]["mode"] != mode.value:
-            raise invalid()
-        row = rows[0]
-        return Principal(
-            PrincipalKind.CUSTOMER_SESSION, row["account_id"], mode, row["customer_session_id"], frozenset(),
-            row["expires_at"], row["limits"], customer_id=row["customer_id"],
-        )  # fmt: skip
+        hashes = self._hasher.candidates(token)
+
+        def look(view: View) -> Found | None:
+            return _first(
+                view, "customer_session", hashes, SessionValue, lambda view, value: _session(view, value, mode)
+            )
+
+        return await self._one(
+            look, f"customer_session:{hashes[0].hex()}", lambda: loads.load_session(self._db, hashes)
+        )
 
     async def _workload(self, peer_identity: str) -> Principal:
         spiffe_id = spiffe.parse_id(peer_identity)
         if spiffe_id is None:
             raise invalid()
-        paths = spiffe_id.covering_paths()
-        rows = await self._facts.load(WORKLOAD_LOAD, spiffe_id.trust_domain, list(paths))
-        if not rows:
+
+        def look(view: View) -> Found | None:
+            return _workload(view, spiffe_id)
+
+        root = f"workload:{peer_identity}"
+        return await self._one(look, root, lambda: loads.load_workload(self._db, spiffe_id))
+
+    async def _one(self, look: Look[Found], root: str, load: loads.Loading) -> Principal:
+        found = self._reader.held(look)
+        if found is None:
+            found = await self._reader.read(root, look, load)
+        if found[0] is None:
             raise invalid()
-        row = min(rows, key=lambda found: paths.index(found["path"]))
-        scopes = frozenset[str](row["scopes"])
-        mode = Mode(row["mode"])
-        return Principal(
-            PrincipalKind.WORKLOAD,
-            row["account_id"],
-            mode,
-            row["workload_binding_id"],
-            scopes,
-            None,
-            row["limits"],
-        )
+        return found[0]
 
 
-def _principal(row: asyncpg.Record, kind: PrincipalKind, mode: Mode, license_id: str = "") -> Principal:
-    """Of an API key's row, which must be what the key says of itself."""
+def _first(
+    view: View, kind: str, hashes: Sequence[bytes], of: type[T], principal: Callable[[View, T], Found | None]
+) -> Found | None:
+    """What the first of the hashes that is there stands for."""
+    for key_hash in hashes:
+        fact = view.get(loads.credential_key(kind, key_hash))
+        if fact is None:
+            return None
+        if fact.value is not None:
+            assert isinstance(fact.value, of)
+            return principal(view, fact.value)
+    return _NOBODY
+
+
+def _operator(view: View, key: OperatorKeyValue) -> Found:
+    del view
+    if key.revoked:
+        return _NOBODY
+    return (Principal(PrincipalKind.OPERATOR, "", None, key.operator_key_id, OPERATOR_SCOPES, None),)
+
+
+def _api_key(view: View, key: ApiKeyValue, kind: PrincipalKind, mode: Mode) -> Found | None:
+    account = _account(view, key.account_id)
+    if account is None:
+        return None
     secret = kind is PrincipalKind.SECRET_KEY
-    if (row["mode"], row["kind"]) != (mode.value, "SECRET" if secret else "PUBLISHABLE"):
-        raise invalid()
-    scopes = frozenset[str](row["scopes"])
+    ended = key.expires_at is not None and key.expires_at <= view.now
+    # It must be what it says of itself.
+    itself = key.mode == mode and key.kind == ("SECRET" if secret else "PUBLISHABLE")
+    if key.revoked or ended or not itself or account.status != "active":
+        return _NOBODY
+    scopes = frozenset(key.scopes)
     held = scopes if secret else scopes & PUBLISHABLE_SCOPES
-    return Principal(
-        kind, row["account_id"], mode, row["api_key_id"], held, row["expires_at"], row["limits"], license_id
-    )
+    return (Principal(kind, key.account_id, mode, key.api_key_id, held, key.expires_at, account.limits),)
+
+
+def _session(view: View, session: SessionValue, mode: Mode) -> Found | None:
+    account = _account(view, session.account_id)
+    customer = view.get(f"customer:{session.account_id}/{session.mode}/{session.customer_id}")
+    if account is None or customer is None:
+        return None
+    assert customer.value is None or isinstance(customer.value, CustomerValue)
+    works = session.mode == mode and session.expires_at > view.now and account.status == "active"
+    if not works or customer.value is None or customer.value.customer_banned:
+        return _NOBODY
+    return (
+        Principal(
+            PrincipalKind.CUSTOMER_SESSION, session.account_id, mode, session.customer_session_id, frozenset(),
+            session.expires_at, account.limits, customer_id=session.customer_id,
+        ),
+    )  # fmt: skip
+
+
+def _workload(view: View, spiffe_id: SpiffeId) -> Found | None:
+    """The most exact of the bindings decides."""
+    for path in spiffe_id.covering_paths():
+        fact = view.get(loads.binding_key(spiffe_id.trust_domain, path))
+        if fact is None:
+            return None
+        if fact.value is None:
+            continue
+        binding = fact.value
+        assert isinstance(binding, BindingValue)
+        account = _account(view, binding.account_id)
+        if account is None:
+            return None
+        if account.status == "active":
+            return (
+                Principal(
+                    PrincipalKind.WORKLOAD, binding.account_id, Mode(binding.mode), binding.workload_binding_id,
+                    frozenset(binding.scopes), None, account.limits,
+                ),
+            )  # fmt: skip
+    return _NOBODY
+
+
+def _account(view: View, account_id: str) -> AccountValue | None:
+    fact = view.get(f"account:{account_id}")
+    if fact is None:
+        return None
+    assert isinstance(fact.value, AccountValue)
+    return fact.value
 
 
 def invalid() -> DomainError:

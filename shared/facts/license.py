@@ -1,59 +1,21 @@
-"""The facts of a validation: one load, one statement, one snapshot."""
+"""What is known of licenses: the facts of each entity, and all of them together as a decision reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, NamedTuple, TypeVar
 
-import asyncpg
-
-from shared.db.pool import Database
+from shared.freshness.reader import Source, View
 from shared.tenancy import Tenant
 
-_FACTS: Final = """
-    SELECT clock_timestamp() AS at, l.license_id, l.product_id, d.code AS product_code, l.policy_id, l.status, l.starts_at,
-           l.expires_at, l.expiry_anchored_at IS NOT NULL AS anchored,
-           coalesce(l.check_in_from, l.starts_at, l.created_at) AS check_in_from, l.max_uses_override,
-           coalesce(u.uses, 0) AS uses, p.is_trial, p.expiration_strategy, p.grace_period, p.expiration_basis, p.max_uses,
-           p.uses_counted_by, p.overridable, p.require_check_in, p.check_in_interval, p.check_in_count, p.check_in_since,
-           p.require_product_scope, p.require_policy_scope, p.require_user_scope, k.expires_at AS key_expires_at,
-           l.tier_id, t.slug AS tier, t.position AS tier_position, r.position AS required_position,
-           l.customer_id, c.subject_ref AS customer_subject_ref, c.email_hash AS customer_email_hash,
-           coalesce(c.banned, false) AS customer_banned
-"""
-# The functions' own columns have the database's collation, with which no index on the tables' would serve. No tier
-# has the empty slug of a caller that asks for none. Uses are no fact: they are counted at the record.
-_JOINS: Final = """
-      LEFT JOIN LATERAL license.license_facts($1, $2, k.license_id) AS l ON true
-      LEFT JOIN LATERAL license.license_uses($1, $2, l.license_id) AS u ON true
-      LEFT JOIN LATERAL license.product_facts($1, $2, l.product_id) AS d ON true
-      LEFT JOIN LATERAL license.policy_facts($1, $2, l.policy_id) AS p ON true
-      LEFT JOIN LATERAL license.customer_facts($1, $2, l.customer_id) AS c ON true
-      LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS t ON t.tier_id COLLATE "C" = l.tier_id
-      LEFT JOIN LATERAL license.tier_facts($1, $2, l.product_id) AS r ON r.slug COLLATE "C" = $4
-"""
-_ITEMS: Final = """
-      FROM unnest($3::int[], $4::bytea[], $5::text[], $6::text[]) AS i (n, key_hash, license_id, tier)
-      LEFT JOIN LATERAL (
-               SELECT f.license_id, f.expires_at FROM license.license_key_facts($1, $2, ARRAY[i.key_hash]) AS f
-                UNION ALL SELECT i.license_id, NULL WHERE i.license_id IS NOT NULL
-           ) AS k ON true
-"""
-LOAD_BY_KEY: Final = (
-    _FACTS + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true" + _JOINS
-)
-LOAD_BY_ID: Final = _FACTS + " FROM (SELECT $3::text AS license_id, NULL::timestamptz AS expires_at) AS k" + _JOINS
-# One time for all of them, and for each item the rows of the key hashes that it may have, or of its id.
-LOAD_BATCH: Final = (
-    _FACTS.replace("clock_timestamp()", "i.n, (SELECT clock_timestamp())") + _ITEMS + _JOINS.replace("$4", "i.tier")
-)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class LicenseFacts:
-    """What a decision needs to know of one license, by the columns of the load."""
+    """What a decision needs to know of one license."""
 
     license_id: str
     product_id: str
@@ -67,6 +29,7 @@ class LicenseFacts:
     check_in_from: datetime
     max_uses_override: int | None
     uses: int
+    """Counted at the record; 0 in facts from memory, which decide nothing where uses are limited."""
     is_trial: bool
     expiration_strategy: str
     grace_period: timedelta
@@ -81,81 +44,247 @@ class LicenseFacts:
     require_product_scope: bool
     require_policy_scope: bool
     require_user_scope: bool
+    authentication: str
+    """Whether its key may be a credential."""
     key_expires_at: datetime | None
     """The end of the key that found the license, if it has one."""
     tier_id: str | None
     tier: str | None
     """The slug of the tier."""
     tier_position: int | None
-    required_position: int | None
-    """The position of the tier that was asked for; None where the product has no such tier, or none was."""
+    tiers: Mapping[str, int]
+    """The positions of the product's tiers, by slug."""
     customer_id: str | None
     customer_subject_ref: str | None
     customer_email_hash: bytes | None
     customer_banned: bool
 
 
-_COLUMNS: Final = tuple(field.name for field in fields(LicenseFacts))
-
-
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The facts, or None where there is no such license, and the record's time at which they held."""
+    """What is known of one license.
+
+    Attributes:
+        at: The record's time at which the facts held.
+        facts: None where there is no such license.
+        now: The record's time to decide at: the same, or later where the facts are from memory.
+        source: Where they came from.
+    """
 
     at: datetime
     facts: LicenseFacts | None
+    now: datetime
+    source: Source = Source.RECORD
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One license of a batch: by the hashes that its key may have, or by its id. `required_tier` is a slug or empty."""
+    """One license: by the hashes that its key may have, or by its id."""
 
     key_hashes: Sequence[bytes]
     license_id: str | None
-    required_tier: str
 
 
-class LicenseFactsReader:
-    """Loads facts as `lictor_facts`; an unknown, a foreign and a deleted license all look the same."""
+@dataclass(slots=True, eq=False)
+class Joined:
+    """All facts of a license together, and the parts that they were put together from."""
 
-    def __init__(self, facts: Database) -> None:
-        self._facts = facts
-
-    async def by_key(self, tenant: Tenant, key_hashes: list[bytes], required_tier: str) -> Loaded:
-        return await self._load(LOAD_BY_KEY, tenant, key_hashes, required_tier)
-
-    async def by_id(self, tenant: Tenant, license_id: str, required_tier: str) -> Loaded:
-        return await self._load(LOAD_BY_ID, tenant, license_id, required_tier)
-
-    async def batch(self, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded]:
-        """Each in its place, all at one state of the record and one time."""
-        items = [
-            (n, key_hash, license_id, one.required_tier)
-            for n, one in enumerate(wanted)
-            for key_hash, license_id in (
-                [(None, one.license_id)] if one.license_id else [(h, None) for h in one.key_hashes]
-            )
-        ]
-        rows = await self._facts.load(
-            LOAD_BATCH, tenant.account_id, tenant.mode.value, *(list(column) for column in zip(*items, strict=True))
-        )
-        found: dict[int, asyncpg.Record] = {row["n"]: row for row in rows if _leads_to_a_license(row)}
-        at = rows[0]["at"]
-        return [Loaded(at, _facts(found[n]) if n in found else None) for n in range(len(wanted))]
-
-    async def _load(self, statement: str, tenant: Tenant, root: list[bytes] | str, required_tier: str) -> Loaded:
-        rows = await self._facts.load(statement, tenant.account_id, tenant.mode.value, root, required_tier)
-        # Two live peppers can match one key each while a key is rotated; a row without a license is a deleted one's.
-        row = next((row for row in rows if _leads_to_a_license(row)), None)
-        if row is None:
-            return Loaded(rows[0]["at"], None)
-        return Loaded(row["at"], _facts(row))
+    parts: Parts
+    facts: LicenseFacts
 
 
-def _facts(row: asyncpg.Record) -> LicenseFacts:
-    return LicenseFacts(*(row[column] for column in _COLUMNS))
+@dataclass(slots=True)
+class KeyValue:
+    """A license key. `joined` keeps the last joining by it."""
+
+    license_id: str
+    expires_at: datetime | None
+    joined: Joined | None = field(default=None, compare=False, repr=False)
 
 
-def _leads_to_a_license(row: asyncpg.Record) -> bool:
-    """Whether it is no deleted one's, and its key has not ended between the statement's beginning and `at`."""
-    return row["license_id"] is not None and (row["key_expires_at"] is None or row["key_expires_at"] > row["at"])
+@dataclass(slots=True)
+class LicenseValue:
+    """A license. `joined` keeps the last joining by its id; the others are columns."""
+
+    license_id: str
+    product_id: str
+    policy_id: str
+    customer_id: str | None
+    tier_id: str | None
+    status: str
+    starts_at: datetime | None
+    expires_at: datetime | None
+    anchored: bool
+    check_in_from: datetime
+    max_uses_override: int | None
+    joined: Joined | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyValue:
+    """The terms of a policy that decisions read."""
+
+    is_trial: bool
+    expiration_strategy: str
+    grace_period: timedelta
+    expiration_basis: str
+    max_uses: int | None
+    uses_counted_by: str
+    overridable: Sequence[str]
+    require_check_in: bool
+    check_in_interval: str | None
+    check_in_count: int
+    check_in_since: datetime | None
+    require_product_scope: bool
+    require_policy_scope: bool
+    require_user_scope: bool
+    authentication: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductValue:
+    """A product."""
+
+    product_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerValue:
+    """A customer, as far as decisions read one."""
+
+    customer_subject_ref: str | None
+    customer_email_hash: bytes | None
+    customer_banned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TiersValue:
+    """All tiers of a product: of each its id, slug and position."""
+
+    tiers: Sequence[tuple[str, str, int]]
+    positions: Mapping[str, int] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", {slug: position for _, slug, position in self.tiers})
+
+
+class Parts(NamedTuple):
+    """The facts that are joined for one license."""
+
+    license: LicenseValue
+    policy: PolicyValue
+    product: ProductValue
+    tiers: TiersValue
+    customer: CustomerValue
+
+
+NOBODY: Final = CustomerValue(None, None, False)
+KEY_BYTES: Final = 900
+"""About what a key takes: its row, and the facts that are joined by it."""
+LICENSE_BYTES: Final = 700
+SHARED_BYTES: Final = 600
+"""About what a policy, product, customer or the tiers of a product take."""
+
+OF_THE_POLICY: Final = tuple(one.name for one in fields(PolicyValue))
+
+
+def tenant_prefix(tenant: Tenant) -> str:
+    """What the keys of a tenant's facts begin with, after the kind."""
+    return f"{tenant.account_id}/{tenant.mode.value}/"
+
+
+def license_key(prefix: str, key_hash: bytes) -> str:
+    """The key of the fact of a license key."""
+    return f"license_key:{prefix}\\x{key_hash.hex()}"
+
+
+def look(view: View, tenant: Tenant, wanted: Wanted) -> Loaded | None:
+    """What is known of a license; None where a fact is not known."""
+    prefix = tenant_prefix(tenant)
+    try:
+        facts = _found(view, prefix, wanted)
+    except _UnknownFactError:
+        return None
+    return Loaded(view.at, facts, view.now, view.source)
+
+
+class _UnknownFactError(Exception):
+    pass
+
+
+def _found(view: View, prefix: str, wanted: Wanted) -> LicenseFacts | None:
+    """Two live peppers can match one key each while a key is rotated: the first that still works counts."""
+    if wanted.license_id is not None:
+        license_ = _value(view, f"license:{prefix}{wanted.license_id}", LicenseValue)
+        return None if license_ is None else _joined(view, prefix, license_, license_, None)
+    for key_hash in wanted.key_hashes:
+        key = _value(view, license_key(prefix, key_hash), KeyValue)
+        if key is not None and (key.expires_at is None or key.expires_at > view.now):
+            license_ = _needed(view, f"license:{prefix}{key.license_id}", LicenseValue)
+            return _joined(view, prefix, license_, key, key.expires_at)
+    return None
+
+
+def _value(view: View, key: str, kind: type[T]) -> T | None:
+    fact = view.get(key)
+    if fact is None:
+        raise _UnknownFactError
+    assert fact.value is None or isinstance(fact.value, kind)
+    return fact.value
+
+
+def _needed(view: View, key: str, kind: type[T]) -> T:
+    value = _value(view, key, kind)
+    if value is None:  # never in facts of one state: what refers to it would be gone with it
+        raise _UnknownFactError
+    return value
+
+
+def _joined(
+    view: View, prefix: str, license_: LicenseValue, found_by: KeyValue | LicenseValue, key_expires_at: datetime | None
+) -> LicenseFacts:
+    product_id, customer_id = license_.product_id, license_.customer_id
+    parts = Parts(
+        license_,
+        _needed(view, f"policy:{prefix}{license_.policy_id}", PolicyValue),
+        _needed(view, f"product:{prefix}{product_id}", ProductValue),
+        _needed(view, f"tier:{prefix}{product_id}", TiersValue),
+        NOBODY if customer_id is None else _needed(view, f"customer:{prefix}{customer_id}", CustomerValue),
+    )
+    if view.source is Source.RECORD:
+        return _join(parts, key_expires_at, view.counts.get(license_.license_id, 0))
+    known = found_by.joined
+    if known is not None and all(had is has for had, has in zip(known.parts, parts, strict=True)):
+        return known.facts
+    facts = _join(parts, key_expires_at, 0)
+    found_by.joined = Joined(parts, facts)
+    return facts
+
+
+def _join(parts: Parts, key_expires_at: datetime | None, uses: int) -> LicenseFacts:
+    license_, policy, product, tiers, customer = parts
+    own = next(((slug, position) for tier_id, slug, position in tiers.tiers if tier_id == license_.tier_id), None)
+    terms: dict[str, Any] = {name: getattr(policy, name) for name in OF_THE_POLICY}
+    return LicenseFacts(
+        license_id=license_.license_id,
+        product_id=license_.product_id,
+        product_code=product.product_code,
+        policy_id=license_.policy_id,
+        status=license_.status,
+        starts_at=license_.starts_at,
+        expires_at=license_.expires_at,
+        anchored=license_.anchored,
+        check_in_from=license_.check_in_from,
+        max_uses_override=license_.max_uses_override,
+        uses=uses,
+        key_expires_at=key_expires_at,
+        tier_id=license_.tier_id,
+        tier=None if own is None else own[0],
+        tier_position=None if own is None else own[1],
+        tiers=tiers.positions,
+        customer_id=license_.customer_id,
+        customer_subject_ref=customer.customer_subject_ref,
+        customer_email_hash=customer.customer_email_hash,
+        customer_banned=customer.customer_banned,
+        **terms,
+    )

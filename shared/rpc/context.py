@@ -79,6 +79,7 @@ class CallContext:
         deadline: When the handler must have answered, in the event loop's time; infinite where there is none.
         time_left_s: Seconds that the caller gave, read once on arrival; None when it gave no deadline.
         arrived: The event loop's time of arrival.
+        effect_wait_s: How long the answer will wait for what the call changes to hold everywhere; 0 for not at all.
         metadata_size: Bytes of inbound metadata, as HTTP/2 counts them.
         outliving: A write that goes on though its caller gave up.
         trailing: Metadata to send after the answer.
@@ -88,7 +89,8 @@ class CallContext:
 
     __slots__ = (
         "_call_id", "_callbacks", "_cancelled", "_charge", "_credential_taken", "_done", "_metadata", "_principal", "_wire",
-        "arrived", "code", "deadline", "details", "metadata_size", "method", "outliving", "service", "time_left_s", "trailing",
+        "arrived", "code", "deadline", "details", "effect_wait_s", "metadata_size", "method", "outliving", "service",
+        "time_left_s", "trailing",
     )  # fmt: skip
 
     def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
@@ -98,6 +100,7 @@ class CallContext:
         self.arrived = asyncio.get_running_loop().time()
         self.time_left_s = time_left_s
         self.deadline = math.inf if time_left_s is None else self.arrived + time_left_s
+        self.effect_wait_s = 0.0
         self.outliving: asyncio.Task[bytes | None] | None = None
         self.trailing: Metadata = ()
         self.code = 0

@@ -6,16 +6,23 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
 
 from shared.crypto import root_secret
-from shared.crypto.hashing import SecretHasher
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
-from shared.facts.credentials import FactsAuthenticator
-from shared.freshness.epoch import ensure_epoch
+from shared.errors import DomainError, Reason
 from shared.observe.logging import get_logger
 from shared.rpc.runtime import App
 from shared.rpc.share import Share
 from shared.settings import ProcessSettings
+from shared.tenancy import Principal
+
+
+class Strangers:
+    """Knows nobody: where no method is served, none has a caller."""
+
+    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+        """CREDENTIALS_INVALID."""
+        raise DomainError(Reason.CREDENTIALS_INVALID, "this process serves no methods that take a credential")
 
 
 @asynccontextmanager
@@ -25,14 +32,13 @@ async def empty_app(target: str, role: Role, settings: ProcessSettings, *, alone
     The process's row is its own to keep when it is `alone`, else that of whoever serves beside it.
     """
     record = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
-    hasher = SecretHasher(root_secret.load(settings.root_secret_file))
+    root_secret.load(settings.root_secret_file)
     share = Share()
     async with (
         Database.opened(record, role, size=settings.pool_size) as db,
-        Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
+        Database.opened(record, Role.FACTS, size=1),
     ):
-        await ensure_epoch(facts)
         get_logger(target).warning("no_services", detail="this target has no methods yet; it serves health only")
         row = ProcessRow(db, target)
         async with share.kept(row.beat, row.leave, BEAT_S) if alone else nullcontext():
-            yield App((), FactsAuthenticator(facts, hasher), ready=lambda: True, live=lambda: share.live)
+            yield App((), Strangers(), ready=lambda: True, live=lambda: share.live)

@@ -1,6 +1,6 @@
 """The chain around every method, outermost first:
 
-    admission > deadline > metrics and logs > error mapping > metadata size > authentication with per-account admission
+    effects > admission > deadline > metrics and logs > error mapping > metadata size > authentication with per-account admission
     > rate limits > authorization > message size > parse > handler
 
 Each layer wraps each method once, when the route table is built. The innermost three are in `codec` and `routes`.
@@ -21,6 +21,7 @@ from shared.rpc.admission import AdmissionGate, admission
 from shared.rpc.auth import Authenticator, authentication, authorization
 from shared.rpc.context import CallAbortedError, CallContext
 from shared.rpc.deadlines import deadlines
+from shared.rpc.effects import EffectWaits, effects
 from shared.rpc.rates import Rates, rate_limits
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
 from shared.rpc.status import code_name
@@ -39,9 +40,11 @@ def standard_chain(
     *,
     places: AccountPlaces,
     rates: Rates,
+    waits: EffectWaits | None = None,
 ) -> tuple[Middleware, ...]:
     """The chain of a serving process, outermost first."""
     return (
+        effects(waits),
         admission(gate, metrics),
         deadlines(tasks, metrics),
         observation(metrics),

@@ -18,6 +18,7 @@ from shared.rpc.accounts import DEFAULT_SHARE_PERCENT, AccountPlaces
 from shared.rpc.addresses import join_address, split_address
 from shared.rpc.admission import DEFAULT_MAX_IN_FLIGHT, AdmissionGate
 from shared.rpc.auth import Authenticator
+from shared.rpc.effects import EffectWaits
 from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
 from shared.rpc.middleware import standard_chain
@@ -42,6 +43,8 @@ class App:
     """Whether calls can be served; asked often, so it only looks at what is in memory."""
     live: Callable[[], int] = lambda: 1
     """How many processes serve the same, and share the rates; asked by each call that has a rate."""
+    waits: EffectWaits | None = None
+    """How long changes take to hold everywhere; None where nothing is answered from memory."""
     collectors: Sequence[Collector] = ()
     """What it counts beside its calls."""
 
@@ -199,7 +202,9 @@ async def serve(
     if settings.reflection:
         bindings.append(reflection_binding([*names, HEALTH.full_name]))
     places = AccountPlaces(settings.max_in_flight, settings.account_share_percent)
-    chain = standard_chain(gate, metrics, tasks, app.authenticator, places=places, rates=Rates(app.live))
+    chain = standard_chain(
+        gate, metrics, tasks, app.authenticator, places=places, rates=Rates(app.live), waits=app.waits
+    )
 
     async def exposition() -> tuple[bytes, str]:
         return metrics.exposition()

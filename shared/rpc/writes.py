@@ -20,6 +20,7 @@ from shared.db.pool import Database, Transaction
 from shared.errors import DomainError
 from shared.freshness.token import Revision, RevisionTokens
 from shared.rpc.context import CallContext
+from shared.rpc.effects import refuse_short
 
 _NO_EPOCH = UUID(int=0)
 
@@ -58,23 +59,28 @@ class Writer:
 
     def __init__(self, db: Database, tokens: RevisionTokens, taken: Taken) -> None:
         self._db = db
-        self._tokens = tokens
+        self.tokens = tokens
         self._taken = taken
 
     async def run(self, context: CallContext, request: Message, response_type: type[R], work: Work[R]) -> R:
-        """The answer of `work`, or the stored one of an earlier call with the same `request_id`."""
+        """The answer of `work`, or the stored one of an earlier call with the same `request_id`. DEADLINE_TOO_SHORT, with
+        nothing changed, where less time is left than the effect takes."""
+        if getattr(request, "return_before_effective", False):
+            context.effect_wait_s = 0.0
+        refuse_short(context)
         try:
             async with self._db.transaction(context.principal.tenant) as tx:
                 response = await self._in_transaction(tx, context, request, response_type, work)
                 at, known = await _record_time(tx), monotonic()
+                refuse_short(context)
         except asyncpg.IntegrityConstraintViolationError as error:
             meant = self._taken(error.constraint_name or "")
             if meant is None:
                 raise
             raise meant from error
-        # The record's time at which the reply to COMMIT was in: a retry's is its own, and so never too early.
+        # From the record's time at which the reply to COMMIT was in: a retry's is its own, and so never too early.
         elapsed = timedelta(seconds=monotonic() - known)  # not the loop's time: uvloop keeps it for a turn
-        response.effective_time.FromDatetime(at + elapsed)
+        response.effective_time.FromDatetime(at + elapsed + timedelta(seconds=context.effect_wait_s))
         return response
 
     async def _in_transaction(
@@ -87,7 +93,7 @@ class Writer:
             if stored is not None:
                 return cast("R", message_type.FromString(stored))
         response = await work(tx)
-        response.revision_token.token = self._tokens.make(await _revision(tx))
+        response.revision_token.token = self.tokens.make(await _revision(tx))
         if claim is not None:
             home = await tx.enter(context.principal.tenant)
             await idempotency.store(home, claim, cast("Message", response).SerializeToString())
@@ -100,6 +106,8 @@ class Writer:
         body = type(request)()
         body.CopyFrom(request)
         body.ClearField("request_id")
+        if "return_before_effective" in body.DESCRIPTOR.fields_by_name:
+            body.ClearField("return_before_effective")
         secret = _holds_secret(response_type.DESCRIPTOR)
         # Those of a customer, or of a license key, are its own: knowing the id that another has used brings no stored answer.
         canonical_id = UUID(request_id).hex + (context.principal.customer_id or context.principal.license_id)

@@ -19,6 +19,7 @@ from shared.rpc.envoy.program import obstacle
 from tests.bench.load import Load, NotRunError, framed
 from tests.bench.subjects import Counted, Subject, must_answer
 from tests.helpers.builders import Shop, open_shop
+from tests.helpers.lease import set_lease
 from tests.helpers.serving import serving
 
 LICENSES: Final = 10_000
@@ -59,6 +60,7 @@ async def licensed(folder: Path) -> AsyncGenerator[Licensed]:
         await asyncio.to_thread(postgres.start)
         try:
             async with serving(postgres, folder) as served, served.suite.world() as world:
+                await set_lease(postgres.admin_dsn(), 250)
                 async with served.suite.client(served.suite.operator_key) as operator:
                     await operator.accounts.update(world.account_id, limits={"management_calls_per_second": 0})
                 issued = await _issue(await open_shop(world.test))

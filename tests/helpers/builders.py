@@ -31,6 +31,7 @@ from lictor.license.v1.license_service_pb2 import CreateLicenseResponse
 
 from shared.rpc.status import DETAILS_KEY
 from tests.helpers.echo import Refusal, as_is, refusal
+from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World, bearer
 
 FILES: Final = tuple(
@@ -246,6 +247,7 @@ async def shift(suite: Suite, table_name: str, id_column: str, resource_id: str,
             f"UPDATE {table_name} SET {pairs} WHERE {id_column} = $1", resource_id, *columns.values()
         )
         assert done == "UPDATE 1"
+    await lease_passes()
 
 
 @asynccontextmanager

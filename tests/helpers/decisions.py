@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +25,7 @@ class License:
     expires_at: datetime | None = None
     tier: str | None = None
     tier_position: int | None = None
-    required_position: int | None = None
+    tiers: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
     customer_banned: bool = False
     key_expires_at: datetime | None = None
     product_id: str = "prod_1"
@@ -33,6 +34,8 @@ class License:
     check_in_from: datetime = NOW
     max_uses_override: int | None = None
     uses: int = 0
+    anchored: bool = True
+    expiration_basis: str = "FROM_CREATION"
     expiration_strategy: str = "RESTRICT_ACCESS"
     grace_period: timedelta = timedelta(0)
     max_uses: int | None = None
@@ -90,7 +93,7 @@ facts = st.builds(
     tier=st.sampled_from(TIERS),
     holder=st.sampled_from(HOLDERS),
     status=st.sampled_from(["active", "active", "active", "suspended", "revoked", "banned"]),
-    required_position=st.sampled_from([None, 1]),
+    tiers=st.sampled_from([{}, {"pro": 1}]),
     customer_banned=st.sampled_from([False, False, True]),
     key_expires_at=st.none() | moments.filter(lambda at: at > NOW),  # a key that has ended finds nothing
     check_in_from=moments,
@@ -156,7 +159,7 @@ def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
     is_holder = named is None or any(
         value is not None and value == own for value, own in zip(named, holder, strict=True)
     )
-    met = license_.tier == "pro" or (license_.tier == "max" and license_.required_position == 1)
+    met = license_.tier == "pro" or (license_.tier == "max" and license_.tiers == {"pro": 1})
     table = [
         ("BANNED", license_.customer_banned or license_.status == "banned"),
         ("REVOKED", license_.status == "revoked" or revoked),

@@ -25,6 +25,7 @@ from shared.embedded.serving import SERVE
 from shared.rpc.envoy.program import obstacle
 from shared.rpc.runtime import Bound
 from tests.helpers.embedded import TREE
+from tests.helpers.lease import set_lease
 from tests.helpers.suite import QUIET, Suite, new_settings
 
 READY_WITHIN_S: Final = 30.0
@@ -113,11 +114,17 @@ def json_listen() -> Listen:
 
 @asynccontextmanager
 async def serving(
-    postgres: EmbeddedPostgres, folder: Path, transport: str = "envoy", listen: Listen | None = None, /, **more: str
+    postgres: EmbeddedPostgres,
+    folder: Path,
+    transport: str = "envoy",
+    listen: Listen | None = None,
+    /,
+    **more: str,
 ) -> AsyncGenerator[Served]:
     """target=all over `transport`, on free ports unless told. `more` are settings without their prefix."""
     settings = new_settings(postgres, folder)
     await migrate(postgres.admin_dsn())
+    await set_lease(postgres.admin_dsn())
     key_file = folder / f"operator-{uuid4().hex}"
     await bootstrap_operator_key(postgres.admin_dsn(), settings.root_secret_file, key_file)
     listen = listen or free_listen("127.0.0.1")

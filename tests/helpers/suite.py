@@ -31,6 +31,7 @@ from shared.embedded.postgres import EmbeddedPostgres
 from shared.rpc.runtime import Bound, ServeSettings, serve
 from shared.settings import Transport
 from shared.tenancy import Mode, Tenant
+from tests.helpers.lease import set_lease
 
 QUIET = ("boundary_interval_s", "mark_interval_s")
 """Workers whose writes would show in the rows that other tests compare."""
@@ -131,6 +132,7 @@ async def running_suite(postgres: EmbeddedPostgres, folder: Path, **more: Any) -
     settings = new_settings(postgres, folder, **more)
     admin_dsn = postgres.admin_dsn()
     await migrate(admin_dsn)
+    await set_lease(admin_dsn)
     key_file = folder / f"operator-{uuid4().hex}"
     await bootstrap_operator_key(admin_dsn, settings.root_secret_file, key_file)
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()

@@ -28,6 +28,7 @@ from tests.helpers.builders import (
     unchanged,
     uuid,
 )
+from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 LIFE = table(
@@ -207,8 +208,10 @@ async def test_a_revoked_operator_key_is_refused(suite: Suite, operator: AsyncLi
         now = await conn.fetchval("SELECT now()")
         try:
             await conn.execute(statement, who.key_id, now)
+            await lease_passes()
             with pytest.raises(Unauthenticated):
                 await operator.whoami()
         finally:
             await conn.execute(statement, who.key_id, None)
+            await lease_passes()
     assert (await operator.whoami()) == who

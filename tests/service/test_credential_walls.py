@@ -36,6 +36,7 @@ from tests.helpers.credentials import (
     send_as,
 )
 from tests.helpers.echo import NoWire
+from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 BY_NAME: Final = {method.name: method for method in METHODS.values()}
@@ -152,6 +153,7 @@ async def test_a_suspended_account_is_closed_to_every_credential_of_it(
             await operator.accounts.suspend(world.account_id)
             assert not await let_in(suite, authorization)
             await operator.accounts.reinstate(world.account_id)
+            await lease_passes()
 
 
 @pytest.mark.parametrize("kind", ["publishable", "license", "session"])

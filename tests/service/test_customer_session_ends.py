@@ -32,6 +32,7 @@ from tests.helpers.credentials import (
     outcome_as,
     send_as,
 )
+from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 
@@ -65,6 +66,7 @@ async def test_a_banned_customers_sessions_are_refused_when_the_ban_returns(suit
         await world.test.customers.ban(portal.customer_id)
         assert not await let_in(suite, bearer_of(portal.token))
         await world.test.customers.unban(portal.customer_id)
+        await lease_passes()
     await world.test.customers.ban(portal.customer_id)
     await world.test.customers.revoke_sessions(portal.customer_id)
     await world.test.customers.unban(portal.customer_id)

@@ -18,11 +18,12 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from lictor.account.v1 import account_service_pb2 as account
-from lictor.common.v1.common_pb2 import Mode
+from lictor.common.v1.common_pb2 import Consistency, LicenseSelector, Mode, RevisionToken
 from lictor.common.v1.error_reason_pb2 import ErrorReason
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as pb
+from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
 
 from shared.crypto import sealing
 from shared.db import pool
@@ -98,6 +99,13 @@ async def request_id_reused(scene: Scene) -> Refusal:
 @provokes(Reason.PAGE_TOKEN_INVALID)
 async def page_token_invalid(scene: Scene) -> Refusal:
     return await scene.refused(pb.ListLicensesRequest(page_token="x"))
+
+
+@provokes(Reason.REVISION_TOKEN_INVALID)
+async def revision_token_invalid(scene: Scene) -> Refusal:
+    consistency = Consistency(at_least_as_fresh=Consistency.AtLeastAsFresh(revision_token=RevisionToken(token="x")))
+    request = ValidateLicenseRequest(license=LicenseSelector(license_id="lic_1"), consistency=consistency)
+    return await scene.refused(request)
 
 
 @provokes(Reason.ACCOUNT_NOT_FOUND, "id")

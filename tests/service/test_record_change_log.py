@@ -30,6 +30,10 @@ async def _db(postgres: EmbeddedPostgres) -> AsyncGenerator[Scratch]:
         yield made
 
 
+MORE_OF_THE_KEY = {"workload": ["path"]}
+"""Columns of the answer that tell several facts apart which one call of the function brings."""
+
+
 @dataclass(frozen=True)
 class FactFunction:
     """A function of one kind of fact. Its parameters are named after the columns that make the key, in order."""
@@ -62,6 +66,7 @@ async def fact_functions(conn: asyncpg.Connection) -> list[FactFunction]:
         values = [f"ARRAY[${n}::text::bytea]" if many else f"${n}::text" for n, many in enumerate(is_list, start=1)]
         statement = f"SELECT to_jsonb(f)::text FROM {row['name']}({', '.join(values)}) AS f ORDER BY 1"
         kind = row["proname"].removesuffix("_facts")
+        key += MORE_OF_THE_KEY.get(kind, [])
         found.append(FactFunction(row["name"], kind, tuple(key), statement, row["tab"], frozenset(row["reads"])))
     return found
 
@@ -74,8 +79,12 @@ async def facts_of(
     for function in functions:
         for table, row in rows:
             if table == function.table:
-                answer = await conn.fetch(function.statement, *(row[column] for column in function.key))
-                found[function.key_of(row)] = [line[0] for line in answer]
+                more = MORE_OF_THE_KEY.get(function.kind, [])
+                asked = [row[column] for column in function.key if column not in more]
+                lines = [line[0] for line in await conn.fetch(function.statement, *asked)]
+                found[function.key_of(row)] = [
+                    line for line in lines if all(json.loads(line)[column] == row[column] for column in more)
+                ]
     return found
 
 

@@ -29,14 +29,8 @@ from services.license.model import Status
 from shared.db.pool import POINT_READS
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
-from shared.facts.credentials import (
-    API_KEY_LOAD,
-    CUSTOMER_SESSION_LOAD,
-    LICENSE_KEY_LOAD,
-    OPERATOR_KEY_LOAD,
-    WORKLOAD_LOAD,
-)
-from shared.facts.license import LOAD_BATCH, LOAD_BY_ID, LOAD_BY_KEY
+from shared.facts.credential_loads import API_KEY_LOAD, CUSTOMER_SESSION_LOAD, OPERATOR_KEY_LOAD, WORKLOAD_LOAD
+from shared.facts.license_loads import LOAD_BATCH, LOAD_BY_ID, LOAD_BY_KEY
 from shared.rules.spiffe import SpiffeId
 from shared.tenancy import OPERATOR_TENANT, Mode, Tenant
 from tests.helpers.record import Scratch, enter, insert, sample, scratch
@@ -55,6 +49,7 @@ HARMLESS = {
     "Memoize",
     "Append",
     "Function Scan",
+    "Aggregate",
 }
 """Plan nodes that read nothing by themselves."""
 
@@ -156,7 +151,9 @@ async def plan_of(
 
 
 def refuse_full_reads(found: Sequence[dict[str, Any]], *tables: str) -> None:
-    """Fails unless exactly `tables` are read, each through an index whose condition begins with what the caller names."""
+    """Fails unless exactly `tables` are read, each through an index whose condition begins with what the caller names. The
+    epoch's one row stands beside."""
+    found = [node for node in found if node.get("Relation Name") != "epoch"]
     kinds = {node["Node Type"] for node in found}
     assert kinds <= INDEX_SCANS | HARMLESS, kinds
     assert {f"{node['Schema']}.{node['Relation Name']}" for node in found if "Relation Name" in node} == set(tables)
@@ -171,18 +168,13 @@ OF_A_LICENSE = (
     "license.license", "license.license_usage", "license.product", "license.policy", "license.customer", "license.tier",
 )  # fmt: skip
 HOT = {
-    "LOAD_BY_KEY": (LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES, ""), ("license.license_key", *OF_A_LICENSE)),
-    "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", ""), OF_A_LICENSE),
+    "LOAD_BY_KEY": (LOAD_BY_KEY, (LARGE.account_id, "LIVE", KEY_HASHES), ("license.license_key", *OF_A_LICENSE)),
+    "LOAD_BY_ID": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7"), OF_A_LICENSE),
     "LOAD_BATCH": (
-        LOAD_BATCH, (LARGE.account_id, "LIVE", [0, 1], [KEY_HASHES[0], None], [None, "lic_7"], ["", "t7"]),
+        LOAD_BATCH, (LARGE.account_id, "LIVE", [0, 1], [KEY_HASHES[0], None], [None, "lic_7"]),
         ("license.license_key", *OF_A_LICENSE),
     ),
-    "LOAD_BY_ID for a tier": (LOAD_BY_ID, (LARGE.account_id, "LIVE", "lic_7", "t7"), OF_A_LICENSE),
     "API_KEY_LOAD": (API_KEY_LOAD, (KEY_HASHES,), ("license.api_key", "license.account")),
-    "LICENSE_KEY_LOAD": (
-        LICENSE_KEY_LOAD, (KEY_HASHES, KEY_HASHES),
-        ("license.api_key", "license.account", "license.license_key", "license.license", "license.policy"),
-    ),
     "CUSTOMER_SESSION_LOAD": (
         CUSTOMER_SESSION_LOAD, (KEY_HASHES,), ("license.customer_session", "license.account", "license.customer"),
     ),

@@ -189,7 +189,7 @@ def test_recheck_after_ends_with_the_answer() -> None:
     ("tier", "met"), [("pro", True), ("max", True), ("plus", False), ("free", False), (None, False)]
 )
 def test_a_tier_is_met_by_itself_and_by_those_above_it(tier: str | None, met: bool) -> None:
-    license_ = License(tier=tier, tier_position=dict(TIERS)[tier], required_position=1)
+    license_ = License(tier=tier, tier_position=dict(TIERS)[tier], tiers={"pro": 1})
     assert decide(license_, PRO, NOW).valid is met
     assert decide(license_, ANY, NOW).valid
 

@@ -19,6 +19,7 @@ from . import requests_validation as validation
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
+from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .tries import Tries
 
@@ -33,6 +34,7 @@ class AsyncRunner:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self._metadata = config.metadata()
+        self._last_write = LastWrite()
         self._calls: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
@@ -55,10 +57,13 @@ class AsyncRunner:
         send = self._calls.get(prepared.method)
         if send is None:
             send = self._calls[prepared.method] = self._open().unary_unary(prepared.method)
+        self._last_write.asked(prepared.request)
         body = prepared.request.SerializeToString()
         while True:
             try:
-                return prepared.answer(await send(body, timeout=tries.left_s(), metadata=self._metadata))
+                answer = prepared.answer(await send(body, timeout=tries.left_s(), metadata=self._metadata))
+                self._last_write.seen(answer)
+                return answer
             except grpc.aio.AioRpcError as fault:
                 wait_s = tries.wait_s(_error(fault))
             await asyncio.sleep(wait_s)

@@ -138,12 +138,14 @@ def validate(
     subject_ref: str = "",
     entitlements: Iterable[str] | None = None,
     view: str | View.Kind.ValueType | None = None,
+    fully_consistent: bool = False,
     timeout_s: float | None = None,
 ) -> Prepared[ValidationResult]:
     """Asks whether a license may be used now; the arguments are those of `Validation`.
 
     Every verdict is a result, an unknown key too; an error means that it could not be decided.
-    `view="BASIC"` or `"FULL"` brings the license along.
+    `view="BASIC"` or `"FULL"` brings the license along. The answer knows of every change that took a right away and has
+    returned, and of the last write of this client; with `fully_consistent` it is the record's.
     """
     asked = Validation(
         key=key,
@@ -158,6 +160,8 @@ def validate(
     )
     request = asked.request()
     request.view = enum_value(View.Kind, view)
+    if fully_consistent:
+        request.consistency.fully_consistent.SetInParent()
     return read(_SERVICE + "ValidateLicense", request, pb.ValidateLicenseResponse, _verdict, timeout_s, hot=True)
 
 
@@ -165,6 +169,7 @@ def validate_batch(
     validations: Iterable[Validation],
     *,
     view: str | View.Kind.ValueType | None = None,
+    fully_consistent: bool = False,
     timeout_s: float | None = None,
 ) -> Prepared[tuple[ValidationResult | LictorError, ...]]:
     """Asks for up to 1,000 licenses at one state of the record (100 with `view="FULL"`); the results are in their order.
@@ -174,6 +179,8 @@ def validate_batch(
     request = pb.BatchValidateLicensesRequest(
         requests=[one.request() for one in validations], view=enum_value(View.Kind, view)
     )
+    if fully_consistent:
+        request.consistency.fully_consistent.SetInParent()
     return read(
         _SERVICE + "BatchValidateLicenses", request, pb.BatchValidateLicensesResponse, _verdicts, timeout_s, hot=True
     )

@@ -19,6 +19,7 @@ from . import requests_validation as validation
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
+from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .tries import Tries
 
@@ -34,6 +35,7 @@ class SyncRunner:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self._metadata = config.metadata()
+        self._last_write = LastWrite()
         self._calls: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._closed = False
         if config.tls is None:
@@ -48,10 +50,13 @@ class SyncRunner:
         send = self._calls.get(prepared.method)
         if send is None:
             send = self._calls[prepared.method] = self._channel.unary_unary(prepared.method)
+        self._last_write.asked(prepared.request)
         body = prepared.request.SerializeToString()
         while True:
             try:
-                return prepared.answer(send(body, timeout=tries.left_s(), metadata=self._metadata))
+                answer = prepared.answer(send(body, timeout=tries.left_s(), metadata=self._metadata))
+                self._last_write.seen(answer)
+                return answer
             except grpc.RpcError as fault:
                 wait_s = tries.wait_s(_error(fault))
             time.sleep(wait_s)  # between two tries; a blocking client blocks the thread that called it, and no other

@@ -659,6 +659,7 @@ class UpdateAccountRequest(_message.Message):
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     account_id: _builtins.str
@@ -669,6 +670,8 @@ class UpdateAccountRequest(_message.Message):
     """The operator's own key of the account; at most 255 characters, unique; empty takes it away."""
     display_name: _builtins.str
     """The name to show; 1 to 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """`external_id`, `display_name`, `limits`; empty means the fields that are set, `*` all. `limits` are replaced as a whole:
@@ -689,10 +692,11 @@ class UpdateAccountRequest(_message.Message):
         external_id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         limits: Global___AccountLimits | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "limits", b"limits", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "limits", b"limits", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -743,22 +747,26 @@ class SuspendAccountRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     account_id: _builtins.str
     """The id (`acc_...`)."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         account_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1065,10 +1073,13 @@ class RotateApiKeyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     api_key_id: _builtins.str
     """The id (`key_...`)."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
         """How long the old key works on: 0 s to 30 days; absent means 24 hours."""
@@ -1079,10 +1090,11 @@ class RotateApiKeyRequest(_message.Message):
         request_id: _builtins.str = ...,
         api_key_id: _builtins.str = ...,
         overlap: _duration_pb2.Duration | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "overlap", b"overlap", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "overlap", b"overlap", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1143,22 +1155,26 @@ class RevokeApiKeyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     api_key_id: _builtins.str
     """The id (`key_...`)."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         api_key_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1213,6 +1229,7 @@ class CreateWorkloadBindingRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     display_name: _builtins.str
@@ -1227,6 +1244,8 @@ class CreateWorkloadBindingRequest(_message.Message):
     """The account to act in."""
     mode: _common_pb2.Mode.Kind.ValueType
     """The world to act in; required."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What callers may do: at least one of the scopes that an account's keys can hold."""
@@ -1241,10 +1260,11 @@ class CreateWorkloadBindingRequest(_message.Message):
         account_id: _builtins.str = ...,
         mode: _common_pb2.Mode.Kind.ValueType = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "display_name", b"display_name", "external_id", b"external_id", "mode", b"mode", "request_id", b"request_id", "scopes", b"scopes", "spiffe_id_pattern", b"spiffe_id_pattern"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "display_name", b"display_name", "external_id", b"external_id", "mode", b"mode", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "scopes", b"scopes", "spiffe_id_pattern", b"spiffe_id_pattern"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1408,6 +1428,7 @@ class UpdateWorkloadBindingRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     workload_binding_id: _builtins.str
@@ -1416,6 +1437,8 @@ class UpdateWorkloadBindingRequest(_message.Message):
     """Refuse unless the binding still has this etag; empty means any."""
     display_name: _builtins.str
     """The name to show; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: display_name, scopes, or `*` for both. Absent means the fields that are set in the request."""
@@ -1433,10 +1456,11 @@ class UpdateWorkloadBindingRequest(_message.Message):
         etag: _builtins.str = ...,
         display_name: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "request_id", b"request_id", "scopes", b"scopes", "update_mask", b"update_mask", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "scopes", b"scopes", "update_mask", b"update_mask", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1488,6 +1512,7 @@ class DeleteWorkloadBindingRequest(_message.Message):
     WORKLOAD_BINDING_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     workload_binding_id: _builtins.str
@@ -1496,6 +1521,8 @@ class DeleteWorkloadBindingRequest(_message.Message):
     """Refuse unless the binding still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1503,10 +1530,11 @@ class DeleteWorkloadBindingRequest(_message.Message):
         workload_binding_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reason", b"reason", "request_id", b"request_id", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "workload_binding_id", b"workload_binding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

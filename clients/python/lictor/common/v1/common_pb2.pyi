@@ -147,6 +147,8 @@ class Freshness(_message.Message):
         """Never sent."""
         RECORD: Freshness._Source.ValueType  # 1
         """Read from Postgres for this call."""
+        LEASED: Freshness._Source.ValueType  # 2
+        """From the process's memory, under a lease: no change that took a right away, and whose call has returned, is missing."""
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
         """The source."""
@@ -155,6 +157,8 @@ class Freshness(_message.Message):
     """Never sent."""
     RECORD: Freshness.Source.ValueType  # 1
     """Read from Postgres for this call."""
+    LEASED: Freshness.Source.ValueType  # 2
+    """From the process's memory, under a lease: no change that took a right away, and whose call has returned, is missing."""
 
     def __init__(
         self,
@@ -190,6 +194,98 @@ class RevisionToken(_message.Message):
 Global___RevisionToken: _TypeAlias = RevisionToken  # noqa: Y015
 
 @_typing.final
+class Consistency(_message.Message):
+    """Consistency says how fresh the facts of an answer must be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Leased(_message.Message):
+        """Leased is the default: from memory under a lease. Every change that took a right away is known once its call has returned; one that gave
+        a right, within the length of the lease.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AtLeastAsFresh(_message.Message):
+        """AtLeastAsFresh names a write that the answer must know of."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def revision_token(self) -> Global___RevisionToken:
+            """The token that the write answered."""
+
+        def __init__(
+            self,
+            *,
+            revision_token: Global___RevisionToken | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["revision_token", b"revision_token"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["revision_token", b"revision_token"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FullyConsistent(_message.Message):
+        """FullyConsistent is as the record has it when the call arrives."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LEASED_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    FULLY_CONSISTENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leased(self) -> Global___Consistency.Leased:
+        """From memory under a lease."""
+
+    @_builtins.property
+    def at_least_as_fresh(self) -> Global___Consistency.AtLeastAsFresh:
+        """At least as fresh as a write: "bought, then checked" is never denied."""
+
+    @_builtins.property
+    def fully_consistent(self) -> Global___Consistency.FullyConsistent:
+        """From the record."""
+
+    def __init__(
+        self,
+        *,
+        leased: Global___Consistency.Leased | None = ...,
+        at_least_as_fresh: Global___Consistency.AtLeastAsFresh | None = ...,
+        fully_consistent: Global___Consistency.FullyConsistent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "fully_consistent", b"fully_consistent", "leased", b"leased", "requirement", b"requirement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "fully_consistent", b"fully_consistent", "leased", b"leased", "requirement", b"requirement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_requirement: _TypeAlias = _typing.Literal["leased", "at_least_as_fresh", "fully_consistent"]  # noqa: Y015
+    _WhichOneofArgType_requirement: _TypeAlias = _typing.Literal["requirement", b"requirement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_requirement) -> _WhichOneofReturnType_requirement | None: ...
+
+Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
+
+@_typing.final
 class Decision(_message.Message):
     """Decision is the part that every answer of a hot call has in common."""
 
@@ -206,7 +302,7 @@ class Decision(_message.Message):
     """Where the facts came from."""
     @_builtins.property
     def evaluated_at(self) -> _timestamp_pb2.Timestamp:
-        """The time, by Postgres, at which the facts behind the answer held."""
+        """The time, by Postgres, at which the facts behind the answer held. What time alone changes is as of the answer."""
 
     @_builtins.property
     def valid_until(self) -> _timestamp_pb2.Timestamp:

@@ -45,6 +45,10 @@ class ErrorReason(_message.Message):
         """INVALID_ARGUMENT. The `page_token` is damaged, or belongs to a list with other filters.
         Example: `{"reason": "PAGE_TOKEN_INVALID"}`.
         """
+        REVISION_TOKEN_INVALID: ErrorReason._Reason.ValueType  # 4
+        """INVALID_ARGUMENT. The revision token is damaged, or none that this deployment has made.
+        Example: `{"reason": "REVISION_TOKEN_INVALID"}`.
+        """
         ACCOUNT_NOT_FOUND: ErrorReason._Reason.ValueType  # 20
         """NOT_FOUND. No account has this id. Metadata: `id`. Example: `{"reason": "ACCOUNT_NOT_FOUND", "metadata": {"id": "acc_1"}}`."""
         API_KEY_NOT_FOUND: ErrorReason._Reason.ValueType  # 21
@@ -189,6 +193,10 @@ class ErrorReason(_message.Message):
     PAGE_TOKEN_INVALID: ErrorReason.Reason.ValueType  # 3
     """INVALID_ARGUMENT. The `page_token` is damaged, or belongs to a list with other filters.
     Example: `{"reason": "PAGE_TOKEN_INVALID"}`.
+    """
+    REVISION_TOKEN_INVALID: ErrorReason.Reason.ValueType  # 4
+    """INVALID_ARGUMENT. The revision token is damaged, or none that this deployment has made.
+    Example: `{"reason": "REVISION_TOKEN_INVALID"}`.
     """
     ACCOUNT_NOT_FOUND: ErrorReason.Reason.ValueType  # 20
     """NOT_FOUND. No account has this id. Metadata: `id`. Example: `{"reason": "ACCOUNT_NOT_FOUND", "metadata": {"id": "acc_1"}}`."""

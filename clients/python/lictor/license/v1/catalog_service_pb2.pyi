@@ -688,6 +688,7 @@ class UpdateProductRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     product_id: _builtins.str
@@ -702,6 +703,8 @@ class UpdateProductRequest(_message.Message):
     """The name to show; 1 to 255 characters."""
     url: _builtins.str
     """The product's page: http or https, at most 2,048 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: external_id, slug, display_name, url, labels, metadata, or `*` for all of them.
@@ -729,10 +732,11 @@ class UpdateProductRequest(_message.Message):
         url: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "labels", b"labels", "metadata", b"metadata", "product_id", b"product_id", "request_id", b"request_id", "slug", b"slug", "update_mask", b"update_mask", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "labels", b"labels", "metadata", b"metadata", "product_id", b"product_id", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "slug", b"slug", "update_mask", b"update_mask", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -784,6 +788,7 @@ class DeleteProductRequest(_message.Message):
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     product_id: _builtins.str
@@ -792,6 +797,8 @@ class DeleteProductRequest(_message.Message):
     """Refuse unless the product still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -799,10 +806,11 @@ class DeleteProductRequest(_message.Message):
         product_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "product_id", b"product_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "product_id", b"product_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1294,6 +1302,7 @@ class UpdatePolicyRequest(_message.Message):
     PROTECTED_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -1346,6 +1355,8 @@ class UpdatePolicyRequest(_message.Message):
     """Whether only the vendor may change licenses: a customer's session cannot rotate its license's key."""
     authentication: _policy_terms_pb2.Authentication.Kind.ValueType
     """With what the software that runs under a license may prove it."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: external_id, display_name, duration, is_trial, max_machines, floating, require_fingerprint,
@@ -1428,10 +1439,11 @@ class UpdatePolicyRequest(_message.Message):
         protected: _builtins.bool | None = ...,
         authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "trial_duration", b"trial_duration", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "return_before_effective", b"return_before_effective", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
     _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
@@ -1534,6 +1546,7 @@ class DeletePolicyRequest(_message.Message):
     POLICY_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -1542,6 +1555,8 @@ class DeletePolicyRequest(_message.Message):
     """Refuse unless the policy still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1549,10 +1564,11 @@ class DeletePolicyRequest(_message.Message):
         policy_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "policy_id", b"policy_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "policy_id", b"policy_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1938,6 +1954,7 @@ class UpdateTierRequest(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     tier_id: _builtins.str
@@ -1952,6 +1969,8 @@ class UpdateTierRequest(_message.Message):
     """The name to show; 1 to 255 characters."""
     position: _builtins.int
     """Where it stands among the tiers of its product, at least 0; absent, and in the mask, means 0."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: external_id, slug, display_name, position, labels, metadata, or `*` for all of them.
@@ -1979,10 +1998,11 @@ class UpdateTierRequest(_message.Message):
         position: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "metadata", b"metadata", "position", b"position", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "labels", b"labels", "metadata", b"metadata", "position", b"position", "request_id", b"request_id", "slug", b"slug", "tier_id", b"tier_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "labels", b"labels", "metadata", b"metadata", "position", b"position", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "slug", b"slug", "tier_id", b"tier_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
     _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
@@ -2036,6 +2056,7 @@ class DeleteTierRequest(_message.Message):
     TIER_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     tier_id: _builtins.str
@@ -2044,6 +2065,8 @@ class DeleteTierRequest(_message.Message):
     """Refuse unless the tier still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -2051,10 +2074,11 @@ class DeleteTierRequest(_message.Message):
         tier_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reason", b"reason", "request_id", b"request_id", "tier_id", b"tier_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "tier_id", b"tier_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

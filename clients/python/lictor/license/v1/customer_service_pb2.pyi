@@ -280,6 +280,7 @@ class UpdateCustomerRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     customer_id: _builtins.str
@@ -292,6 +293,8 @@ class UpdateCustomerRequest(_message.Message):
     """The caller's own name of the customer; at most 255 characters. Empty only where an email is there."""
     display_name: _builtins.str
     """The name to show; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: email, subject_ref, display_name, labels, metadata, or `*` for all of them.
@@ -318,10 +321,11 @@ class UpdateCustomerRequest(_message.Message):
         display_name: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "display_name", b"display_name", "email", b"email", "etag", b"etag", "labels", b"labels", "metadata", b"metadata", "request_id", b"request_id", "subject_ref", b"subject_ref", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "display_name", b"display_name", "email", b"email", "etag", b"etag", "labels", b"labels", "metadata", b"metadata", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "subject_ref", b"subject_ref", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,6 +377,7 @@ class BanCustomerRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     customer_id: _builtins.str
@@ -381,6 +386,8 @@ class BanCustomerRequest(_message.Message):
     """Refuse unless the customer still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event and the record; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -388,10 +395,11 @@ class BanCustomerRequest(_message.Message):
         customer_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "etag", b"etag", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "etag", b"etag", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,22 +634,26 @@ class RevokeCustomerSessionsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     customer_id: _builtins.str
     """The id (`cus_...`)."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -673,6 +673,7 @@ class UpdateLicenseRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -683,6 +684,8 @@ class UpdateLicenseRequest(_message.Message):
     """The caller's own key of it."""
     display_name: _builtins.str
     """The name to show; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: external_id, display_name, start_time, expire_time, overrides, labels, metadata, or `*` for all
@@ -724,10 +727,11 @@ class UpdateLicenseRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
         overrides: Global___LicenseOverrides | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "metadata", b"metadata", "overrides", b"overrides", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "overrides", b"overrides", "request_id", b"request_id", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "external_id", b"external_id", "labels", b"labels", "license_id", b"license_id", "metadata", b"metadata", "overrides", b"overrides", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "start_time", b"start_time", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,6 +783,7 @@ class SuspendLicenseRequest(_message.Message):
     LICENSE_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -787,6 +792,8 @@ class SuspendLicenseRequest(_message.Message):
     """Refuse unless the license still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event and the record; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -794,10 +801,11 @@ class SuspendLicenseRequest(_message.Message):
         license_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -995,6 +1003,7 @@ class RevokeLicenseRequest(_message.Message):
     LICENSE_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1003,6 +1012,8 @@ class RevokeLicenseRequest(_message.Message):
     """Refuse unless the license still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event and the record; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1010,10 +1021,11 @@ class RevokeLicenseRequest(_message.Message):
         license_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1065,6 +1077,7 @@ class BanLicenseRequest(_message.Message):
     LICENSE_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1073,6 +1086,8 @@ class BanLicenseRequest(_message.Message):
     """Refuse unless the license still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event and the record; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1080,10 +1095,11 @@ class BanLicenseRequest(_message.Message):
         license_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1136,6 +1152,7 @@ class ChangeTierRequest(_message.Message):
     TIER_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1146,6 +1163,8 @@ class ChangeTierRequest(_message.Message):
     """Refuse unless the license still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1154,10 +1173,11 @@ class ChangeTierRequest(_message.Message):
         tier_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "tier_id", b"tier_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "tier_id", b"tier_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1209,6 +1229,7 @@ class DeleteLicenseRequest(_message.Message):
     LICENSE_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1217,6 +1238,8 @@ class DeleteLicenseRequest(_message.Message):
     """Refuse unless the license still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1224,10 +1247,11 @@ class DeleteLicenseRequest(_message.Message):
         license_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1345,6 +1369,7 @@ class RotateLicenseKeyRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1355,6 +1380,8 @@ class RotateLicenseKeyRequest(_message.Message):
     """Why, for the event; at most 255 characters."""
     key: _builtins.str
     """A key of the caller's own: 8 to 255 printable ASCII characters without spaces; empty means that one is generated."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
         """How long the keys before it work on at most: 0 to 30 days; absent means not at all."""
@@ -1368,10 +1395,11 @@ class RotateLicenseKeyRequest(_message.Message):
         reason: _builtins.str = ...,
         key: _builtins.str = ...,
         overlap: _duration_pb2.Duration | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "license_id", b"license_id", "overlap", b"overlap", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "license_id", b"license_id", "overlap", b"overlap", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1434,6 +1462,7 @@ class ChangePolicyRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1444,6 +1473,8 @@ class ChangePolicyRequest(_message.Message):
     """Why, for the event; at most 255 characters."""
     policy_id: _builtins.str
     """The new policy (`pol_...`), one of the same product."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     def __init__(
         self,
         *,
@@ -1452,10 +1483,11 @@ class ChangePolicyRequest(_message.Message):
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
         policy_id: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "policy_id", b"policy_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "license_id", b"license_id", "policy_id", b"policy_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1508,6 +1540,7 @@ class TransferLicenseRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CUSTOMER_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     license_id: _builtins.str
@@ -1516,6 +1549,8 @@ class TransferLicenseRequest(_message.Message):
     """Refuse unless the license still has this etag; empty means any."""
     reason: _builtins.str
     """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
     @_builtins.property
     def customer(self) -> Global___CustomerRef:
         """The new holder; absent means nobody."""
@@ -1528,10 +1563,11 @@ class TransferLicenseRequest(_message.Message):
         etag: _builtins.str = ...,
         reason: _builtins.str = ...,
         customer: Global___CustomerRef | None = ...,
+        return_before_effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "etag", b"etag", "license_id", b"license_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

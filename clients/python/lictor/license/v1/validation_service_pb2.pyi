@@ -148,6 +148,7 @@ class ValidateLicenseRequest(_message.Message):
     POLICY_ID_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     REQUIRED_ENTITLEMENTS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     view: _common_pb2.View.Kind.ValueType
     """How much of the license to return: DECISION (the default) none, BASIC the license, FULL the license with its metadata."""
     required_tier: _builtins.str
@@ -170,6 +171,12 @@ class ValidateLicenseRequest(_message.Message):
     def required_entitlements(self) -> Global___EntitlementsScope:
         """The entitlements that the license must have; absent means any or none, an empty list is ENTITLEMENTS_SCOPE_EMPTY."""
 
+    @_builtins.property
+    def consistency(self) -> _common_pb2.Consistency:
+        """How fresh the facts must be; absent means leased. A license whose uses are limited, or whose duration waits for a first
+        validation, is always answered by the record.
+        """
+
     def __init__(
         self,
         *,
@@ -180,10 +187,11 @@ class ValidateLicenseRequest(_message.Message):
         policy_id: _builtins.str = ...,
         user: Global___UserScope | None = ...,
         required_entitlements: Global___EntitlementsScope | None = ...,
+        consistency: _common_pb2.Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "required_entitlements", b"required_entitlements", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "license", b"license", "required_entitlements", b"required_entitlements", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["license", b"license", "policy_id", b"policy_id", "product", b"product", "required_entitlements", b"required_entitlements", "required_tier", b"required_tier", "user", b"user", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "license", b"license", "policy_id", b"policy_id", "product", b"product", "required_entitlements", b"required_entitlements", "required_tier", b"required_tier", "user", b"user", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,23 +369,29 @@ class BatchValidateLicensesRequest(_message.Message):
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     view: _common_pb2.View.Kind.ValueType
     """How much of each license to return: DECISION (the default) none, BASIC the license, FULL the license with its metadata. The
     answer stays under 3 MiB: a license that does not fit any more is left out.
     """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateLicenseRequest]:
-        """1 to 1,000 validations, 100 where `view` is FULL. Their own `view` must be unset."""
+        """1 to 1,000 validations, 100 where `view` is FULL. Their own `view` and `consistency` must be unset."""
+
+    @_builtins.property
+    def consistency(self) -> _common_pb2.Consistency:
+        """How fresh the facts of all of them must be; absent means leased."""
 
     def __init__(
         self,
         *,
         requests: _abc.Iterable[Global___ValidateLicenseRequest] | None = ...,
         view: _common_pb2.View.Kind.ValueType = ...,
+        consistency: _common_pb2.Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "requests", b"requests", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

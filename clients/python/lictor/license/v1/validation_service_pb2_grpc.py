@@ -60,8 +60,8 @@ class ValidationServiceServicer:
         """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
         account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
         validations; repeated, it counts again. A publishable key names the license by its key, a license key is asked about its own
-        license alone, and both get the view DECISION. Consistency: the record.
-        Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+        license alone, and both get the view DECISION. Consistency: as asked for, leased by default.
+        Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,8 +70,8 @@ class ValidationServiceServicer:
     def BatchValidateLicenses(self, request, context):
         """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
         answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
-        A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: the record.
-        Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+        A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: as asked for,
+        leased by default. Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,14 +37,14 @@ class ValidationServiceStub:
     """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
     account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
     validations; repeated, it counts again. A publishable key names the license by its key, a license key is asked about its own
-    license alone, and both get the view DECISION. Consistency: the record.
-    Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+    license alone, and both get the view DECISION. Consistency: as asked for, leased by default.
+    Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
     """
     BatchValidateLicenses: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.BatchValidateLicensesRequest, _validation_service_pb2.BatchValidateLicensesResponse]
     """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
     answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
-    A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: the record.
-    Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+    A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: as asked for,
+    leased by default. Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
     """
     ExplainValidation: _grpc.UnaryUnaryMultiCallable[_validation_service_pb2.ExplainValidationRequest, _validation_service_pb2.ExplainValidationResponse]
     """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
@@ -60,14 +60,14 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
     """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
     account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
     validations; repeated, it counts again. A publishable key names the license by its key, a license key is asked about its own
-    license alone, and both get the view DECISION. Consistency: the record.
-    Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+    license alone, and both get the view DECISION. Consistency: as asked for, leased by default.
+    Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
     """
     BatchValidateLicenses: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.BatchValidateLicensesRequest, _validation_service_pb2.BatchValidateLicensesResponse]  # type: ignore[assignment]
     """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
     answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
-    A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: the record.
-    Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+    A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: as asked for,
+    leased by default. Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
     """
     ExplainValidation: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ExplainValidationRequest, _validation_service_pb2.ExplainValidationResponse]  # type: ignore[assignment]
     """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
@@ -86,8 +86,8 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Validates a license. Every verdict is an OK answer; an error means that it could not be decided. An unknown key, one of another
         account and one of another mode get the same NOT_FOUND verdict. A valid verdict counts a use where the policy counts
         validations; repeated, it counts again. A publishable key names the license by its key, a license key is asked about its own
-        license alone, and both get the view DECISION. Consistency: the record.
-        Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+        license alone, and both get the view DECISION. Consistency: as asked for, leased by default.
+        Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
         """
 
     @_abc_1.abstractmethod
@@ -98,8 +98,8 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_validation_service_pb2.BatchValidateLicensesResponse, _abc.Awaitable[_validation_service_pb2.BatchValidateLicensesResponse]]:
         """Validates up to 1,000 licenses, at one state of the record: none of the answers knows more than another. Every item has an
         answer of its own, or the error that alone it would have had. What validations count is counted for all of them, or none.
-        A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: the record.
-        Errors: FIELD_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
+        A publishable key names licenses by their keys, 10 at most, and gets the view DECISION. Consistency: as asked for,
+        leased by default. Errors: FIELD_INVALID, REVISION_TOKEN_INVALID, TRANSACTION_CONFLICT, CALLER_NOT_ALLOWED.
         """
 
     @_abc_1.abstractmethod

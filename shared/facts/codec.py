@@ -1,0 +1,76 @@
+"""Facts as bytes, for a store beside the record. What is read back was checked for forgery before it comes here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from shared.facts.credential_values import AccountValue, ApiKeyValue, BindingValue, OperatorKeyValue, SessionValue
+from shared.facts.license import CustomerValue, KeyValue, LicenseValue, PolicyValue, ProductValue, TiersValue
+from shared.freshness.memory import Fact
+from shared.freshness.snapshot import Snapshot, Stamp
+
+FORMAT: Final = 1
+"""Of a change of any value's fields: entries of another format are as good as none."""
+CLASSES: Final[Mapping[str, type[Any]]] = {
+    "account": AccountValue, "api_key": ApiKeyValue, "customer": CustomerValue, "customer_session": SessionValue,
+    "license": LicenseValue, "license_key": KeyValue, "operator_key": OperatorKeyValue, "policy": PolicyValue,
+    "product": ProductValue, "tier": TiersValue, "workload": BindingValue,
+}  # fmt: skip
+_COLUMNS: Final = {
+    kind: tuple(one.name for one in fields(of) if one.init and one.name != "joined") for kind, of in CLASSES.items()
+}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_US: Final = timedelta(microseconds=1)
+
+
+def encode(stamp: Stamp, facts: Iterable[Fact]) -> bytes:
+    """The facts of one load."""
+    rows: list[list[object]] = []
+    for fact in facts:
+        columns = _COLUMNS[fact.key.partition(":")[0]]
+        values = None if fact.value is None else [getattr(fact.value, name) for name in columns]
+        rows.append([fact.key, fact.size_bytes, values])
+    state = [FORMAT, stamp.system_id, stamp.epoch.hex, str(stamp.snapshot)]
+    return json.dumps([state, rows], default=_as_json, separators=(",", ":")).encode()
+
+
+def decode(body: bytes) -> tuple[Stamp, Sequence[Fact]] | None:
+    """What `encode` was given; None for bytes of another format."""
+    (version, *state), rows = json.loads(body, object_hook=_from_json)
+    if version != FORMAT:
+        return None
+    system_id, epoch, snapshot = state
+    facts = [
+        Fact(key, None if values is None else CLASSES[key.partition(":")[0]](*values), size_bytes)
+        for key, size_bytes, values in rows
+    ]
+    return Stamp(system_id, UUID(hex=epoch), Snapshot.parse(snapshot)), facts
+
+
+def _as_json(value: object) -> object:
+    match value:
+        case datetime():
+            return {"@at": (value - _EPOCH) // _US}
+        case timedelta():
+            return {"@for": value // _US}
+        case bytes():
+            return {"@hex": value.hex()}
+        case _:
+            raise TypeError(f"no fact has a {type(value).__name__}")
+
+
+def _from_json(value: dict[str, Any]) -> object:
+    match value:
+        case {"@at": int(at), **rest} if not rest:
+            return _EPOCH + at * _US
+        case {"@for": int(span), **rest} if not rest:
+            return span * _US
+        case {"@hex": str(text), **rest} if not rest:
+            return bytes.fromhex(text)
+        case _:
+            return value

@@ -1,0 +1,82 @@
+"""Reads what is known of licenses: from memory, beside it or the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.db.pool import Database
+from shared.facts.license import Loaded, Wanted, look
+from shared.facts.license_loads import load_many, load_one
+from shared.freshness.reader import Load, Reader, View
+from shared.freshness.token import Revision
+from shared.tenancy import Tenant
+
+
+class LicenseFactsReader:
+    """An unknown, a foreign and a deleted license all look the same."""
+
+    def __init__(self, db: Database, reader: Reader) -> None:
+        self._db = db
+        self._reader = reader
+
+    def knows(self, after: Revision) -> bool:
+        """Whether what is in memory knows of a write."""
+        return self._reader.tail.ready and self._reader.tail.has(after)
+
+    def held(self, tenant: Tenant, wanted: Wanted) -> Loaded | None:
+        """What memory says at this moment; None where it may not, or lacks something."""
+        return self._reader.held(lambda view: look(view, tenant, wanted))
+
+    async def one(self, tenant: Tenant, wanted: Wanted, after: Revision | None = None) -> Loaded:
+        """One license, at least as fresh as the write `after`."""
+
+        def looked(view: View) -> Loaded | None:
+            return look(view, tenant, wanted)
+
+        async def load() -> Load:
+            return await load_one(self._db, tenant, wanted)
+
+        return await self._reader.read(_root(tenant, wanted), looked, load, after=after)
+
+    async def recorded(self, tenant: Tenant, wanted: Wanted) -> Loaded:
+        """One license as the record has it from now on, with what is counted there."""
+
+        async def load() -> Load:
+            return await load_one(self._db, tenant, wanted)
+
+        return await self._reader.load(lambda view: look(view, tenant, wanted), load)
+
+    async def many(self, tenant: Tenant, wanted: Sequence[Wanted], after: Revision | None = None) -> list[Loaded]:
+        """Each in its place, all at one state of the record."""
+
+        def looked(view: View) -> list[Loaded] | None:
+            return _all(view, tenant, wanted)
+
+        async def load() -> Load:
+            return await load_many(self._db, tenant, wanted)
+
+        return await self._reader.read("", looked, load, after=after)
+
+    async def many_recorded(self, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded]:
+        """As `many`, from the record."""
+
+        async def load() -> Load:
+            return await load_many(self._db, tenant, wanted)
+
+        return await self._reader.load(lambda view: _all(view, tenant, wanted), load)
+
+
+def _all(view: View, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded] | None:
+    found: list[Loaded] = []
+    for one in wanted:
+        loaded = look(view, tenant, one)
+        if loaded is None:
+            return None
+        found.append(loaded)
+    return found
+
+
+def _root(tenant: Tenant, wanted: Wanted) -> str:
+    name = wanted.license_id if wanted.license_id is not None else wanted.key_hashes[0].hex()
+    kind = "license" if wanted.license_id is not None else "license_key"
+    return f"{kind}:{tenant.account_id}/{tenant.mode.value}/{name}"

@@ -1,0 +1,22 @@
+"""What every load says of the state that it read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import asyncpg
+
+from shared.freshness.snapshot import Snapshot, Stamp
+
+STAMP: Final = (
+    "(SELECT system_identifier FROM pg_control_system()) AS system_id, (SELECT epoch FROM record.epoch) AS epoch, "
+    "pg_current_snapshot()::text AS snapshot"
+)
+"""The columns."""
+
+
+def stamp_of(row: asyncpg.Record) -> Stamp | None:
+    """None right after a crash of Postgres, before somebody has begun a new epoch."""
+    if row["epoch"] is None:
+        return None
+    return Stamp(row["system_id"], row["epoch"], Snapshot.parse(row["snapshot"]))

@@ -1,0 +1,86 @@
+"""Facts in the process's memory (L1): those used longest ago go first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+ENTRY_BYTES: Final = 160
+"""What the table itself takes for an entry: its slot, the key's header, and the links of the order."""
+MAX_ABSENT: Final = 10_000
+"""Facts that are known to be absent, apart from the others: whoever asks for keys at random drives out nobody's facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What the record says of one entity. Everything in it is part of the answer to no more than one question.
+
+    Attributes:
+        key: The kind and the key that its trigger logs, such as `license:acc_1/TEST/lic_1`.
+        value: What is known; None says that there is no such thing.
+        size_bytes: About what the value takes in memory.
+    """
+
+    key: str
+    value: object | None
+    size_bytes: int
+
+
+class Memory:
+    """At most `max_bytes` of facts, and `MAX_ABSENT` that are absent."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._facts: OrderedDict[str, Fact] = OrderedDict()
+        self._absent: OrderedDict[str, Fact] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """How many facts are held, the absent ones among them."""
+        return len(self._facts) + len(self._absent)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the facts take."""
+        return self._bytes
+
+    def get(self, key: str) -> Fact | None:
+        """The fact; None where nothing is known."""
+        fact = self._facts.get(key)
+        if fact is not None:
+            self._facts.move_to_end(key)
+            return fact
+        return self._absent.get(key)
+
+    def put(self, fact: Fact) -> None:
+        """Holds a fact in place of what was known."""
+        self.drop(fact.key)
+        if fact.value is None:
+            self._absent[fact.key] = fact
+            if len(self._absent) > MAX_ABSENT:
+                self._absent.popitem(last=False)
+            return
+        self._facts[fact.key] = fact
+        self._bytes += _bytes_of(fact)
+        while self._bytes > self._max_bytes and self._facts:
+            _, oldest = self._facts.popitem(last=False)
+            self._bytes -= _bytes_of(oldest)
+
+    def drop(self, key: str) -> None:
+        """Forgets a fact, if it is held."""
+        fact = self._facts.pop(key, None)
+        if fact is not None:
+            self._bytes -= _bytes_of(fact)
+        else:
+            self._absent.pop(key, None)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._facts.clear()
+        self._absent.clear()
+        self._bytes = 0
+
+
+def _bytes_of(fact: Fact) -> int:
+    return ENTRY_BYTES + len(fact.key) + fact.size_bytes
