@@ -18,6 +18,7 @@ class Purpose(StrEnum):
     KEY_PEPPER = "key-pepper"
     PAGE_TOKEN = "page-token"
     REVISION = "revision"
+    L2_MAC = "l2-mac"
 
 
 @dataclass(frozen=True, slots=True)
