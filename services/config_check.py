@@ -20,6 +20,8 @@ from services.tls import checked_tls, open_addresses
 from shared.crypto import keyring, root_secret
 from shared.crypto.private_files import SecretFileError, open_to_others
 from shared.db.pool import read_passwords
+from shared.freshness.redis_line import RedisUrlError, connection_to
+from shared.freshness.redis_tier import read_password
 from shared.rpc.addresses import split_address
 from shared.rpc.envoy.program import obstacle
 from shared.rpc.tls import load
@@ -78,6 +80,8 @@ def _read_together(settings: ProcessSettings) -> Iterator[Finding]:
     yield from _transport(settings)
     yield from tls(settings)
     yield from secrets(settings)
+    if isinstance(settings, LicenseSettings):
+        yield from redis(settings)
     dsn = settings.postgres_dsn.get_secret_value()
     if _PASSWORD.search(dsn):
         words = "leave user and password out, since each pool connects as its own role: LICTOR_POSTGRES_PASSWORD_FILE"
@@ -160,6 +164,29 @@ def secrets(settings: ProcessSettings) -> Iterator[Finding]:
             yield _file("KEK", lambda: f"versions {keyring.load(path).live_versions}")
     if settings.postgres_password_file is not None:
         yield _passwords(settings.postgres_password_file)
+
+
+def redis(settings: LicenseSettings) -> Iterator[Finding]:
+    """The address, as the driver reads it, and the file of its password."""
+    if settings.redis_url is None:
+        return
+    try:
+        connection_to(settings.redis_url.get_secret_value(), None, 0)
+    except RedisUrlError as error:
+        yield fail("LICTOR_REDIS_URL", "refused", str(error))
+    if settings.redis_password_file is not None:
+        yield _password(settings.redis_password_file)
+
+
+def _password(path: Path) -> Finding:
+    try:
+        read_password(path)
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        return fail("LICTOR_REDIS_PASSWORD_FILE", "refused", str(error))
+    if open_to_others(mode):
+        return warn("LICTOR_REDIS_PASSWORD_FILE", f"{path} is open to others", "chmod 600 it")
+    return Finding("LICTOR_REDIS_PASSWORD_FILE", "one line")
 
 
 def _passwords(path: Path) -> Finding:

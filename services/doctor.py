@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import Final
+from uuid import uuid4
 
 import asyncpg
 from lictor import Lictor, LictorError
@@ -22,13 +24,17 @@ from services.findings import Finding, Level, fail, report, warn
 from services.license import account_store, catalog_store
 from services.license.settings import Settings as LicenseSettings
 from services.up import known_api_key, known_endpoint
+from shared.clock import SystemClock
 from shared.crypto.private_files import SecretFileError
+from shared.crypto.root_secret import RootSecret
 from shared.db.health import OLDEST_VERSION, ServerState, look
 from shared.db.migrate import MigrationError
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import LOGIN_ROLES, Role, RoleRefusedError
 from shared.embedded.state import StateDirectory
 from shared.errors import DomainError
+from shared.freshness.redis_metrics import TierMetrics
+from shared.freshness.redis_tier import BUDGET_S, RedisTier
 from shared.rpc.addresses import refuse_busy, split_address
 from shared.rpc.envoy.program import obstacle
 from shared.settings import ProcessSettings
@@ -85,7 +91,37 @@ def _deployment() -> Iterator[Finding]:
         return
     yield from _ports(settings)
     yield from _postgres(settings)
-    yield Finding("Valkey", "not looked at: nothing reads it yet")
+    if isinstance(settings, LicenseSettings):
+        yield asyncio.run(_redis(settings))
+
+
+async def _redis(settings: LicenseSettings) -> Finding:
+    """Whether an entry that is put there is found again, and how soon. A process serves without."""
+    if settings.redis_url is None:
+        return Finding("Redis", "off: without LICTOR_REDIS_URL a process that starts loads all facts from Postgres")
+    fix = "check LICTOR_REDIS_URL and what its user may do; a process serves without, and loads more from Postgres"
+    epoch, secret = uuid4(), RootSecret(((1, os.urandom(32)),))  # nobody else's entry
+    url, password_file = settings.redis_url.get_secret_value(), settings.redis_password_file
+    try:
+        tier = RedisTier(
+            url, secret, SystemClock(), TierMetrics(), password_file=password_file, budget_s=PROBE_WITHIN_S
+        )
+    except (OSError, ValueError) as error:
+        return warn("Redis", str(error), fix)
+    try:
+        tier.put("doctor", epoch, b"looked")
+        await tier.sent()
+        await tier.get("doctor", epoch)  # what connecting costs is not asked
+        begun = monotonic()
+        found = await tier.get("doctor", epoch)
+        took_s = monotonic() - begun
+    finally:
+        await tier.close()
+    if found is None:
+        return warn("Redis", "does not answer, or does not keep what is put there", fix)
+    if took_s > BUDGET_S:
+        return warn("Redis", f"answers in {took_s * 1000:.0f} ms, and is waited for {BUDGET_S * 1000:.0f}", fix)
+    return Finding("Redis", f"keeps facts, and answers in {took_s * 1000:.1f} ms")
 
 
 def _ports(settings: ProcessSettings) -> Iterator[Finding]:

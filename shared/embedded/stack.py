@@ -27,6 +27,8 @@ DEFAULTS: Final = {
 }
 """What a serving process on a private stack does unless the environment says otherwise."""
 TLS_SETTINGS: Final = ("LICTOR_TLS_CERT_FILE", "LICTOR_TLS_KEY_FILE", "LICTOR_TLS_CLIENT_CA_FILE")
+REDIS_URL: Final = "LICTOR_REDIS_URL"
+"""Empty it says that there is to be none, as on a Postgres of one's own."""
 ROOT_SECRET: Final = "root-secret"
 KEK: Final = "kek"
 TAKEN_AS_IT_IS: Final = "LICTOR_POSTGRES_ADMIN_DSN is not set: not migrating, run `lictor migrate` when there is need"
@@ -64,9 +66,11 @@ def stack(state_dir: Path, *, durable: bool = True, say: Say = silent) -> Genera
                 cleanup.enter_context(postgres)
             settings["LICTOR_POSTGRES_DSN"] = postgres.dsn()
             settings.pop("LICTOR_POSTGRES_PASSWORD_FILE", None)
-            valkey = EmbeddedValkey(state.path)
-            with step(say, "starting Valkey"):
-                cleanup.enter_context(valkey)
+            if REDIS_URL not in settings:
+                valkey = EmbeddedValkey(state.path)
+                with step(say, "starting Valkey"):
+                    cleanup.enter_context(valkey)
+                settings[REDIS_URL] = valkey.dsn()
         else:
             settings |= _root_secret(state, data_exist=False)
         settings |= _kek(state)

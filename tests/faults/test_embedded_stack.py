@@ -99,6 +99,18 @@ def test_the_kek_is_made_once_and_again_where_it_is_gone(state: Path, monkeypatc
         assert (kek.exists(), servers.environment["LICTOR_KEK_FILE"]) == (False, "elsewhere")
 
 
+def test_facts_are_kept_in_the_private_valkey_unless_told_otherwise(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stack(state, durable=False) as servers:
+        assert servers.valkey is not None
+        assert servers.environment["LICTOR_REDIS_URL"] == servers.valkey.dsn()
+    for url in ("redis://127.0.0.1:6379", ""):
+        monkeypatch.setenv("LICTOR_REDIS_URL", url)
+        with stack(state, durable=False) as servers:
+            assert (servers.valkey, servers.environment["LICTOR_REDIS_URL"]) == (None, url)
+
+
 def test_a_serving_process_that_fails_is_shown_with_its_last_words(state: Path) -> None:
     failing = (sys.executable, "-c", "raise SystemExit('no such setting')")
     with (

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from services.doctor import doctor
+from shared.embedded.valkey import EmbeddedValkey
 from tests.helpers.certificates import Authority
+from tests.helpers.embedded import kill, state_directory
+from tests.helpers.redis_tier import looking
 from tests.helpers.suite import Suite, World
 
 
@@ -35,7 +38,7 @@ async def test_a_good_deployment_needs_no_fix(capsys: pytest.CaptureFixture[str]
         "ok  Postgres: version 1",
         "ok  schema: at version ",
         "ok  clock: within 0.",
-        "ok  Valkey: not looked at",
+        "ok  Redis: off",
     ):
         assert words in shown
 
@@ -125,6 +128,34 @@ async def test_the_kek_is_looked_at(
     monkeypatch.setenv("LICTOR_TARGET", "machine")
     assert await asyncio.to_thread(doctor, tmp_path) == 0
     assert "KEK" not in capsys.readouterr().out
+
+
+async def test_redis_is_tried_and_keeps_nobody_from_serving(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    password_file = tmp_path / "redis-password"
+    password_file.touch(0o600)
+    password_file.write_text("s3cret\n")
+    with state_directory() as state, EmbeddedValkey(state) as valkey:
+        monkeypatch.setenv("LICTOR_REDIS_URL", valkey.dsn())
+        assert await asyncio.to_thread(doctor, tmp_path) == 0
+        assert "  ok  Redis: keeps facts, and answers in " in capsys.readouterr().out
+        with looking(valkey) as client:
+            client.config_set("requirepass", "s3cret")
+        assert await asyncio.to_thread(doctor, tmp_path) == 0
+        assert "warn  Redis: does not answer, or does not keep what is put there" in capsys.readouterr().out
+        monkeypatch.setenv("LICTOR_REDIS_PASSWORD_FILE", str(password_file))
+        assert await asyncio.to_thread(doctor, tmp_path) == 0
+        shown = capsys.readouterr().out
+        assert "  ok  Redis: keeps facts, and answers in " in shown
+        kill(valkey)
+        assert await asyncio.to_thread(doctor, tmp_path) == 0
+        shown += capsys.readouterr().out
+        assert "warn  Redis: does not answer" in shown
+        assert "s3cret" not in shown
+    monkeypatch.setenv("LICTOR_TARGET", "machine")
+    assert await asyncio.to_thread(doctor, tmp_path) == 0
+    assert "Redis" not in capsys.readouterr().out
 
 
 async def test_a_superuser_in_the_dsn_cannot_hide_the_roles(

@@ -58,6 +58,13 @@ CONTRADICTIONS = {
     "no root secret": ({"LICTOR_ROOT_SECRET_FILE": "/nowhere"}, "FAIL  root secret: refused", 1),
     "no KEK": ({"LICTOR_KEK_FILE": "/nowhere"}, "FAIL  KEK: refused", 1),
     "no passwords": ({"LICTOR_POSTGRES_PASSWORD_FILE": "/nowhere"}, "FAIL  passwords: refused", 1),
+    "no Redis": ({"LICTOR_REDIS_URL": "http://cache:6379"}, "FAIL  LICTOR_REDIS_URL: bad", 1),
+    "half of a Redis": ({"LICTOR_REDIS_URL": "redis://cache:port"}, "FAIL  LICTOR_REDIS_URL: refused", 1),
+    "an unknown option": ({"LICTOR_REDIS_URL": "redis://cache?tls=on"}, "FAIL  LICTOR_REDIS_URL: refused", 1),
+    "no Redis password": (
+        {"LICTOR_REDIS_URL": "redis://cache", "LICTOR_REDIS_PASSWORD_FILE": "/nowhere"},
+        "FAIL  LICTOR_REDIS_PASSWORD_FILE: refused", 1,
+    ),
     "an admin": ({"LICTOR_POSTGRES_ADMIN_DSN": "postgresql:///x"}, "warn  LICTOR_POSTGRES_ADMIN_DSN: set", 0),
 }  # fmt: skip
 
@@ -84,6 +91,37 @@ def test_no_password_is_shown(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys:
     assert check() == 0
     shown = capsys.readouterr().out
     assert ("hunter2" in shown, "warn  LICTOR_POSTGRES_DSN: holds a password" in shown) == (False, True), shown
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://lictor:hunter2@cache:6379/1", "rediss://:hunter2@cache", "unix://u:hunter2@/run/x"]
+)
+def test_no_password_of_redis_is_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LICTOR_REDIS_URL", url)
+    assert check() == 0
+    shown = capsys.readouterr().out
+    assert ("hunter2" in shown, url.replace("hunter2", "***") in shown) == (False, True), shown
+
+
+def test_a_password_of_redis_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "redis-password"
+    monkeypatch.setenv("LICTOR_REDIS_URL", "rediss://lictor@cache:6380")
+    monkeypatch.setenv("LICTOR_REDIS_PASSWORD_FILE", str(path))
+    for content, mode, status, words in (
+        ("hunter2\n", 0o600, 0, "  ok  LICTOR_REDIS_PASSWORD_FILE: one line"),
+        ("hunter2\n", 0o644, 0, "warn  LICTOR_REDIS_PASSWORD_FILE"),
+        ("hunter2\nhunter2\n", 0o600, 1, "FAIL  LICTOR_REDIS_PASSWORD_FILE: refused"),
+        ("", 0o600, 1, "FAIL  LICTOR_REDIS_PASSWORD_FILE: refused"),
+    ):
+        path.write_text(content)
+        path.chmod(mode)
+        assert check() == status
+        shown = capsys.readouterr().out
+        assert (words in shown, "hunter2" in shown) == (True, False), shown
 
 
 def test_programs_get_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.license.settings import Settings as LicenseSettings
 from services.main import read_settings, read_target, refuse_json
 from shared.settings import SettingsError, Target
 
@@ -55,6 +56,32 @@ def test_an_unknown_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bad_dsn_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LICTOR_POSTGRES_DSN", "postgresql://user:hunter2@db/lictor")
     assert "hunter2" not in repr(read_settings(Target.LICENSE))
+
+
+@pytest.mark.parametrize("url", ["redis://cache", "rediss://u:p@cache:6380/2", "unix:///run/valkey.sock?db=1"])
+def test_an_address_of_a_redis(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_REDIS_URL", url)
+    settings = read_settings(Target.LICENSE)
+    assert isinstance(settings, LicenseSettings)
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == url
+    assert url not in repr(settings)
+
+
+@pytest.mark.parametrize("url", ["", None])
+def test_without_an_address_there_is_no_redis(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if url is not None:
+        monkeypatch.setenv("LICTOR_REDIS_URL", url)
+    settings = read_settings(Target.LICENSE)
+    assert isinstance(settings, LicenseSettings)
+    assert settings.redis_url is None
+
+
+def test_what_is_no_address_of_a_redis_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_REDIS_URL", "http://:hunter2@cache")
+    with pytest.raises(SettingsError, match=r"LICTOR_REDIS_URL: .*redis://, rediss://, unix://") as refused:
+        read_settings(Target.LICENSE)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_json_needs_the_transport_envoy(monkeypatch: pytest.MonkeyPatch) -> None:
