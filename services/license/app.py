@@ -27,6 +27,7 @@ from shared.clock import Clock
 from shared.crypto import keyring, root_secret
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
+from shared.crypto.root_secret import RootSecret
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
@@ -34,6 +35,8 @@ from shared.facts.credentials import FactsAuthenticator
 from shared.facts.following import following
 from shared.facts.license_reader import LicenseFactsReader
 from shared.freshness.keeper import keep_forever
+from shared.freshness.redis_metrics import TierMetrics
+from shared.freshness.redis_tier import RedisTier
 from shared.freshness.token import RevisionTokens
 from shared.rpc.effects import EffectWaits
 from shared.rpc.routes import ServiceBinding
@@ -53,11 +56,13 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
     root = root_secret.load(settings.root_secret_file)
     hasher = SecretHasher(root)
     kek = None if settings.kek_file is None else keyring.load(settings.kek_file)
+    tier_metrics = TierMetrics()
+    tier = _tier(settings, root, clock, tier_metrics)
     async with (
         Database.opened(record, Role.LICENSE, size=settings.pool_size) as db,
         Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
         Database.opened(record, Role.LICENSE_WORKER, size=WORKER_CONNECTIONS) as worker,
-        following(record, clock, settings.facts_memory_bytes) as known,
+        following(record, clock, settings.facts_memory_bytes, tier) as known,
     ):
         licenses = LicenseFactsReader(facts, known.reader)
         row, share = ProcessRow(db, target), Share()
@@ -88,11 +93,18 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                     authenticator=FactsAuthenticator(facts, known.reader, licenses, hasher),
                     ready=lambda: True,
                     live=lambda: share.live,
-                    waits=EffectWaits(known.reader.tail, clock),
-                    collectors=[*metrics.collectors, *known.collectors],
+                    waits=EffectWaits(known.reader.tail, clock, None if tier is None else tier.publish_hint),
+                    collectors=[*metrics.collectors, *known.collectors, *tier_metrics.collectors],
                 )
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             await marks.try_to_flush()
+
+
+def _tier(settings: Settings, root: RootSecret, clock: Clock, metrics: TierMetrics) -> RedisTier | None:
+    if settings.redis_url is None:
+        return None
+    url = settings.redis_url.get_secret_value()
+    return RedisTier(url, root, clock, metrics, password_file=settings.redis_password_file)

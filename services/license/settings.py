@@ -20,6 +20,7 @@ class Settings(ProcessSettings):
 
     facts_memory_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """About how many bytes of facts are kept in memory; those used longest ago go first."""
+
     redis_url: SecretStr | None = None
     """Where facts are kept beside the record: `redis://`, `rediss://` or `unix://`. Absent or empty: nowhere."""
 

@@ -14,12 +14,15 @@ from shared.clock import Clock
 from shared.db.faults import translated
 from shared.db.pool import PostgresTarget, connected
 from shared.db.roles import Role
+from shared.facts.beside import RedisFacts
 from shared.freshness.memory import Memory
 from shared.freshness.metrics import ReadMetrics, TailMetrics
 from shared.freshness.poll import RecordSource
 from shared.freshness.reader import Reader
-from shared.freshness.tail import Tail
+from shared.freshness.redis_tier import RedisTier
+from shared.freshness.tail import WINDOW_S, Tail
 
+LOADS_ALONE_S: Final = 60.0
 KINDS: Final = frozenset(
     {
         "account", "api_key", "customer", "customer_session", "license", "license_key", "operator_key", "policy",
@@ -38,20 +41,29 @@ class Following:
 
 
 @asynccontextmanager
-async def following(record: PostgresTarget, clock: Clock, memory_bytes: int) -> AsyncGenerator[Following]:
-    """Polls once, and then for as long as the block runs. DomainError, or what the driver raises, where the record cannot
-    be asked."""
+async def following(
+    record: PostgresTarget, clock: Clock, memory_bytes: int, tier: RedisTier | None = None
+) -> AsyncGenerator[Following]:
+    """Polls once, and then for as long as the block runs; closes `tier`, where there is one, in the end. DomainError, or
+    what the driver raises, where the record cannot be asked."""
     memory = Memory(memory_bytes)
     tail_metrics, read_metrics = TailMetrics(memory), ReadMetrics()
-    tail = Tail(RecordSource(lambda: connected(record, Role.FACTS)), memory, KINDS, clock, tail_metrics)
-    reader = Reader(tail, memory, read_metrics)
+    # Without a store beside the record only loads are let in, and those take seconds.
+    window_s = WINDOW_S if tier is not None else LOADS_ALONE_S
+    source = RecordSource(lambda: connected(record, Role.FACTS))
+    tail = Tail(source, memory, KINDS, clock, tail_metrics, window_s=window_s)
+    reader = Reader(tail, memory, read_metrics, None if tier is None else RedisFacts(tier))
     with translated():
         await tail.first()
+    if tier is not None:
+        tier.listen(tail.ask)
     polling = asyncio.create_task(tail.run(), name="tail")
     try:
         yield Following(reader, [*tail_metrics.collectors, *read_metrics.collectors])
     finally:
         await reader.close()
+        if tier is not None:
+            await tier.close()
         polling.cancel()
         with suppress(asyncio.CancelledError):
             await polling

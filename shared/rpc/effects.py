@@ -7,6 +7,7 @@ its answer is made, which is after the commit.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from shared.clock import Clock
@@ -20,11 +21,18 @@ _RETRY_AFTER_MS: Final = 250
 
 
 class EffectWaits:
-    """How long a change takes to hold everywhere, by the lease that all processes have."""
+    """How long a change takes to hold everywhere, by the lease that all processes have.
 
-    def __init__(self, tail: Tail, clock: Clock) -> None:
+    Args:
+        tail: Knows the lease.
+        clock: For boot time.
+        hint: Wakes the other processes, so that most know of the change long before. Nothing depends on it.
+    """
+
+    def __init__(self, tail: Tail, clock: Clock, hint: Callable[[], None] | None = None) -> None:
         self._tail = tail
         self._clock = clock
+        self._hint = hint
 
     @property
     def wait_s(self) -> float:
@@ -38,6 +46,8 @@ class EffectWaits:
             DomainError: RECORD_UNREACHABLE, where the record has been away for so long that nobody here knows how long
                 leases are by now.
         """
+        if self._hint is not None:
+            self._hint()
         begun = self._clock.boottime()
         wait_s = await self._tail.wait_s()
         if wait_s is None:
