@@ -11,6 +11,7 @@ from lictor.account.v1 import account_service_pb2
 from lictor.license.v1 import catalog_service_pb2, customer_service_pb2, license_service_pb2, validation_service_pb2
 
 from services.license.account_servicer import AccountServicer
+from services.license.answers import Answers
 from services.license.boundaries import BoundaryWorker
 from services.license.catalog_servicer import CatalogServicer
 from services.license.customer_servicer import CustomerServicer
@@ -45,6 +46,8 @@ from shared.rpc.share import Share
 from shared.rpc.writes import Writer
 from shared.settings import Target
 
+MEMORY_PER_ANSWER: Final = 2048
+"""An answer is kept for each so many bytes of facts: about as many as there are licenses in memory."""
 WORKER_CONNECTIONS: Final = 4
 """One each for what runs beside the calls."""
 
@@ -69,6 +72,7 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
         writer = Writer(db, RevisionTokens(root), taken)
         metrics = WorkerMetrics()
         marks = ValidationMarks(worker, metrics)
+        answers = Answers(known.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
         resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks)
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
@@ -87,7 +91,7 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                             (catalog_service_pb2, "CatalogService", CatalogServicer(resources)),
                             (customer_service_pb2, "CustomerService", CustomerServicer(resources)),
                             (license_service_pb2, "LicenseService", LicenseServicer(resources)),
-                            (validation_service_pb2, "ValidationService", ValidationServicer(resources)),
+                            (validation_service_pb2, "ValidationService", ValidationServicer(resources, answers)),
                         )
                     ),
                     authenticator=FactsAuthenticator(facts, known.reader, licenses, hasher),

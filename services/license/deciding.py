@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from shared.freshness.reader import Source
 from shared.rpc.context import CallContext
 from shared.tenancy import Tenant
 
+SLICE: Final = 100
+"""Decisions between two turns of others: about two milliseconds."""
 _TRIES: Final = 5
 """How often a validation that is counted is decided anew when others change the license meanwhile."""
 
@@ -71,7 +74,7 @@ async def decide_many(
         if not attempt:
             for request, one in zip(requests, loaded, strict=True):
                 _charge(context, request, one)
-        decided = [_decided(one, of) for one, of in zip(loaded, asked, strict=True)]
+        decided = await _all_decided(loaded, asked)
         recorded = [n for n, one in enumerate(decided) if _is_recorded(one)]
         if not recorded:
             return decided
@@ -134,6 +137,16 @@ def asked_of(request: pb.ValidateLicenseRequest) -> Asked:
         user=_user(request.user) if request.HasField("user") else None,
         entitlements=tuple(named.feature_keys) if request.HasField("required_entitlements") else None,
     )
+
+
+async def _all_decided(loaded: Sequence[Loaded], asked: Sequence[Asked]) -> list[Decided]:
+    """Facts do not change: others have their turn in between."""
+    decided: list[Decided] = []
+    for one, of in zip(loaded, asked, strict=True):
+        if len(decided) % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
+        decided.append(_decided(one, of))
+    return decided
 
 
 def _charge(context: CallContext, request: pb.ValidateLicenseRequest, loaded: Loaded) -> None:

@@ -252,6 +252,12 @@ def _next_change(facts: Facts, asked: Asked, now: datetime, first: Check | None)
     return key_end
 
 
+def changes_at(facts: Facts, now: datetime) -> datetime | None:
+    """The next moment at which time alone may change anything of an answer; None for never."""
+    key_end = () if facts.key_expires_at is None else (facts.key_expires_at,)
+    return min((at for at in (*_boundaries(facts), *key_end) if at > now), default=None)
+
+
 def _boundaries(facts: Facts) -> Iterator[datetime]:
     """The moments at which a check may change by time alone."""
     end = grace_end(facts.expires_at, facts.grace_period)

@@ -31,20 +31,23 @@ _ACTOR: Final = "worker"
 _log = get_logger(__name__)
 
 
+MarkKey = tuple[Tenant, str]
+"""A license: whose it is, and its id."""
+
+
 class ValidationMarks:
     """The marks of one process."""
 
     def __init__(self, db: Database, metrics: WorkerMetrics) -> None:
         self._db = db
         self._metrics = metrics
-        self._marks: dict[tuple[Tenant, str], datetime] = {}
+        self._marks: dict[MarkKey, datetime] = {}
 
     def __len__(self) -> int:
         return len(self._marks)
 
-    def touched(self, tenant: Tenant, license_id: str, at: datetime) -> None:
+    def touched(self, key: MarkKey, at: datetime) -> None:
         """A license was found valid at `at`, by Postgres. Costs a look into a dictionary."""
-        key = (tenant, license_id)
         known = self._marks.get(key)
         if known is None and len(self._marks) >= MAX_MARKS:
             self._metrics.marks_dropped.inc()

@@ -21,9 +21,7 @@ CLASSES: Final[Mapping[str, type[Any]]] = {
     "license": LicenseValue, "license_key": KeyValue, "operator_key": OperatorKeyValue, "policy": PolicyValue,
     "product": ProductValue, "tier": TiersValue, "workload": BindingValue,
 }  # fmt: skip
-_COLUMNS: Final = {
-    kind: tuple(one.name for one in fields(of) if one.init and one.name != "joined") for kind, of in CLASSES.items()
-}
+_COLUMNS: Final = {kind: tuple(one.name for one in fields(of) if one.init) for kind, of in CLASSES.items()}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 

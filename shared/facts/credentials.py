@@ -6,18 +6,23 @@ No secret is compared here: a credential is looked up by its keyed hash, and how
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 
 from shared.crypto import api_keys
 from shared.crypto.api_keys import KeyPrefix
 from shared.crypto.hashing import SecretHasher
+from shared.crypto.marks import mark
 from shared.db.pool import Database
 from shared.errors import DomainError, Reason
 from shared.facts import credential_loads as loads
 from shared.facts.credential_values import AccountValue, ApiKeyValue, BindingValue, OperatorKeyValue, SessionValue
 from shared.facts.license import CustomerValue, Wanted
 from shared.facts.license_reader import LicenseFactsReader
+from shared.freshness.memory import Fact
 from shared.freshness.reader import Look, Reader, View
+from shared.freshness.recall import Recall, Recalled
 from shared.rules import license_keys, spiffe
 from shared.rules.spiffe import SpiffeId
 from shared.tenancy import OPERATOR_SCOPES, PUBLISHABLE_SCOPES, Mode, Principal, PrincipalKind
@@ -30,6 +35,23 @@ Found = tuple[Principal | None]
 """The principal, or None where the credential is none that works. In a tuple, since None alone says that a fact is not
 known."""
 _NOBODY: Final[Found] = (None,)
+MOST_RECALLED: Final = 20_000
+"""Credentials whose principal is kept; one takes about a kilobyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a credential stands for.
+
+    Attributes:
+        principal: None where it is none that works.
+        made_of: The facts in memory that say so; empty where they are from a load.
+        now: The record's time at which it was decided.
+    """
+
+    principal: Principal | None
+    made_of: Sequence[Fact]
+    now: datetime
 
 
 class FactsAuthenticator:
@@ -40,12 +62,24 @@ class FactsAuthenticator:
         self._reader = reader
         self._licenses = licenses
         self._hasher = hasher
+        self._recall: Recall[bytes, Principal] = Recall(reader.tail, reader.memory, MOST_RECALLED)
 
     async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
         """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one; CALLER_NOT_ALLOWED is for a
         license key that is a good one, of a policy that lets none be a credential."""
-        if authorization is None:
-            return await self._workload(peer_identity)
+        shown = mark((peer_identity if authorization is None else authorization).encode())
+        recalled = self._recall.get(shown)
+        if recalled is not None:
+            return recalled[0]
+        known = await (self._workload(peer_identity) if authorization is None else self._key(authorization))
+        if known.principal is None:
+            raise invalid()
+        if known.made_of:
+            until = known.principal.expires_at
+            self._recall.put(shown, Recalled(known.principal, known.made_of, known.now, until))
+        return known.principal
+
+    async def _key(self, authorization: str) -> Known:
         scheme, _, credential = authorization.partition(" ")
         match scheme.lower():
             case "bearer":
@@ -55,7 +89,7 @@ class FactsAuthenticator:
             case _:
                 raise invalid()
 
-    async def _bearer(self, key: str) -> Principal:
+    async def _bearer(self, key: str) -> Known:
         prefix = api_keys.parse(key)
         match prefix:
             case None:
@@ -69,7 +103,7 @@ class FactsAuthenticator:
             case KeyPrefix.SESSION_LIVE | KeyPrefix.SESSION_TEST:
                 return await self._session(key, api_keys.mode_of(prefix))
 
-    async def _operator(self, key: str) -> Principal:
+    async def _operator(self, key: str) -> Known:
         hashes = self._hasher.candidates(key)
 
         def look(view: View) -> Found | None:
@@ -79,7 +113,7 @@ class FactsAuthenticator:
             look, f"operator_key:{hashes[0].hex()}", lambda: loads.load_operator_key(self._db, hashes)
         )
 
-    async def _api_key(self, key: str, kind: PrincipalKind, mode: Mode) -> Principal:
+    async def _api_key(self, key: str, kind: PrincipalKind, mode: Mode) -> Known:
         hashes = self._hasher.candidates(key)
 
         def look(view: View) -> Found | None:
@@ -87,15 +121,19 @@ class FactsAuthenticator:
 
         return await self._one(look, f"api_key:{hashes[0].hex()}", lambda: loads.load_api_key(self._db, hashes))
 
-    async def _license(self, pair: str) -> Principal:
+    async def _license(self, pair: str) -> Known:
         """`<pk_ key>:<license key>`: a publishable key has no colon, a license key may have some."""
         key, _, license_key = pair.partition(":")
         prefix = api_keys.parse(key)
         if prefix is None or prefix not in _PUBLISHABLE or not 1 <= len(license_key) <= license_keys.MAX_CHARS:
             raise invalid()
-        publishable = await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix))
+        known = await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix))
+        publishable = known.principal
+        if publishable is None:
+            raise invalid()
         hashes = self._hasher.candidates(license_keys.canonical(license_key))
-        facts = (await self._licenses.one(publishable.tenant, Wanted(hashes, None))).facts
+        loaded = await self._licenses.one(publishable.tenant, Wanted(hashes, None))
+        facts = loaded.facts
         if facts is None:
             raise invalid()
         if facts.authentication not in _BY_LICENSE_KEY:
@@ -105,12 +143,15 @@ class FactsAuthenticator:
                 metadata={"caller": PrincipalKind.LICENSE_KEY.value},
             )
         ends = [end for end in (publishable.expires_at, facts.key_expires_at) if end is not None]
-        return Principal(
+        principal = Principal(
             PrincipalKind.LICENSE_KEY, publishable.account_id, publishable.mode, publishable.key_id, publishable.scopes,
             min(ends, default=None), publishable.limits, facts.license_id,
         )  # fmt: skip
+        # Of two decisions, each made of what is in memory, or not kept at all.
+        made_of = (*known.made_of, *loaded.made_of) if known.made_of and loaded.made_of else ()
+        return Known(principal, made_of, max(known.now, loaded.now))
 
-    async def _session(self, token: str, mode: Mode) -> Principal:
+    async def _session(self, token: str, mode: Mode) -> Known:
         hashes = self._hasher.candidates(token)
 
         def look(view: View) -> Found | None:
@@ -122,7 +163,7 @@ class FactsAuthenticator:
             look, f"customer_session:{hashes[0].hex()}", lambda: loads.load_session(self._db, hashes)
         )
 
-    async def _workload(self, peer_identity: str) -> Principal:
+    async def _workload(self, peer_identity: str) -> Known:
         spiffe_id = spiffe.parse_id(peer_identity)
         if spiffe_id is None:
             raise invalid()
@@ -133,13 +174,12 @@ class FactsAuthenticator:
         root = f"workload:{peer_identity}"
         return await self._one(look, root, lambda: loads.load_workload(self._db, spiffe_id))
 
-    async def _one(self, look: Look[Found], root: str, load: loads.Loading) -> Principal:
-        found = self._reader.held(look)
-        if found is None:
-            found = await self._reader.read(root, look, load)
-        if found[0] is None:
-            raise invalid()
-        return found[0]
+    async def _one(self, look: Look[Found], root: str, load: loads.Loading) -> Known:
+        def known(view: View) -> Known | None:
+            found = look(view)
+            return None if found is None else Known(found[0], tuple(view.seen), view.now)
+
+        return self._reader.held(known) or await self._reader.read(root, known, load)
 
 
 def _first(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
+from shared.freshness.memory import Fact
 from shared.freshness.reader import Source, View
 from shared.tenancy import Tenant
 
@@ -69,12 +70,14 @@ class Loaded:
         facts: None where there is no such license.
         now: The record's time to decide at: the same, or later where the facts are from memory.
         source: Where they came from.
+        made_of: Each of the facts as it is in memory; empty where they are from a load.
     """
 
     at: datetime
     facts: LicenseFacts | None
     now: datetime
     source: Source = Source.RECORD
+    made_of: Sequence[Fact] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +88,17 @@ class Wanted:
     license_id: str | None
 
 
-@dataclass(slots=True, eq=False)
-class Joined:
-    """All facts of a license together, and the parts that they were put together from."""
-
-    parts: Parts
-    facts: LicenseFacts
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class KeyValue:
-    """A license key. `joined` keeps the last joining by it."""
+    """A license key."""
 
     license_id: str
     expires_at: datetime | None
-    joined: Joined | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LicenseValue:
-    """A license. `joined` keeps the last joining by its id; the others are columns."""
+    """A license."""
 
     license_id: str
     product_id: str
@@ -117,7 +111,6 @@ class LicenseValue:
     anchored: bool
     check_in_from: datetime
     max_uses_override: int | None
-    joined: Joined | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +161,10 @@ class TiersValue:
         object.__setattr__(self, "positions", {slug: position for _, slug, position in self.tiers})
 
 
-class Parts(NamedTuple):
-    """The facts that are joined for one license."""
-
-    license: LicenseValue
-    policy: PolicyValue
-    product: ProductValue
-    tiers: TiersValue
-    customer: CustomerValue
-
-
 NOBODY: Final = CustomerValue(None, None, False)
-KEY_BYTES: Final = 900
-"""About what a key takes: its row, and the facts that are joined by it."""
-LICENSE_BYTES: Final = 700
+KEY_BYTES: Final = 800
+"""About what a key takes, and the answer that is kept of it."""
+LICENSE_BYTES: Final = 500
 SHARED_BYTES: Final = 600
 """About what a policy, product, customer or the tiers of a product take."""
 
@@ -200,12 +183,12 @@ def license_key(prefix: str, key_hash: bytes) -> str:
 
 def look(view: View, tenant: Tenant, wanted: Wanted) -> Loaded | None:
     """What is known of a license; None where a fact is not known."""
-    prefix = tenant_prefix(tenant)
+    prefix, start = tenant_prefix(tenant), len(view.seen)
     try:
         facts = _found(view, prefix, wanted)
     except _UnknownFactError:
         return None
-    return Loaded(view.at, facts, view.now, view.source)
+    return Loaded(view.at, facts, view.now, view.source, tuple(view.seen[start:]))
 
 
 class _UnknownFactError(Exception):
@@ -216,12 +199,12 @@ def _found(view: View, prefix: str, wanted: Wanted) -> LicenseFacts | None:
     """Two live peppers can match one key each while a key is rotated: the first that still works counts."""
     if wanted.license_id is not None:
         license_ = _value(view, f"license:{prefix}{wanted.license_id}", LicenseValue)
-        return None if license_ is None else _joined(view, prefix, license_, license_, None)
+        return None if license_ is None else _joined(view, prefix, license_, None)
     for key_hash in wanted.key_hashes:
         key = _value(view, license_key(prefix, key_hash), KeyValue)
         if key is not None and (key.expires_at is None or key.expires_at > view.now):
             license_ = _needed(view, f"license:{prefix}{key.license_id}", LicenseValue)
-            return _joined(view, prefix, license_, key, key.expires_at)
+            return _joined(view, prefix, license_, key.expires_at)
     return None
 
 
@@ -240,29 +223,12 @@ def _needed(view: View, key: str, kind: type[T]) -> T:
     return value
 
 
-def _joined(
-    view: View, prefix: str, license_: LicenseValue, found_by: KeyValue | LicenseValue, key_expires_at: datetime | None
-) -> LicenseFacts:
+def _joined(view: View, prefix: str, license_: LicenseValue, key_expires_at: datetime | None) -> LicenseFacts:
     product_id, customer_id = license_.product_id, license_.customer_id
-    parts = Parts(
-        license_,
-        _needed(view, f"policy:{prefix}{license_.policy_id}", PolicyValue),
-        _needed(view, f"product:{prefix}{product_id}", ProductValue),
-        _needed(view, f"tier:{prefix}{product_id}", TiersValue),
-        NOBODY if customer_id is None else _needed(view, f"customer:{prefix}{customer_id}", CustomerValue),
-    )
-    if view.source is Source.RECORD:
-        return _join(parts, key_expires_at, view.counts.get(license_.license_id, 0))
-    known = found_by.joined
-    if known is not None and all(had is has for had, has in zip(known.parts, parts, strict=True)):
-        return known.facts
-    facts = _join(parts, key_expires_at, 0)
-    found_by.joined = Joined(parts, facts)
-    return facts
-
-
-def _join(parts: Parts, key_expires_at: datetime | None, uses: int) -> LicenseFacts:
-    license_, policy, product, tiers, customer = parts
+    policy = _needed(view, f"policy:{prefix}{license_.policy_id}", PolicyValue)
+    product = _needed(view, f"product:{prefix}{product_id}", ProductValue)
+    tiers = _needed(view, f"tier:{prefix}{product_id}", TiersValue)
+    customer = NOBODY if customer_id is None else _needed(view, f"customer:{prefix}{customer_id}", CustomerValue)
     own = next(((slug, position) for tier_id, slug, position in tiers.tiers if tier_id == license_.tier_id), None)
     terms: dict[str, Any] = {name: getattr(policy, name) for name in OF_THE_POLICY}
     return LicenseFacts(
@@ -276,7 +242,7 @@ def _join(parts: Parts, key_expires_at: datetime | None, uses: int) -> LicenseFa
         anchored=license_.anchored,
         check_in_from=license_.check_in_from,
         max_uses_override=license_.max_uses_override,
-        uses=uses,
+        uses=view.counts.get(license_.license_id, 0),
         key_expires_at=key_expires_at,
         tier_id=license_.tier_id,
         tier=None if own is None else own[0],

@@ -45,7 +45,8 @@ class ChangeMap:
         else:
             self._xids.pop(key, None)
 
-    def clear(self) -> None:
-        """Forgets everything: only with a new base."""
-        self._xids.clear()
+    def clear(self) -> dict[str, tuple[int, ...]]:
+        """Forgets everything: only with a new base. Returns what was known, which the caller lets go."""
+        known, self._xids = self._xids, {}
         self._entries = 0
+        return known

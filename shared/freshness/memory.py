@@ -54,7 +54,11 @@ class Memory:
         return self._absent.get(key)
 
     def put(self, fact: Fact) -> None:
-        """Holds a fact in place of what was known."""
+        """Holds a fact in place of what was known. One that says the same stays as it is, and with it what was made of it."""
+        known = self._facts.get(fact.key)
+        if known is not None and known.value == fact.value:
+            self._facts.move_to_end(fact.key)
+            return
         self.drop(fact.key)
         if fact.value is None:
             self._absent[fact.key] = fact
@@ -75,11 +79,12 @@ class Memory:
         else:
             self._absent.pop(key, None)
 
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._facts.clear()
-        self._absent.clear()
+    def clear(self) -> tuple[dict[str, Fact], dict[str, Fact]]:
+        """Forgets everything; returns what was held, which the caller lets go."""
+        held = (self._facts, self._absent)
+        self._facts, self._absent = OrderedDict(), OrderedDict()
         self._bytes = 0
+        return held
 
 
 def _bytes_of(fact: Fact) -> int:

@@ -44,6 +44,7 @@ class View:
         at: The record's time at which the facts held.
         now: The record's time to decide at: the same, or later where the facts are from memory.
         source: Where they came from.
+        seen: The facts that were found in memory so far; nothing is kept of those that a load brought.
         counts: What is counted at the record and is no fact, by what it is of; empty where the facts are from memory.
     """
 
@@ -51,6 +52,7 @@ class View:
     at: datetime
     now: datetime
     source: Source
+    seen: Sequence[Fact]
     counts: Mapping[str, int]
 
 
@@ -72,7 +74,7 @@ class Load:
 
     def view(self) -> View:
         """For a decision from these facts alone."""
-        return View(self.facts.get, self.at, self.at, Source.RECORD, self.counts)
+        return View(self.facts.get, self.at, self.at, Source.RECORD, (), self.counts)
 
 
 Look = Callable[[View], T | None]
@@ -116,7 +118,15 @@ class Reader:
         tail = self.tail
         if not tail.fresh():
             return None
-        return look(View(self._memory.get, tail.state.at, tail.now(), Source.LEASED, _NO_COUNTS))
+        seen: list[Fact] = []
+
+        def get(key: str) -> Fact | None:
+            fact = self._memory.get(key)
+            if fact is not None:
+                seen.append(fact)
+            return fact
+
+        return look(View(get, tail.state.at, tail.now(), Source.LEASED, seen, _NO_COUNTS))
 
     async def read(
         self, root: str, look: Look[T], load: Callable[[], Awaitable[Load]], *, after: Revision | None = None
@@ -141,15 +151,23 @@ class Reader:
         if (found := self.held(look)) is not None:
             return found
         if not root:
-            return await self.load(look, load)
+            loaded = await self._loaded(load)
+            self._tasks.spawn(self._settle(loaded, joined=lambda: False), "facts of a load")
+            return _decided(look, loaded)
         if (flight := self._flights.get(root)) is not None:
             # What it has read may be older than this call. Once it is in memory it has its value at the tail's state.
             await self._join(flight)
             found = self.held(look)
             return await self.load(look, load) if found is None else found
-        if (found := await self._from_beside(root, look)) is not None:
-            return found
         flight = self._flights[root] = _Flight(asyncio.get_running_loop().create_future())
+        try:
+            found = await self._from_beside(root, look)
+        except BaseException:
+            self._land(root, flight)
+            raise
+        if found is not None:
+            self._land(root, flight)
+            return found
         read: asyncio.Future[Load] = asyncio.get_running_loop().create_future()
         self._tasks.spawn(self._fly(root, flight, load, read), f"load of {root.partition(':')[0]}")
         return _decided(look, await asyncio.shield(read))
@@ -160,6 +178,11 @@ class Reader:
         if loaded.stamp is not None:
             self.tail.admit(loaded.stamp, loaded.facts.values())
         return _decided(look, loaded)
+
+    @property
+    def memory(self) -> Memory:
+        """For those who keep answers made from it."""
+        return self._memory
 
     async def close(self) -> None:
         """Waits for the loads that run."""
@@ -194,12 +217,16 @@ class Reader:
                 read.exception()  # who may be gone
                 return
             read.set_result(loaded)
-            if loaded.stamp is not None:
-                await self._settle(root, flight, loaded.stamp, loaded.facts.values())
+            if self._beside is not None and loaded.stamp is not None:
+                self._beside.put(root, loaded.stamp, loaded.facts.values())
+            await self._settle(loaded, joined=lambda: flight.joined)
         finally:
             read.cancel()  # where this was cancelled itself
-            del self._flights[root]
-            flight.settled.set_result(None)
+            self._land(root, flight)
+
+    def _land(self, root: str, flight: _Flight) -> None:
+        del self._flights[root]
+        flight.settled.set_result(None)
 
     async def _loaded(self, load: Callable[[], Awaitable[Load]]) -> Load:
         self._metrics.loads.inc()
@@ -207,14 +234,15 @@ class Reader:
             async with asyncio.timeout(LOAD_WITHIN_S):
                 return await load()
 
-    async def _settle(self, root: str, flight: _Flight, stamp: Stamp, facts: Iterable[Fact]) -> None:
-        if self._beside is not None:
-            self._beside.put(root, stamp, facts)
-        admission = self.tail.admit(stamp, facts)
+    async def _settle(self, loaded: Load, joined: Callable[[], bool]) -> None:
+        """Lets the facts of a load into memory. Where the tail has to catch up first, nobody waits but those who have joined
+        the load, and for them it is asked to hurry."""
+        if loaded.stamp is None:
+            return
+        admission = self.tail.admit(loaded.stamp, loaded.facts.values())
         if admission is Admission.AHEAD:
-            # Nobody waits for it but those who join, and the first of them asks for a poll at once.
-            await (self.tail.poll() if flight.joined else self.tail.polled())
-            self.tail.admit(stamp, facts)
+            await (self.tail.poll() if joined() else self.tail.polled())
+            self.tail.admit(loaded.stamp, loaded.facts.values())
 
 
 def _decided(look: Look[T], loaded: Load) -> T:

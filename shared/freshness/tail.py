@@ -16,6 +16,7 @@ from typing import Final
 
 from shared.clock import Clock
 from shared.freshness.changes import ChangeMap
+from shared.freshness.discard import Discard
 from shared.freshness.lease import KNOWN_FOR_S, LeaseTerms
 from shared.freshness.memory import Fact, Memory
 from shared.freshness.metrics import TailMetrics
@@ -102,6 +103,7 @@ class Tail:
         self._state: State | None = None
         self._base: Snapshot | None = None
         self._changes = ChangeMap()
+        self._discard = Discard()
         self._bases: deque[tuple[float, Snapshot]] = deque()
         self._wanted = asyncio.Event()
         self._next: asyncio.Future[bool] | None = None
@@ -218,6 +220,7 @@ class Tail:
         await self._apply(polled, asked_at)
         self._metrics.polled(self._clock.boottime() - asked_at, len(polled.keys))
         await self._move_base()
+        await self._discard.free()
 
     async def _apply(self, polled: Polled, asked_at: float) -> None:
         """Evicts what changed, in slices, and only after the last one relies on the new state."""
@@ -263,8 +266,7 @@ class Tail:
         return None
 
     def _drop(self, state: State, why: str) -> None:
-        self._memory.clear()
-        self._changes.clear()
+        self._discard.add(*self._memory.clear(), self._changes.clear())
         self._bases.clear()
         self._base = state.stamp.snapshot
         self._metrics.dropped.labels(why).inc()

@@ -178,7 +178,8 @@ def _fields_in_path(method: MethodDescriptor) -> tuple[FieldDescriptor, ...]:
     return found
 
 
-_Answering: TypeAlias = Callable[[object, CallContext], Awaitable[Message]]
+_Answering: TypeAlias = Callable[[object, CallContext], Awaitable[Message | bytes]]
+"""A handler answers a message, or one that it has serialized already."""
 _Generating: TypeAlias = Callable[[object, CallContext], AsyncIterator[Message]]
 _Writing: TypeAlias = Callable[[object, CallContext], Awaitable[None]]
 
@@ -208,7 +209,7 @@ def _answering(spec: MethodSpec, handler: _Answering) -> Endpoint:
         response = await handler(request, context)
         if context.code:
             raise CallAbortedError(context.code, context.details)
-        return response.SerializeToString()
+        return response if isinstance(response, bytes) else response.SerializeToString()
 
     return call
 

@@ -52,15 +52,15 @@ async def test_many_validations_are_one_mark_and_the_first_is_told_once(
 ) -> None:
     license_id, at = await issue(world), await record_now(suite)
     for n in (0, 3, 1, 2):
-        marks.touched(world.tenant(), license_id, at + n * SECOND)
+        marks.touched((world.tenant(), license_id), at + n * SECOND)
     assert len(marks) == 1
     assert await usage(suite, license_id) is None, "a validation writes nothing"
     assert await marks.flush() == 1
     assert len(marks) == 0
     assert await times(suite, license_id) == (at + 3 * SECOND, at + 3 * SECOND)
-    marks.touched(world.tenant(), license_id, at + 9 * SECOND)
+    marks.touched((world.tenant(), license_id), at + 9 * SECOND)
     await marks.flush()
-    marks.touched(world.tenant(), license_id, at + 5 * SECOND)
+    marks.touched((world.tenant(), license_id), at + 5 * SECOND)
     await marks.flush()
     assert await times(suite, license_id) == (at + 3 * SECOND, at + 9 * SECOND), "never back in time"
     assert await told(world, license_id) == ["created", "validated.first"]
@@ -81,7 +81,7 @@ async def test_processes_that_flush_at_once_tell_the_first_time_once(suite: Suit
         all_marks = [ValidationMarks(each.db, WorkerMetrics()) for each in (one, two, three)]
         for n, each in enumerate(all_marks):
             for license_id in ids[n:] + ids[:n]:
-                each.touched(world.tenant(), license_id, at + n * SECOND)
+                each.touched((world.tenant(), license_id), at + n * SECOND)
         await asyncio.gather(*(each.flush() for each in all_marks))
     for license_id in ids:
         assert await told(world, license_id) == ["created", "validated.first"]
@@ -93,8 +93,8 @@ async def test_marks_of_what_is_gone_or_is_not_there_leave_nothing(
 ) -> None:
     license_id, at = await issue(world), await record_now(suite)
     await world.test.licenses.delete(license_id)
-    marks.touched(world.tenant(), license_id, at)
-    marks.touched(Tenant("acc_none", world.tenant().mode), "lic_none", at)
+    marks.touched((world.tenant(), license_id), at)
+    marks.touched((Tenant("acc_none", world.tenant().mode), "lic_none"), at)
     assert await marks.flush() == 2
     assert len(marks) == 0
     assert await usage(suite, license_id) is None
@@ -103,7 +103,7 @@ async def test_marks_of_what_is_gone_or_is_not_there_leave_nothing(
 async def test_uses_stay_as_they_are(suite: Suite, world: World, marks: ValidationMarks) -> None:
     license_id = await issue(world)
     await world.test.licenses.increment_uses(license_id, 3)
-    marks.touched(world.tenant(), license_id, await record_now(suite))
+    marks.touched((world.tenant(), license_id), await record_now(suite))
     await marks.flush()
     assert (await world.test.licenses.get(license_id)).uses == 3
     await world.test.licenses.increment_uses(license_id, 1)
@@ -117,11 +117,11 @@ async def test_what_could_not_be_written_is_kept_for_the_next_time(
     suite: Suite, world: World, marks: ValidationMarks
 ) -> None:
     license_id, at = await issue(world), await record_now(suite)
-    marks.touched(world.tenant(), license_id, at)
+    marks.touched((world.tenant(), license_id), at)
     async with held(suite, "SELECT FROM license.license WHERE license_id = $1 FOR UPDATE", license_id):
         await marks.try_to_flush()  # gives up after two seconds
         assert len(marks) == 1
-    marks.touched(world.tenant(), license_id, at + SECOND)
+    marks.touched((world.tenant(), license_id), at + SECOND)
     await marks.flush()
     assert (await times(suite, license_id))[1] == at + SECOND
     assert await told(world, license_id) == ["created", "validated.first"]
@@ -133,9 +133,9 @@ async def test_memory_is_bounded(
     monkeypatch.setattr(validation_marks, "MAX_MARKS", 10)
     at = await record_now(suite)
     for n in range(25):
-        marks.touched(world.tenant(), f"lic_{n}", at)
+        marks.touched((world.tenant(), f"lic_{n}"), at)
     assert len(marks) == 10
-    marks.touched(world.tenant(), "lic_0", at + SECOND)  # one that is there has its place
+    marks.touched((world.tenant(), "lic_0"), at + SECOND)  # one that is there has its place
     assert len(marks) == 10
 
 

@@ -1,0 +1,165 @@
+"""Answers to validations that would be given again, kept as the bytes that they are sent as.
+
+An answer depends on the request, on who asks, on facts and on time, and on nothing else. What changes from one call to the
+next is the id of the decision and the state that it was made at; the rest is what protobuf made of it the first time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from lictor.common.v1.common_pb2 import Decision, Freshness, View
+from lictor.license.v1 import validation_service_pb2 as pb
+
+from services.license import render
+from services.license.deciding import Decided
+from services.license.decision import RECHECK_AFTER, changes_at
+from services.license.validation_marks import MarkKey, ValidationMarks
+from shared.crypto.marks import mark
+from shared.freshness.reader import Reader
+from shared.freshness.recall import Recall, Recalled
+from shared.freshness.tail import State
+from shared.ids import Prefix, new_id
+from shared.rpc.context import CallContext
+from shared.tenancy import Principal
+
+_PLAIN: Final = frozenset({View.KIND_UNSPECIFIED, View.DECISION})
+SLICE: Final = 250
+"""Answers of a batch between which others have their turn: about two milliseconds."""
+_ONE_BYTE: Final = 0x80
+"""Lengths below this take one byte on the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A kept answer.
+
+    Attributes:
+        principal: Who asked.
+        license_id: The license that it is about; empty for none.
+        touches: What a valid one marks as validated; None for one that is not.
+        decision: Those fields of the decision that stay the same.
+        rest: All fields of the answer but the decision.
+    """
+
+    principal: Principal
+    license_id: str
+    touches: MarkKey | None
+    decision: bytes
+    rest: bytes
+
+
+class Answers:
+    """Answers of validations, at most `most`.
+
+    Args:
+        reader: Whose memory they are made of.
+        marks: Told of each valid one.
+        most: How many are kept.
+    """
+
+    def __init__(self, reader: Reader, marks: ValidationMarks, most: int) -> None:
+        self._tail = reader.tail
+        self._marks = marks
+        self._recall: Recall[bytes, Answer] = Recall(reader.tail, reader.memory, most)
+        self._state: State | None = None
+        self._state_bytes = b""
+
+    def recalled(self, context: CallContext, key: bytes) -> bytes | None:
+        """The answer, serialized; None where it has to be made. RATE_LIMITED."""
+        principal = context.principal
+        found = self._recall.get(key)
+        if found is None or found[0].principal is not principal:
+            return None
+        answer, now = found
+        if answer.license_id:
+            context.charge_license(answer.license_id)
+        if answer.touches is not None:
+            self._marks.touched(answer.touches, now)
+        decision = _ID_TAG + new_id(Prefix.DECISION).encode() + self._of_state() + answer.decision
+        return _DECISION_TAG + bytes((len(decision),)) + decision + answer.rest
+
+    async def recalled_batch(self, context: CallContext, requests: Sequence[pb.ValidateLicenseRequest]) -> bytes | None:
+        """The answers to a batch, serialized, all at one state; None where one of them has to be made. RATE_LIMITED."""
+        state, principal = self._tail.state, context.principal
+        results: list[bytes] = []
+        for n, request in enumerate(requests):
+            if n % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+                if self._tail.state is not state:
+                    return None
+            answer = self.recalled(context, key_of(principal, request))
+            if answer is None:
+                return None
+            response = _RESPONSE_TAG + _varint(len(answer)) + answer
+            results += (_RESULTS_TAG, _varint(len(response)), response)
+        return b"".join(results)
+
+    def keep(
+        self,
+        key: bytes,
+        principal: Principal,
+        request: pb.ValidateLicenseRequest,
+        decided: Decided,
+        response: pb.ValidateLicenseResponse,
+    ) -> None:
+        """Keeps an answer that was made from memory, where it may be given again."""
+        facts, now, made_of = decided.loaded.facts, decided.loaded.now, decided.loaded.made_of
+        if not made_of or request.view not in _PLAIN or request.HasField("consistency"):
+            return
+        until = None if facts is None else changes_at(facts, now)
+        if until is not None and until - RECHECK_AFTER <= now:
+            return  # the answer counts down to it
+        again = Decision(valid_until=response.decision.valid_until, recheck_after=response.decision.recheck_after)
+        if not response.decision.HasField("valid_until"):
+            again.ClearField("valid_until")
+        rest = pb.ValidateLicenseResponse()
+        rest.CopyFrom(response)
+        rest.ClearField("decision")
+        decision = again.SerializeToString()
+        if len(decision) + _CHANGING_BYTES >= _ONE_BYTE:
+            return
+        touches = None if facts is None or not decided.verdict.valid else (principal.tenant, facts.license_id)
+        answer = Answer(principal, response.license_id, touches, decision, rest.SerializeToString())
+        ends = None if until is None else until - RECHECK_AFTER
+        self._recall.put(key, Recalled(answer, made_of, now, ends))
+
+    def _of_state(self) -> bytes:
+        """The fields of a decision that tell the state: the same for all calls between two polls."""
+        state = self._tail.state
+        if state is not self._state:
+            self._state, self._state_bytes = state, _state_bytes(state.at)
+        return self._state_bytes
+
+
+def key_of(principal: Principal, request: pb.ValidateLicenseRequest) -> bytes:
+    """All that an answer depends on beside facts and time, but that the principal must be the very same."""
+    return mark(f"{principal.key_id}/{principal.license_id}/".encode() + request.SerializeToString())
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= _ONE_BYTE:
+        encoded.append(value & (_ONE_BYTE - 1) | _ONE_BYTE)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _state_bytes(at: datetime) -> bytes:
+    return Decision(evaluated_at=render.timestamp(at), freshness=Freshness.LEASED).SerializeToString()
+
+
+_SAMPLE_ID: Final = new_id(Prefix.DECISION)
+_ID_TAG: Final = Decision(decision_id=_SAMPLE_ID).SerializeToString().removesuffix(_SAMPLE_ID.encode())
+_DECISION_TAG: Final = pb.ValidateLicenseResponse(decision=Decision(decision_id="x")).SerializeToString()[:1]
+_RESPONSE_TAG: Final = pb.BatchValidateLicensesResult(response=pb.ValidateLicenseResponse()).SerializeToString()[:1]
+_RESULTS_TAG: Final = pb.BatchValidateLicensesResponse(results=[pb.BatchValidateLicensesResult()]).SerializeToString()[
+    :1
+]
+_CHANGING_BYTES: Final = len(_ID_TAG) + len(_SAMPLE_ID) + 20
+"""What the id and the state take at most."""

@@ -1,0 +1,73 @@
+"""Answers that would be given again: kept with the facts that they were made of, and good while those are.
+
+This keeps no verdict alive. An answer is used only while memory may answer, while each of its facts is the very one in
+memory, and within a span in which time alone changes nothing of it: then making it anew would end in the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from shared.freshness.memory import Fact, Memory
+from shared.freshness.tail import Tail
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled(Generic[T]):
+    """An answer and what it rests on.
+
+    Attributes:
+        answer: What was made.
+        made_of: The facts behind it, each as it was in memory.
+        since: The record's time at which it was made.
+        until: The first moment after that at which time alone changes it; None for never.
+    """
+
+    answer: T
+    made_of: Sequence[Fact]
+    since: datetime
+    until: datetime | None
+
+
+class Recall(Generic[K, T]):
+    """At most `most` answers, by all that they depend on beside facts and time; those used longest ago go first."""
+
+    def __init__(self, tail: Tail, memory: Memory, most: int) -> None:
+        self._tail = tail
+        self._memory = memory
+        self._most = most
+        self._kept: OrderedDict[K, Recalled[T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    def get(self, key: K) -> tuple[T, datetime] | None:
+        """The answer that would be made now, and the record's time that is now; None where it has to be made."""
+        kept = self._kept.get(key)
+        if kept is None or not self._tail.fresh():
+            return None
+        get = self._memory.get
+        for fact in kept.made_of:
+            if get(fact.key) is not fact:
+                del self._kept[key]
+                return None
+        now = self._tail.now()
+        if now < kept.since or (kept.until is not None and now >= kept.until):
+            return None
+        self._kept.move_to_end(key)
+        return kept.answer, now
+
+    def put(self, key: K, recalled: Recalled[T]) -> None:
+        """Keeps an answer that was made from facts in memory."""
+        self._kept[key] = recalled
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)

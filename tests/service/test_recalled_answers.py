@@ -1,0 +1,144 @@
+"""Answers that are given again are those that would be made anew: asked as other languages do, without a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from lictor import Validation
+from lictor.common.v1.common_pb2 import Consistency, Decision, Freshness, LicenseSelector
+from lictor.license.v1 import validation_service_pb2 as pb
+
+from tests.helpers.builders import Shop, ago, ahead, open_shop, send, shift
+from tests.helpers.lease import lease_passes
+from tests.helpers.suite import Suite, World
+
+RECORD = Consistency(fully_consistent=Consistency.FullyConsistent())
+TIMES = 4
+"""The first answer may be a load's, the second is made from memory, the others are given again."""
+
+
+async def ask(suite: Suite, world: World, request: pb.ValidateLicenseRequest) -> pb.ValidateLicenseResponse:
+    return await send(suite, request, world.test_key)
+
+
+def plain(answer: pb.ValidateLicenseResponse) -> pb.ValidateLicenseResponse:
+    """Without what differs from one decision to the next."""
+    copy = pb.ValidateLicenseResponse()
+    copy.CopyFrom(answer)
+    for name in ("decision_id", "evaluated_at", "freshness"):
+        copy.decision.ClearField(name)
+    return copy
+
+
+def of_the_record(request: pb.ValidateLicenseRequest) -> pb.ValidateLicenseRequest:
+    asked = pb.ValidateLicenseRequest(consistency=RECORD)
+    asked.MergeFrom(request)
+    return asked
+
+
+async def mixed_lot(shop: Shop) -> list[pb.ValidateLicenseRequest]:
+    """Licenses in every state, by key and by id, with what is asked of them, and some that there are not."""
+    made = [await shop.issue_in(status) for status in ("active", "suspended", "expired", "revoked", "banned")]
+    held = await shop.issue(customer_email="ada@example.com", expire_time=ahead(days=3))
+    asked = [
+        *(Validation(key=one.key) for one in made),
+        *(Validation(license_id=one.license.license_id) for one in made),
+        Validation(key="NO-SUCH-KEY"),
+        Validation(license_id="lic_none"),
+        Validation(key=held.key, customer_email="ADA@example.com", product="SHOP"),
+        Validation(key=held.key, subject_ref="somebody", product="OTHER", entitlements=["export", "import"]),
+        Validation(key=held.key, required_tier="pro", policy_id="pol_other", entitlements=[]),
+    ]
+    return [one.request() for one in asked]
+
+
+async def again(suite: Suite, world: World, request: pb.ValidateLicenseRequest) -> Sequence[pb.ValidateLicenseResponse]:
+    return [await ask(suite, world, request) for _ in range(TIMES)]
+
+
+async def test_an_answer_given_again_is_the_records(suite: Suite, world: World) -> None:
+    for request in await mixed_lot(await open_shop(world.test)):
+        await lease_passes()
+        expected = plain(await ask(suite, world, of_the_record(request)))
+        answers = await again(suite, world, request)
+        assert [plain(answer) for answer in answers] == [expected] * TIMES
+        assert answers[-1].decision.freshness == Freshness.LEASED
+        assert len({answer.decision.decision_id for answer in answers}) == TIMES
+
+
+async def test_a_batch_given_again_is_the_records(suite: Suite, world: World) -> None:
+    requests = await mixed_lot(await open_shop(world.test))
+    await lease_passes()
+    whole = pb.BatchValidateLicensesRequest(requests=requests)
+    expected = await send(suite, pb.BatchValidateLicensesRequest(requests=requests, consistency=RECORD), world.test_key)
+    decisions: list[Decision] = []
+    for _ in range(TIMES):
+        answer = await send(suite, whole, world.test_key)
+        assert [plain(one.response) for one in answer.results] == [plain(one.response) for one in expected.results]
+        decisions = [one.response.decision for one in answer.results]
+        assert len({decision.decision_id for decision in decisions}) == len(requests)
+        assert len({decision.evaluated_at.ToNanoseconds() for decision in decisions}) == 1
+    assert {decision.freshness for decision in decisions} == {Freshness.LEASED}
+
+
+@pytest.mark.parametrize("change", ["suspend", "ban_customer", "policy", "product", "tier", "key", "delete"])
+async def test_no_answer_outlives_a_change_of_what_it_was_made_of(suite: Suite, world: World, change: str) -> None:
+    """Each returns once it holds, so that the very next answer is the new one."""
+    client = world.test
+    shop = await open_shop(client)
+    tier = (
+        await client.tiers.create(product_id=shop.product.product_id, slug="pro", display_name="Pro", position=1)
+    ).tier
+    made = await shop.issue(customer_email="ada@example.com", tier_id=tier.tier_id)
+    license_id = made.license.license_id
+    request = pb.ValidateLicenseRequest(
+        license=LicenseSelector(license_key=made.key), product="SHOP", required_tier="pro"
+    )
+    for _ in range(3):
+        await again(suite, world, request)
+        assert (await ask(suite, world, request)).code == pb.ValidationCode.VALID
+    match change:
+        case "suspend":
+            await client.licenses.suspend(license_id)
+        case "ban_customer":
+            await client.customers.ban(made.license.customer_id)
+        case "policy":
+            await client.policies.update(shop.policy.policy_id, require_user_scope=True)
+        case "product":
+            await client.products.update(shop.product.product_id, display_name="Another")
+        case "tier":
+            await client.tiers.update(tier.tier_id, slug="other")
+        case "key":
+            await client.licenses.rotate_key(license_id)
+        case _:
+            await client.licenses.delete(license_id)
+    answer = await ask(suite, world, request)
+    assert (answer.code == pb.ValidationCode.VALID) == (change == "product")
+    assert plain(answer) == plain(await ask(suite, world, of_the_record(request)))
+
+
+async def test_no_answer_outlives_its_span(suite: Suite, world: World) -> None:
+    """An answer that counts down to an expiry is made anew each time, and one that is far from it is not kept past it."""
+    shop = await open_shop(world.test)
+    made = await shop.issue(expire_time=ahead(seconds=200))
+    request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
+    spans = [answer.decision.recheck_after.ToTimedelta() for answer in await again(suite, world, request)]
+    assert spans == sorted(spans, reverse=True)
+    assert len(set(spans)) == TIMES
+    assert timedelta(seconds=150) < spans[-1] <= timedelta(seconds=200)
+    await shift(suite, "license.license", "license_id", made.license.license_id, expires_at=ago(seconds=1))
+    assert (await ask(suite, world, request)).code == pb.ValidationCode.EXPIRED
+
+
+async def test_what_one_caller_was_answered_is_not_answered_to_another(suite: Suite, world: World) -> None:
+    shop = await open_shop(world.test)
+    made = await shop.issue()
+    request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
+    await again(suite, world, request)
+    assert (await ask(suite, world, request)).valid
+    live = await send(suite, request, world.live_key)
+    assert live.code == pb.ValidationCode.NOT_FOUND
+    async with suite.world() as other:
+        assert (await send(suite, request, other.test_key)).code == pb.ValidationCode.NOT_FOUND
