@@ -7,23 +7,39 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import processes
-from tests.bench.empty import GOAL as EMPTY
-from tests.bench.empty import run_empty
+from tests.bench import empty, growth, memory, processes, revoke, rss, validate_cold, validate_hot
 from tests.bench.load import NotRunError, program
 from tests.bench.report import Figure, Goal, NotRun, Result, exit_status, table, write
 from tests.bench.subjects import Effort
-from tests.bench.validate_record import GOAL as VALIDATE_RECORD
-from tests.bench.validate_record import run_validate_record
 
 OUT: Final = Path("build") / "bench.jsonl"
-ENTRIES: Final[dict[str, tuple[Goal, Callable[[Effort], Awaitable[list[Figure]]]]]] = {
-    goal.name: (goal, run) for goal, run in ((EMPTY, run_empty), (VALIDATE_RECORD, run_validate_record))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is measured in one go, and the figures of it that are judged."""
+
+    goals: Sequence[Goal]
+    run: Callable[[Effort], Awaitable[list[Figure]]]
+
+
+ENTRIES: Final = {
+    "empty": Entry(empty.GOALS, empty.run_empty),
+    "validate_hot": Entry(validate_hot.HOT_GOALS, validate_hot.run_validate_hot),
+    "validate_batch": Entry(validate_hot.BATCH_GOALS, validate_hot.run_validate_batch),
+    "validate_l2": Entry(validate_cold.L2_GOALS, validate_cold.run_validate_l2),
+    "validate_record": Entry(validate_cold.RECORD_GOALS, validate_cold.run_validate_record),
+    "growth": Entry(growth.GOALS, growth.run_growth),
+    "revoke_p99": Entry(revoke.GOALS, revoke.run_revoke),
+    "memory": Entry(memory.GOALS, memory.run_memory),
+    "rss_100k": Entry(rss.GOALS, rss.run_rss),
 }
-"""What can be measured, with the figure that each is about."""
+_NAMES: Final = {goal.name: name for name, entry in ENTRIES.items() for goal in entry.goals} | {n: n for n in ENTRIES}
+"""Every name that a figure can be asked for by, and the entry that it comes from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=_positive, help="how many calls a round is, instead")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
-    names = [name.strip() for name in options.only.split(",") if name.strip()] or list(ENTRIES)
-    if unknown := [name for name in names if name not in ENTRIES]:
+    asked = [name.strip() for name in options.only.split(",") if name.strip()] or list(ENTRIES)
+    if unknown := [name for name in asked if name not in _NAMES]:
         parser.error(f"no such entry: {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
+    names = list(dict.fromkeys(_NAMES[name] for name in asked))
     results = asyncio.run(_measure(names, Effort(options.rounds, options.seconds, options.calls)))
     write(results, options.out)
     print(table(results))
@@ -48,18 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _measure(names: Sequence[str], effort: Effort) -> list[Result]:
     results: list[Result] = []
     for name in names:
-        goal, run = ENTRIES[name]
+        entry = ENTRIES[name]
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         try:
             program()
             if not processes.available():
                 raise NotRunError("processor time is read from /proc, which this system has not")
-            results += await run(effort)
+            results += await entry.run(effort)
         except NotRunError as error:
-            results.append(NotRun(goal, str(error)))
+            results += [NotRun(goal, str(error)) for goal in entry.goals]
         except Exception as error:  # noqa: BLE001 - whatever stops one entry leaves the others their turn
             traceback.print_exc()
-            results.append(NotRun(goal, f"{type(error).__name__}, see above"))
+            results += [NotRun(goal, f"{type(error).__name__}, see above") for goal in entry.goals]
     return results
 
 

@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+import random
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from lictor.common.v1.common_pb2 import LicenseSelector
-from lictor.license.v1.license_service_pb2 import CreateLicenseResponse
-from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, ValidateLicenseResponse
+from lictor.license.v1.validation_service_pb2 import (
+    BatchValidateLicensesRequest,
+    BatchValidateLicensesResponse,
+    ValidateLicenseRequest,
+    ValidateLicenseResponse,
+)
 
+from shared.crypto import root_secret
+from shared.crypto.hashing import SecretHasher
 from shared.embedded.places import temporary_state
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.rpc.envoy.program import obstacle
 from tests.bench.load import Load, NotRunError, framed
-from tests.bench.subjects import Counted, Subject, must_answer
-from tests.helpers.builders import Shop, open_shop
+from tests.bench.populate import Issued, populate
+from tests.bench.subjects import WARM_UP_CALLS, Counted, Subject, must_answer
+from tests.bench.writes import WRITES_PER_S, Written, background
+from tests.helpers.builders import open_shop
 from tests.helpers.lease import set_lease
-from tests.helpers.serving import serving
+from tests.helpers.serving import Served, samples, serving, until
+from tests.helpers.suite import World
 
 LICENSES: Final = 10_000
-ASKED_FOR: Final = 8
-"""So many different keys are validated; the other licenses are there, and are written to."""
-AT_ONCE: Final = 64
+FILES: Final = 8
+"""So many different requests are sent, each from a file of its own."""
+BATCH: Final = 1000
+"""The most that one call may ask for."""
+PASSES: Final = 20
+FACTS_EACH: Final = 2
+"""What is held for each license alone: itself, and its key."""
 TIMEOUT_S: Final = 10
 """What a call may take. A busy machine should show in the figures, and not by calls that the server gives up."""
+MARKED_WITHIN_S: Final = 180.0
+_VALIDATED: Final = "SELECT count(*) FROM license.license_usage WHERE first_validated_at IS NOT NULL"
+WORKERS: Final = {"boundary_interval_s": "5", "mark_interval_s": "5"}
+"""What works beside the calls works as it does by default; tests have it quiet."""
+LEASE_MS: Final = 250
+"""L, as it is by default; tests have a shorter one."""
 SERVICE: Final = "lictor.license.v1.ValidationService"
-METHOD: Final = "ValidateLicense"
-PATH: Final = f"/{SERVICE}/{METHOD}"
+VALIDATE: Final = "ValidateLicense"
+BATCH_VALIDATE: Final = "BatchValidateLicenses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,62 +58,159 @@ class Licensed:
     """The running suite.
 
     Attributes:
-        validation: Its process and the load of validations by key.
-        endpoint: Where it takes calls.
-        api_key: A secret key of the account.
-        others: The ids of licenses that no validation asks for.
+        served: Its process.
+        world: The account that has the licenses.
+        issued: All of them, in no order.
     """
 
-    validation: Subject
-    endpoint: str
-    api_key: str = field(repr=False)
-    others: tuple[str, ...] = field(repr=False)
+    served: Served
+    world: World
+    issued: Sequence[Issued] = field(repr=False)
+    folder: Path
+
+    @property
+    def asked(self) -> Sequence[Issued]:
+        """The licenses that the files ask for, one in each."""
+        return self.issued[:FILES]
+
+    @property
+    def authorization(self) -> str:
+        return f"Bearer {self.world.test_key}"
+
+    def validations(self, *, fresh: bool = False) -> Load:
+        """Validations by key, of another license in each file; `fresh` ones ask for the record itself."""
+        messages = [request(one, fresh=fresh) for one in self.asked]
+        return self.load(VALIDATE, self._files("fresh" if fresh else "validate", messages))
+
+    def batches(self, size: int) -> Load:
+        """The same, of `size` licenses in each file."""
+        groups = (self.issued[n * size : (n + 1) * size] for n in range(FILES))
+        return self.load(BATCH_VALIDATE, self._files("batch", [batch(group) for group in groups]))
+
+    def spread(self, licenses: Sequence[Issued], *, fresh: bool = False) -> Load:
+        """Validations by key of each of them, as often of the one as of the other."""
+        file = self.folder / f"{'fresh' if fresh else 'validate'}-{len(licenses)}-in-one"
+        file.write_bytes(b"".join(framed(request(one, fresh=fresh)) for one in licenses))
+        return replace(self.load(VALIDATE, [file]), spread=True)
+
+    def subject(self, name: str, load: Load, method: str = VALIDATE, warm_up_calls: int = WARM_UP_CALLS) -> Subject:
+        """This server, with a load for one of its methods."""
+        return Subject(name, self.served.process.pid, load, Counted(self.served.listen, SERVICE, method), warm_up_calls)
+
+    async def hold(self, licenses: Sequence[Issued]) -> None:
+        """Validates each of them until the server holds them all, and has written down that they were found valid: a first
+        time costs more than those that follow. NotRunError when one is not valid, or they are not held in the end.
+        """
+        for _ in range(PASSES):
+            for start in range(0, len(licenses), BATCH):
+                group = licenses[start : start + BATCH]
+                raw = await self._answer(BATCH_VALIDATE, batch(group))
+                found = [result.response for result in BatchValidateLicensesResponse.FromString(raw).results]
+                _must_be_valid(zip(found, group, strict=True))
+            if await self.metric("lictor_facts_held") > len(licenses) * FACTS_EACH:
+                break
+        else:
+            raise NotRunError(f"{len(licenses)} licenses were validated {PASSES} times, and are not held")
+        async with self.served.suite.admin() as admin:
+
+            async def written() -> bool:
+                return await admin.fetchval(_VALIDATED) >= len(licenses)
+
+            await until(written, MARKED_WITHIN_S)
+
+    def from_memory(self) -> AbstractAsyncContextManager[None]:
+        """What is measured in the block must be answered from memory, but for a hundredth. Else NotRunError at its end."""
+        return self._mostly("lictor_facts_loads_total", 0.0, 0.01, "was loaded from the record")
+
+    def from_valkey(self) -> AbstractAsyncContextManager[None]:
+        """The same from Valkey, but for a fifth: some find in memory what another has just brought there."""
+        return self._mostly("lictor_facts_from_redis_total", 0.8, 1.1, "was found in Valkey")
+
+    @asynccontextmanager
+    async def _mostly(self, metric: str, least: float, most: float, what: str) -> AsyncGenerator[None]:
+        counted = Counted(self.served.listen, SERVICE, VALIDATE)
+        calls, found = (await counted.outcomes())["OK"], await self.metric(metric)
+        yield
+        calls, found = (await counted.outcomes())["OK"] - calls, await self.metric(metric) - found
+        if not least <= found / calls <= most:
+            raise NotRunError(f"what {found:.0f} of {calls} validations needed {what}")
+
+    async def metric(self, name: str) -> float:
+        """What the server says of itself, over all labels."""
+        _, text = await self.served.get("/metrics")
+        return sum(samples(text, name).values())
+
+    async def must_be_valid(self) -> None:
+        """What the files ask for, asked by a client that reads the answer. NotRunError when it is not valid."""
+        for one in self.asked:
+            raw = await self._answer(VALIDATE, request(one))
+            _must_be_valid([(ValidateLicenseResponse.FromString(raw), one)])
+
+    def writes(self, spared: int = FILES, per_second: float = WRITES_PER_S) -> AbstractAsyncContextManager[Written]:
+        """A background that changes licenses, but not the first `spared`."""
+        ids = [one.license_id for one in self.issued[spared:][:LICENSES]]
+        return background(self.served.suite.admin_dsn, self.world.account_id, ids, per_second)
+
+    def load(self, method: str, files: Sequence[Path]) -> Load:
+        """Requests out of `files` to one method of validation."""
+        return Load(f"http://{self.served.listen.api}/{SERVICE}/{method}", files, self.authorization, TIMEOUT_S)
+
+    async def _answer(self, method: str, message: bytes) -> bytes:
+        return await must_answer(self.served.listen.api, f"/{SERVICE}/{method}", message, self.authorization)
+
+    def _files(self, name: str, messages: Sequence[bytes]) -> list[Path]:
+        files = [self.folder / f"{name}-{n}" for n in range(len(messages))]
+        for file, message in zip(files, messages, strict=True):
+            file.write_bytes(framed(message))
+        return files
+
+
+def request(license_: Issued, *, fresh: bool = False) -> bytes:
+    """A validation by key; a `fresh` one asks for the record itself."""
+    message = _request(license_)
+    if fresh:
+        message.consistency.fully_consistent.SetInParent()
+    return message.SerializeToString()
+
+
+def batch(licenses: Sequence[Issued]) -> bytes:
+    """A validation of them all."""
+    return BatchValidateLicensesRequest(requests=[_request(one) for one in licenses]).SerializeToString()
 
 
 @asynccontextmanager
-async def licensed(folder: Path) -> AsyncGenerator[Licensed]:
-    """Starts it and issues the licenses. NotRunError where it cannot serve, or does not find a license valid."""
+async def licensed(folder: Path, count: int = LICENSES, **settings: str) -> AsyncGenerator[Licensed]:
+    """Starts it with `count` licenses. NotRunError where it cannot serve, or does not find a license valid.
+
+    `settings` are settings of the server, without their prefix.
+    """
     if (why := obstacle()) is not None:
         raise NotRunError(f"Envoy cannot host Python here: {why}")
     with temporary_state() as state:
         postgres = EmbeddedPostgres(state)
         await asyncio.to_thread(postgres.start)
         try:
-            async with serving(postgres, folder) as served, served.suite.world() as world:
-                await set_lease(postgres.admin_dsn(), 250)
+            async with serving(postgres, folder, **WORKERS, **settings) as served, served.suite.world() as world:
+                await set_lease(postgres.admin_dsn(), LEASE_MS)
                 async with served.suite.client(served.suite.operator_key) as operator:
                     await operator.accounts.update(world.account_id, limits={"management_calls_per_second": 0})
-                issued = await _issue(await open_shop(world.test))
+                template = await (await open_shop(world.test)).issue()
+                hasher = SecretHasher(root_secret.load(served.suite.settings.root_secret_file))
                 async with served.suite.admin() as admin:
-                    await admin.execute("ANALYZE")  # as autovacuum does, within the minute after such a rush
-                step = len(issued) // ASKED_FOR
-                asked, authorization = issued[::step][:ASKED_FOR], f"Bearer {world.test_key}"
-                bodies = [folder / f"validate-{n}" for n in range(len(asked))]
-                for body, license_ in zip(bodies, asked, strict=True):
-                    selector = LicenseSelector(license_key=license_.key)
-                    message = ValidateLicenseRequest(license=selector).SerializeToString()
-                    body.write_bytes(framed(message))
-                    raw = await must_answer(served.listen.api, PATH, message, authorization)
-                    answer = ValidateLicenseResponse.FromString(raw)
-                    if not answer.valid or answer.license_id != license_.license.license_id:
-                        raise NotRunError(f"a fresh license is not valid: {answer.detail}")
-                load = Load(f"http://{served.listen.api}{PATH}", bodies, authorization, TIMEOUT_S)
-                counted = Counted(served.listen, SERVICE, METHOD)
-                found = {license_.license.license_id for license_ in asked}
-                others = tuple(made.license.license_id for made in issued if made.license.license_id not in found)
-                subject = Subject("validate_record", served.process.pid, load, counted)
-                yield Licensed(subject, served.listen.api, world.test_key, others)
+                    issued = await populate(admin, template.license.license_id, hasher, count)
+                random.shuffle(issued)
+                suite = Licensed(served, world, issued, folder)
+                await suite.must_be_valid()
+                yield suite
         finally:
             await asyncio.to_thread(postgres.stop)
 
 
-async def _issue(shop: Shop) -> list[CreateLicenseResponse]:
-    issued: list[CreateLicenseResponse] = []
-    left = iter(range(LICENSES))
+def _request(license_: Issued) -> ValidateLicenseRequest:
+    return ValidateLicenseRequest(license=LicenseSelector(license_key=license_.key))
 
-    async def issue_some() -> None:
-        for _ in left:
-            issued.append(await shop.issue())
 
-    await asyncio.gather(*(issue_some() for _ in range(AT_ONCE)))
-    return issued
+def _must_be_valid(answers: Iterable[tuple[ValidateLicenseResponse, Issued]]) -> None:
+    for answer, one in answers:
+        if not answer.valid or answer.license_id != one.license_id:
+            raise NotRunError(f"a fresh license is not valid: {answer.detail}")

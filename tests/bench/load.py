@@ -1,4 +1,4 @@
-"""Load by h2load: calls of one method, as fast as its server answers, with so many in flight."""
+"""Load: calls of one method, as fast as its server answers, with so many in flight. Mostly it is h2load that sends it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Final
 PROGRAM: Final = "h2load"
 WITHIN_S: Final = 180.0
 """A run that takes longer is stopped."""
-_HEADERS: Final = ("content-type: application/grpc", "te: trailers")
 _FINISHED: Final = re.compile(r"^finished in ([0-9.]+)(us|ms|s|m|h)\b", re.MULTILINE)
 _REQUESTS: Final = re.compile(
     r"^requests: (\d+) total, (\d+) started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout",
@@ -40,6 +39,7 @@ class Load:
         timeout_s: What the caller allows each call; None leaves it to the server.
         connections: How many there are at a time.
         streams: Calls in flight on each of them.
+        spread: Whether there is one file, with many framed requests, and each call sends any of them (see `spread`).
     """
 
     url: str
@@ -48,6 +48,12 @@ class Load:
     timeout_s: int | None = None
     connections: int = 4
     streams: int = 16
+    spread: bool = False
+
+    def headers(self) -> dict[str, str]:
+        """What every call says of itself."""
+        limit = {} if self.timeout_s is None else {"grpc-timeout": f"{self.timeout_s}S"}
+        return {"content-type": "application/grpc", "te": "trailers", "authorization": self.authorization, **limit}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +123,8 @@ async def _one(load: Load, body: Path, connections: int, calls: int, latencies: 
         "-d",
         str(body),
     ]
-    limit = [] if load.timeout_s is None else [f"grpc-timeout: {load.timeout_s}S"]
-    for header in (*_HEADERS, f"authorization: {load.authorization}", *limit):
-        command += ["-H", header]
+    for name, value in load.headers().items():
+        command += ["-H", f"{name}: {value}"]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "calls"
         if latencies:

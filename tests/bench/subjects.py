@@ -20,11 +20,14 @@ from shared.rpc.envoy.program import obstacle
 from tests.bench import processes
 from tests.bench.empty_service import METHOD, SERVICE
 from tests.bench.load import Load, NotRunError, Run, run
+from tests.bench.spread import read_bodies, run_spread
 from tests.helpers.echo import as_is
 from tests.helpers.serving import launch, ops_get
 
 ANSWERS_WITHIN_S: Final = 30.0
 WARM_UP_CALLS: Final = 2000
+ALONE_SHARE: Final = 0.5
+"""Of the time of a round, for calls one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,14 @@ class Subject:
         pid: Its process; those that descend from it count as well.
         load: What it is sent.
         counted: Where its own count must agree with the calls sent; None where it keeps none.
+        warm_up_calls: So many come first, and no round has fewer. For calls that are small; large ones need fewer.
     """
 
     name: str
     pid: int
     load: Load
     counted: Counted | None = None
+    warm_up_calls: int = WARM_UP_CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,16 @@ class Sample:
     run: Run
     cpu_us: float
     """Processor time per call of all the server's processes."""
+
+
+def rates(samples: Sequence[Sample]) -> list[float]:
+    """Calls a second, round by round."""
+    return [sample.run.rate for sample in samples]
+
+
+def percentiles_ms(samples: Sequence[Sample], share: float) -> list[float]:
+    """The latency that `share` (0 to 1) of the calls did not exceed, round by round."""
+    return [sample.run.percentile_ms(share) for sample in samples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ async def interleaved(
     Raises:
         NotRunError: Calls were lost, or a server's own count says that not all were answered OK.
     """
-    calls = {subject.name: await _calls(subject, effort) for subject in subjects}
+    calls = {subject.name: await calls_of(subject, effort) for subject in subjects}
     found: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
     for _ in range(effort.rounds):
         for subject in subjects:
@@ -100,15 +115,27 @@ async def interleaved(
     return found
 
 
-async def _calls(subject: Subject, effort: Effort) -> int:
+async def calls_of(subject: Subject, effort: Effort) -> int:
     """How many calls make a round of this subject. Finding out warms it up."""
-    await run(
-        subject.load, effort.calls or WARM_UP_CALLS
-    )  # not counted: connections are made, and some calls wait for it
+    least = effort.calls or subject.warm_up_calls
+    await _send(subject.load, least, latencies=False)  # not counted: connections are made, and some calls wait for it
     if effort.calls is not None:
-        return effort.calls
-    warm = await measure(subject, WARM_UP_CALLS)
-    return max(WARM_UP_CALLS, round(warm.run.rate * effort.seconds))
+        return least
+    warm = await measure(subject, least)
+    return max(least, round(warm.run.rate * effort.seconds))
+
+
+async def _send(load: Load, calls: int, *, latencies: bool) -> Run:
+    if load.spread:
+        assert not latencies, "it keeps none"
+        return await run_spread(load, calls)
+    return await run(load, calls, latencies=latencies)
+
+
+async def one_at_a_time(subjects: Sequence[Subject], effort: Effort) -> dict[str, list[Sample]]:
+    """As `interleaved`, with latencies and one call in flight, for less long: a latency settles sooner than a rate."""
+    alone = [replace(subject, load=replace(subject.load, connections=1, streams=1)) for subject in subjects]
+    return await interleaved(alone, replace(effort, seconds=effort.seconds * ALONE_SHARE), latencies=True)
 
 
 async def measure(subject: Subject, calls: int, *, latencies: bool = False) -> Sample:
@@ -117,7 +144,7 @@ async def measure(subject: Subject, calls: int, *, latencies: bool = False) -> S
     counted = subject.counted
     before = await counted.outcomes() if counted is not None else Counter[str]()
     cpu_before = processes.cpu_s(pids)
-    done = await run(subject.load, calls, latencies=latencies)
+    done = await _send(subject.load, calls, latencies=latencies)
     cpu_s = max(processes.cpu_s(pids) - cpu_before, processes.STEP_S)
     if counted is not None:
         outcomes = await counted.outcomes() - before
@@ -152,7 +179,8 @@ async def empty_server(name: str, arguments: Sequence[str], folder: Path, load: 
     server = launch(folder, listen, {}, (sys.executable, "-m", *arguments))
     path = f"/{SERVICE}/{METHOD}"
     try:
-        await _answers(server, listen, path, load.bodies[0].read_bytes()[5:], load.authorization)
+        first, *_ = read_bodies(load.bodies[0].read_bytes())
+        await _answers(server, listen, path, first[5:], load.authorization)
         here = replace(load, url=f"http://{listen.api}{path}")
         yield Subject(name, server.pid, here, Counted(listen, SERVICE, METHOD) if chained else None)
     finally:

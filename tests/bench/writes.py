@@ -3,7 +3,10 @@
     python -m tests.bench.writes
 
 Its standard input is one line of JSON (see `_Order`) and then nothing until it ends, which ends the writes. It answers
-with one line: how many writes were answered, how many failed, the first failure, and the seconds that it wrote for.
+with one line: how many writes were made, how many failed, the first failure, and the seconds that it wrote for.
+
+The writes go straight to Postgres, as those of other processes come to one that validates: it reads of each, and what it
+would cost to be called for them is not measured along.
 """
 
 from __future__ import annotations
@@ -18,20 +21,27 @@ from dataclasses import asdict, dataclass
 from itertools import count, cycle
 from typing import Final
 
-from lictor import AsyncLictor, LictorError
+import asyncpg
 
+from shared.tenancy import Mode
 from tests.bench.load import NotRunError
+from tests.bench.report import Bound, Figure, Goal
 from tests.helpers.embedded import TREE
 
-MAX_IN_FLIGHT: Final = 128
-"""Pairs of writes. Beyond it the rate is not kept, and the report says so."""
+WRITES_PER_S: Final = 200.0
+CONNECTIONS: Final = 8
+"""Each commit waits for the disk. Where so many are not enough the rate is not kept, and the report says so."""
 ENDS_WITHIN_S: Final = 30.0
+_WRITE: Final = """
+    UPDATE license.license SET display_name = $4, revision = revision + 1, updated_at = clock_timestamp()
+     WHERE account_id = $1 AND mode = $2 AND license_id = $3
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    endpoint: str
-    api_key: str
+    dsn: str
+    account_id: str
     license_ids: Sequence[str]
     per_second: float
 
@@ -40,7 +50,7 @@ class _Order:
 class Written:
     """What a background has done by its end."""
 
-    answered: int = 0
+    made: int = 0
     failed: int = 0
     failure: str = ""
     """The first one."""
@@ -49,14 +59,26 @@ class Written:
     @property
     def rate(self) -> float:
         """Writes a second."""
-        return self.answered / self.seconds if self.seconds else 0.0
+        return self.made / self.seconds if self.seconds else 0.0
+
+
+def writes_of(entry: str) -> Goal:
+    """The figure of an entry that says how much of its background was reached: with less, the others would be others."""
+    return Goal(f"{entry}_writes", Bound.MIN, 0.9, None, "writes/s")
+
+
+def reached(entry: str, *written: Written) -> Figure:
+    """That figure, of all that wrote at the same time."""
+    return Figure(writes_of(entry), [sum(one.rate for one in written)], [WRITES_PER_S])
 
 
 @asynccontextmanager
 async def background(
-    endpoint: str, api_key: str, license_ids: Sequence[str], per_second: float
+    dsn: str, account_id: str, license_ids: Sequence[str], per_second: float
 ) -> AsyncGenerator[Written]:
-    """Suspends and reinstates one license after the other while the block runs; tells by its end what came of it.
+    """Renames one license after the other while the block runs; tells by its end what came of it.
+
+    `dsn` is a superuser's.
 
     Raises:
         NotRunError: A write failed, or the process did.
@@ -69,7 +91,7 @@ async def background(
     assert process.stdin is not None
     written = Written()
     try:
-        order = _Order(endpoint, api_key, license_ids, per_second)
+        order = _Order(dsn, account_id, license_ids, per_second)
         process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
         yield written
         process.stdin.close()
@@ -90,34 +112,34 @@ async def _write(order: _Order, over: asyncio.Event) -> Written:
     """Writes until it is over, then lets what is in flight end."""
     written = Written()
     loop = asyncio.get_running_loop()
-    pairs: set[asyncio.Task[None]] = set()
-    async with AsyncLictor(api_key=order.api_key, endpoint=order.endpoint) as client:
+    writes: set[asyncio.Task[None]] = set()
+    async with asyncpg.create_pool(order.dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
 
-        async def pair(license_id: str) -> None:
+        async def write(license_id: str, display_name: str) -> None:
             try:
-                await client.licenses.suspend(license_id)
-                written.answered += 1
-                await client.licenses.reinstate(license_id)
-                written.answered += 1
-            except LictorError as error:
+                done = await pool.execute(_WRITE, order.account_id, Mode.TEST.value, license_id, display_name)
+                if done != "UPDATE 1":
+                    raise LookupError(f"{done}: no such license")
+                written.made += 1
+            except (OSError, LookupError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 written.failed += 1
                 written.failure = written.failure or f"{type(error).__name__}: {error}"
 
         start = loop.time()
         for number, license_id in zip(count(1), cycle(order.license_ids), strict=False):
-            if len(pairs) < MAX_IN_FLIGHT:
-                task = asyncio.create_task(pair(license_id))
-                pairs.add(task)
-                task.add_done_callback(pairs.discard)
-            due_s = start + number * 2 / order.per_second - loop.time()
+            if len(writes) < CONNECTIONS:
+                task = asyncio.create_task(write(license_id, f"Write {number}"))
+                writes.add(task)
+                task.add_done_callback(writes.discard)
+            due_s = start + number / order.per_second - loop.time()
             try:
                 await asyncio.wait_for(over.wait(), max(due_s, 0.0))
                 break
             except TimeoutError:
                 continue
         written.seconds = loop.time() - start
-        if pairs:
-            await asyncio.wait(tuple(pairs))
+        if writes:
+            await asyncio.wait(tuple(writes))
     return written
 
 

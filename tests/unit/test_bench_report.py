@@ -148,8 +148,21 @@ def test_without_h2load_nothing_runs(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["--out", str(tmp_path / "bench.jsonl")]) == 1
     lines = [json.loads(line) for line in (tmp_path / "bench.jsonl").read_text().splitlines()]
-    assert [(line["name"], line["ratio"]) for line in lines] == [(name, None) for name in ENTRIES]
+    goals = [goal.name for entry in ENTRIES.values() for goal in entry.goals]
+    assert [(line["name"], line["ratio"]) for line in lines] == [(name, None) for name in goals]
     assert "nghttp2-client" in capsys.readouterr().out
+
+
+def test_an_entry_can_be_asked_for_by_any_of_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    main(["--only", "growth_record,empty,growth", "--out", str(tmp_path / "bench.jsonl")])
+    lines = [json.loads(line) for line in (tmp_path / "bench.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["growth_hot", "growth_record", "growth_writes", "empty"]
+
+
+def test_each_figure_has_a_name_of_its_own() -> None:
+    goals = [goal.name for entry in ENTRIES.values() for goal in entry.goals]
+    assert len(set(goals)) == len(goals)
 
 
 @pytest.mark.parametrize("arguments", [["--only", "emtpy"], ["--only", "empty,emtpy"]])
