@@ -1,0 +1,123 @@
+"""Whether all writes and answers of a history can have come one after the other: a graph of who was first, without a circle.
+
+Times order what does not overlap, and each answer comes after the writes that it shows and before those that follow them.
+Answers that are each fine alone may still contradict each other: one shows a first write and not a second, one the second
+and not the first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tests.consistency.history import Line, Read, Version, Write
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer, and the versions that it is known to show."""
+
+    read: Read
+    versions: tuple[Version, ...]
+
+
+def knots(lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Shown]) -> list[tuple[Read, str]]:
+    """The answers that stand in circles, with the others of it."""
+    graph = _Graph()
+    commits = {write: graph.node() for write in writes}
+    moments = sorted({at for write in writes for at in (write.begin, write.end) if at is not None} | {
+        one.read.end for one in shown
+    })  # fmt: skip
+    times = [graph.node() for _ in moments]
+    graph.chain(times)
+    for write, node in commits.items():
+        graph.after(node, times, bisect_left(moments, write.begin))
+        if write.end is not None:
+            graph.edge(node, times[bisect_left(moments, write.end)])
+    restricting = sorted((w for w in writes if w.restricting and w.end is not None), key=_ended)
+    ends, held = [_ended(write) for write in restricting], [graph.node() for _ in restricting]
+    graph.chain(held)
+    for write, node in zip(restricting, held, strict=True):
+        graph.edge(commits[write], node)
+    following = {id(version): nexts for line in lines.values() for version, nexts in _followers(line)}
+    reads: dict[int, Read] = {}
+    for one in shown:
+        read, node = one.read, graph.node()
+        reads[node] = read
+        graph.after(node, times, bisect_left(moments, read.begin - read.lag_s))
+        graph.edge(node, times[bisect_left(moments, read.end)])
+        graph.after(node, held, bisect_left(ends, read.begin))
+        for write in read.after:
+            graph.edge(commits[write], node)
+        for version in one.versions:
+            if version.made is not None:
+                graph.edge(commits[version.made], node)
+            for write in following[id(version)]:
+                graph.edge(node, commits[write])
+    left = graph.circles()
+    names = ", ".join(sorted(reads[node].name for node in left if node in reads)[:6])
+    return [(reads[node], f"no order explains it together with {names}") for node in sorted(left) if node in reads]
+
+
+def _ended(write: Write) -> float:
+    assert write.end is not None
+    return write.end
+
+
+def _followers(line: Line) -> Generator[tuple[Version, list[Write]]]:
+    """Each version with the writes that may be the first to follow it; others follow one of these."""
+    begun = line.versions
+    starts = [version.begin for version in begun]
+    for version in begun:
+        nexts: list[Write] = []
+        first_by = float("inf")
+        for n in range(bisect_left(starts, version.by), len(begun)):
+            made = begun[n].made
+            if starts[n] > first_by:
+                break
+            if made is not None and starts[n] > version.by:
+                nexts.append(made)
+                first_by = min(first_by, begun[n].by)
+        yield version, nexts
+
+
+class _Graph:
+    def __init__(self) -> None:
+        self._next: list[list[int]] = []
+        self._before: list[list[int]] = []
+
+    def node(self) -> int:
+        self._next.append([])
+        self._before.append([])
+        return len(self._next) - 1
+
+    def edge(self, first: int, then: int) -> None:
+        self._next[first].append(then)
+        self._before[then].append(first)
+
+    def chain(self, nodes: Sequence[int]) -> None:
+        for first, then in pairwise(nodes):
+            self.edge(first, then)
+
+    def after(self, node: int, marks: Sequence[int], count: int) -> None:
+        """The node comes after the first `count` of the marks, which are a chain."""
+        if count:
+            self.edge(marks[count - 1], node)
+
+    def circles(self) -> set[int]:
+        """The nodes that stand in a circle, or between two."""
+        left = set(range(len(self._next)))
+        for forth, back in ((self._next, self._before), (self._before, self._next)):
+            waits = {node: sum(other in left for other in back[node]) for node in left}
+            free = [node for node in left if not waits[node]]
+            while free:
+                node = free.pop()
+                left.discard(node)
+                for other in forth[node]:
+                    if other in left:
+                        waits[other] -= 1
+                        if not waits[other]:
+                            free.append(other)
+        return left
