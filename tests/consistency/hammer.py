@@ -1,0 +1,103 @@
+"""Hammers several processes for a while, lets a fault loose on them meanwhile, and tells what was wrong with their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import asyncpg
+
+from tests.consistency.checker import check, counted
+from tests.consistency.eyes import Eyes
+from tests.consistency.fleet import Fleet
+from tests.consistency.hands import Hands
+from tests.consistency.history import Kind
+from tests.consistency.scene import Scene, set_up
+
+LEASE_S: Final = 0.25
+"""How late what was given may be seen, where the record does not say."""
+
+Fault = Callable[[Scene, asyncio.Event], Awaitable[None]]
+"""Breaks things until the event is set, and mends them then."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came of it."""
+
+    answers: int
+    reads: int
+    writes: int
+    lost: int
+    """Writes of which nobody ever told how they ended."""
+    anomalies: dict[Kind, int]
+    examples: list[str]
+    torn: list[str]
+    sources: Counter[str]
+    refusals: Counter[str]
+    took_s: float
+
+    @property
+    def wrong(self) -> int:
+        return sum(self.anomalies.values()) + len(self.torn)
+
+    def told(self) -> str:
+        bad = " ".join(f"{kind.lower()} {n}" for kind, n in self.anomalies.items())
+        sources = " ".join(f"{name} {n}" for name, n in sorted(self.sources.items()))
+        return (
+            f"{self.answers} answers in {self.reads} reads ({sources}), {self.writes} writes, {self.lost} of them lost, "
+            f"{self.took_s:.0f} s: {bad}, torn {len(self.torn)}; {self.refusals.total()} refusals"
+        )
+
+
+async def lease_of(admin_dsn: str) -> float:
+    """How long a process may answer from what it holds, in seconds."""
+    conn = await asyncpg.connect(admin_dsn)
+    try:
+        if await conn.fetchval("SELECT to_regclass('record.lease')") is None:
+            return LEASE_S
+        return await conn.fetchval("SELECT max(l_ms) FROM record.lease") / 1000
+    finally:
+        await conn.close()
+
+
+async def hammer(fleet: Fleet, seed: int, for_s: float, fault: Fault | None = None) -> Tally:
+    """A fresh account is read and written by many for so long, and then judged."""
+    scene = await set_up(fleet, Random(seed), await lease_of(fleet.admin_dsn))
+    stop, began = asyncio.Event(), time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for work in (*Hands(scene, stop).tasks(), *Eyes(scene, stop).tasks()):
+            group.create_task(_run(work))
+        if fault is not None:
+            group.create_task(_run(fault(scene, stop)))
+        await asyncio.sleep(for_s)
+        stop.set()
+    return judged(scene, time.monotonic() - began)
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+def judged(scene: Scene, took_s: float) -> Tally:
+    """The verdict on all that was answered."""
+    ledger = scene.ledger
+    found = check(ledger.history())
+    examples = [f"{one.kind} {one.read.name} at {one.read.begin:.6f} to {one.read.end:.6f}: {one.why}" for one in found]
+    return Tally(
+        answers=ledger.answers,
+        reads=len(ledger.reads),
+        writes=len(ledger.writes),
+        lost=sum(write.end is None for write in ledger.writes),
+        anomalies=counted(found),
+        examples=examples[:20],
+        torn=ledger.torn[:20],
+        sources=ledger.sources,
+        refusals=ledger.refusals,
+        took_s=took_s,
+    )
