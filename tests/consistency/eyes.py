@@ -93,7 +93,7 @@ class Eyes:
             return None
         if self._ledger.tokens and self._random.random() < SENDS_TOKEN:
             write, token = self._random.choice(self._ledger.tokens)
-            request.consistency.at_least_as_fresh.CopyFrom(token)
+            request.consistency.at_least_as_fresh.revision_token.CopyFrom(token)
             return (write,)
         return ()
 

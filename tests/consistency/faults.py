@@ -13,6 +13,7 @@ import asyncpg
 from tests.consistency.fleet import Server
 from tests.consistency.scene import Scene
 from tests.helpers.embedded import kill
+from tests.helpers.standby import standby_of
 
 
 async def goes_on(stop: asyncio.Event, for_s: float) -> bool:
@@ -106,3 +107,14 @@ async def everything(scene: Scene, stop: asyncio.Event) -> None:
     """All of these at once, but for those that take the record from everybody."""
     work: tuple[Callable[[Scene, asyncio.Event], Awaitable[None]], ...] = (pause_processes, lose_connections, bad_links)
     await asyncio.gather(*(fault(scene, stop) for fault in work))
+
+
+async def promote(scene: Scene, stop: asyncio.Event) -> None:
+    """The record's server dies, and a synchronous standby takes its place: every write that was answered is in it."""
+    async with standby_of(scene.fleet.postgres) as standby:
+        await goes_on(stop, 4)
+        await asyncio.to_thread(kill, scene.fleet.postgres)
+        await standby.promote()
+        for server in scene.fleet.servers:
+            server.link.target = standby.socket_dir
+        await scene.over.wait()

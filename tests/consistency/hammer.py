@@ -70,13 +70,15 @@ async def hammer(fleet: Fleet, seed: int, for_s: float, fault: Fault | None = No
     """A fresh account is read and written by many for so long, and then judged."""
     scene = await set_up(fleet, Random(seed), await lease_of(fleet.admin_dsn))
     stop, began = asyncio.Event(), time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        for work in (*Hands(scene, stop).tasks(), *Eyes(scene, stop).tasks()):
-            group.create_task(_run(work))
+    async with asyncio.TaskGroup() as around:
         if fault is not None:
-            group.create_task(_run(fault(scene, stop)))
-        await asyncio.sleep(for_s)
-        stop.set()
+            around.create_task(_run(fault(scene, stop)))
+        async with asyncio.TaskGroup() as group:
+            for work in (*Hands(scene, stop).tasks(), *Eyes(scene, stop).tasks()):
+                group.create_task(_run(work))
+            await asyncio.sleep(for_s)
+            stop.set()
+        scene.over.set()
     return judged(scene, time.monotonic() - began)
 
 
@@ -96,7 +98,7 @@ def judged(scene: Scene, took_s: float) -> Tally:
         lost=sum(write.end is None for write in ledger.writes),
         anomalies=counted(found),
         examples=examples[:20],
-        torn=ledger.torn[:20],
+        torn=ledger.torn,
         sources=ledger.sources,
         refusals=ledger.refusals,
         took_s=took_s,

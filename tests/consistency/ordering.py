@@ -8,11 +8,16 @@ and not the first.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from tests.consistency.history import Line, Read, Version, Write
+
+TRIED: Final = 20
+"""Of how many answers the shortest circle is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Shown:
 
 
 def knots(lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Shown]) -> list[tuple[Read, str]]:
-    """The answers that stand in circles, with the others of it."""
+    """Answers that come before themselves, each with the circle. Those that are part of a circle already told are left out."""
     graph = _Graph()
     commits = {write: graph.node() for write in writes}
     moments = sorted({at for write in writes for at in (write.begin, write.end) if at is not None} | {
@@ -56,9 +61,12 @@ def knots(lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Sh
                 graph.edge(commits[version.made], node)
             for write in following[id(version)]:
                 graph.edge(node, commits[write])
-    left = graph.circles()
-    names = ", ".join(sorted(reads[node].name for node in left if node in reads)[:6])
-    return [(reads[node], f"no order explains it together with {names}") for node in sorted(left) if node in reads]
+    names = {node: f"write {write.name} begun {write.begin:.6f}" for write, node in commits.items()}
+    names |= {node: f"read {read.name} begun {read.begin:.6f}" for node, read in reads.items()}
+    return [
+        (reads[circle[0]], "before itself: " + ", ".join(names[node] for node in circle if node in names))
+        for circle in graph.circles(list(reads))
+    ]
 
 
 def _ended(write: Write) -> float:
@@ -106,9 +114,25 @@ class _Graph:
         if count:
             self.edge(marks[count - 1], node)
 
-    def circles(self) -> set[int]:
-        """The nodes that stand in a circle, or between two."""
+    def circles(self, starts: Sequence[int], most: int = 50) -> list[list[int]]:
+        """Short circles, each beginning with one of `starts` and apart from the others; none only where there is none."""
         left = set(range(len(self._next)))
+        found: list[list[int]] = []
+        while len(found) < most:
+            left = self._knotted(left)
+            tried = [node for node in starts if node in left][:TRIED]
+            circles = [circle for node in tried if (circle := self._circle(node, left))]
+            left -= set(tried)
+            if circles:
+                shortest = min(circles, key=len)
+                found.append(shortest)
+                left -= set(shortest).intersection(starts)
+            elif not tried:
+                break
+        return found
+
+    def _knotted(self, left: set[int]) -> set[int]:
+        """Those of the nodes that stand in a circle, or between two."""
         for forth, back in ((self._next, self._before), (self._before, self._next)):
             waits = {node: sum(other in left for other in back[node]) for node in left}
             free = [node for node in left if not waits[node]]
@@ -121,3 +145,20 @@ class _Graph:
                         if not waits[other]:
                             free.append(other)
         return left
+
+    def _circle(self, start: int, left: set[int]) -> list[int]:
+        """The shortest way from a node to itself; empty where there is none."""
+        came: dict[int, int] = {}
+        edge = deque([start])
+        while edge:
+            node = edge.popleft()
+            for other in self._next[node]:
+                if other == start:
+                    circle = [node]
+                    while circle[-1] != start:
+                        circle.append(came[circle[-1]])
+                    return circle[::-1]
+                if other in left and other not in came:
+                    came[other] = node
+                    edge.append(other)
+        return []

@@ -104,6 +104,8 @@ class Scene:
     """The lines of API keys, and their secrets: those that are good."""
     recent_api_keys: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=8))
     numbers: count[int] = field(default_factory=lambda: count(1))
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the last call has ended."""
 
     @property
     def authorization(self) -> str:
