@@ -17,6 +17,7 @@ _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet: a failover that is under way
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )

@@ -25,6 +25,7 @@ from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, Val
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.echo import Refusal, refusal
 from tests.helpers.embedded import kill, state_directory
+from tests.helpers.serving import until
 from tests.helpers.suite import Suite, World, bearer, running_suite
 
 NOT_IN_TIME = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
@@ -231,6 +232,33 @@ async def test_one_lost_connection_is_replaced(scene: Scene) -> None:
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'lictor%'")
     assert (await until_answered(scene, 5)).valid
     assert (await scene.create()).key
+
+
+async def test_a_record_that_takes_no_writes_is_away_for_writes(scene: Scene) -> None:
+    """As a standby is in the middle of a failover: it lets in, and refuses."""
+
+    async def refuses() -> bool:
+        try:
+            await scene.create()
+        except grpc.aio.AioRpcError as error:
+            assert (error.code(), refusal(error).reason) == (grpc.StatusCode.UNAVAILABLE, "RECORD_UNREACHABLE")
+            return True
+        return False
+
+    async def accepts() -> bool:
+        return not await refuses()
+
+    async with scene.suite.admin() as admin:
+        await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await admin.execute("SELECT pg_reload_conf()")
+        try:
+            await until(refuses)
+        finally:
+            await admin.execute("SET default_transaction_read_only = off")
+            await admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            await admin.execute("SELECT pg_reload_conf()")
+    await until(accepts)
+    assert (await scene.validate()).valid
 
 
 @pytest.mark.parametrize("within_s", [0.3, 1.0])
