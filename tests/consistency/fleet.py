@@ -24,6 +24,7 @@ from shared.embedded.ports import Listen, free_listen
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.embedded.process import GuardedProcess
 from shared.embedded.serving import SERVE
+from shared.embedded.valkey import EmbeddedValkey
 from tests.helpers.builders import METHODS, path_of
 from tests.helpers.echo import as_is
 from tests.helpers.links import Link, link_to
@@ -117,6 +118,7 @@ class Fleet:
     servers: Sequence[Server]
     operator: str = field(repr=False)
     admin_dsn: str
+    valkey: EmbeddedValkey | None
 
 
 @asynccontextmanager
@@ -125,6 +127,7 @@ async def fleet(
     folder: Path,
     transports: Sequence[str],
     commands: Sequence[Sequence[str | Path]] = (),
+    valkey: EmbeddedValkey | None = None,
     **more: str,
 ) -> AsyncGenerator[Fleet]:
     """One process for each transport, all ready, while the block runs. `more` are settings without their prefix."""
@@ -139,6 +142,7 @@ async def fleet(
         "LICTOR_LAME_DUCK_S": "0",
         "LICTOR_LOG_FORMAT": "text",
         **{f"LICTOR_{name.upper()}": "86400" for name in QUIET},
+        **({"LICTOR_REDIS_URL": valkey.dsn()} if valkey is not None else {}),
         **{f"LICTOR_{name.upper()}": value for name, value in more.items()},
     }
     async with AsyncExitStack() as stack:
@@ -152,4 +156,4 @@ async def fleet(
             stack.push_async_callback(server.stop)
             servers.append(server)
         await asyncio.gather(*(server.start() for server in servers))
-        yield Fleet(postgres, servers, f"Bearer {key_file.read_text().strip()}", postgres.admin_dsn())
+        yield Fleet(postgres, servers, f"Bearer {key_file.read_text().strip()}", postgres.admin_dsn(), valkey)

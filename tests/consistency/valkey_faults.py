@@ -1,0 +1,94 @@
+"""What goes wrong with the store of facts beside the record while the processes are hammered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+from shared.embedded.valkey import SOCKET_NAME, EmbeddedValkey
+from tests.consistency.faults import goes_on, kill_processes
+from tests.consistency.scene import Scene
+from tests.helpers.embedded import kill
+from tests.helpers.resp import Redis, redis_at
+
+KEPT_S = "900"
+
+
+def valkey_of(scene: Scene) -> EmbeddedValkey:
+    assert scene.fleet.valkey is not None
+    return scene.fleet.valkey
+
+
+async def _dies(scene: Scene, stop: asyncio.Event) -> None:
+    valkey = valkey_of(scene)
+    while await goes_on(stop, scene.random.uniform(1, 3)):
+        await asyncio.to_thread(kill, valkey)
+        await goes_on(stop, scene.random.uniform(0, 1))
+        await asyncio.to_thread(valkey.restart)
+
+
+async def _freezes(scene: Scene, stop: asyncio.Event) -> None:
+    valkey = valkey_of(scene)
+    while await goes_on(stop, scene.random.uniform(0.5, 2)):
+        os.kill(valkey.pid, signal.SIGSTOP)
+        await goes_on(stop, scene.random.choice((0.02, 0.2, 1.5)))
+        os.kill(valkey.pid, signal.SIGCONT)
+
+
+async def _is_emptied(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
+    del scene, held
+    await redis.do("FLUSHALL")
+
+
+async def _is_set_back(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
+    """All that it ever held for a name may be there again: the first of it, or something of some seconds ago."""
+    for name, value in (await redis.everything()).items():
+        if name in held:
+            await redis.do("SET", name, held[name], "EX", KEPT_S)
+        if name not in held or scene.random.random() < 0.2:
+            held[name] = value
+
+
+async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
+    """Bytes that are changed, cut off, moved to another name, and of another kind."""
+    del held
+    there = list((await redis.everything()).items())
+    for name, value in there:
+        place = scene.random.randrange(len(value))
+        flipped = value[:place] + bytes([value[place] ^ (1 << scene.random.randrange(8))]) + value[place + 1 :]
+        other = scene.random.choice(there)[1]
+        forged = scene.random.choice(
+            (flipped, value[:place], value + b"x", other, other, scene.random.randbytes(200), b"")
+        )
+        if scene.random.random() < 0.1:
+            await redis.do("DEL", name)
+            await redis.do("LPUSH", name, value)
+        else:
+            await redis.do("SET", name, forged, "EX", KEPT_S)
+
+
+def again_and_again(act: Callable[[Scene, Redis, dict[bytes, bytes]], Awaitable[None]]) -> Callable[
+    [Scene, asyncio.Event], Awaitable[None]
+]:  # fmt: skip
+    """The same act every now and then. Processes are killed meanwhile: one that has just started has nothing of its own."""
+
+    async def fault(scene: Scene, stop: asyncio.Event) -> None:
+        held: dict[bytes, bytes] = {}
+        async with redis_at(valkey_of(scene).socket_dir / SOCKET_NAME) as redis:
+            killing = asyncio.create_task(kill_processes(scene, stop))
+            while await goes_on(stop, scene.random.uniform(0.05, 0.5)):
+                await act(scene, redis, held)
+            await killing
+
+    return fault
+
+
+VALKEY_FAULTS = {
+    "valkey_dies": _dies,
+    "valkey_freezes": _freezes,
+    "valkey_is_emptied": again_and_again(_is_emptied),
+    "valkey_is_set_back": again_and_again(_is_set_back),
+    "valkey_is_forged": again_and_again(_is_forged),
+}
