@@ -17,7 +17,9 @@ _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet: a failover that is under way
+    # A standby that is not promoted yet refuses writes, and the epoch's table. A failover is under way.
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.FeatureNotSupportedError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )

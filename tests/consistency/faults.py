@@ -114,7 +114,8 @@ async def promote(scene: Scene, stop: asyncio.Event) -> None:
     async with standby_of(scene.fleet.postgres) as standby:
         await goes_on(stop, 4)
         await asyncio.to_thread(kill, scene.fleet.postgres)
-        await standby.promote()
-        for server in scene.fleet.servers:
+        for server in scene.fleet.servers:  # some come before it takes writes
             server.link.target = standby.socket_dir
+            await goes_on(stop, scene.random.uniform(0, 1))
+        await standby.promote()
         await scene.over.wait()
