@@ -22,7 +22,6 @@ Code = pb.ValidationCode.Code
 READ_WITHIN_S: Final = 2.0
 BATCH: Final = 24
 TELLING: Final = {Code.VALID, Code.IN_GRACE}
-HAS_CONSISTENCY: Final = "consistency" in pb.ValidateLicenseRequest.DESCRIPTOR.fields_by_name
 FULLY_CONSISTENT: Final = 0.03
 SENDS_TOKEN: Final = 0.3
 
@@ -84,10 +83,10 @@ class Eyes:
             request.policy_id = random.choice(scene.policies)
         return Question(request, key, "" if key else license_id, holder, subject, owner)
 
-    def _consistency(self, request: Any) -> tuple[Write, ...] | None:
+    def _consistency(
+        self, request: pb.ValidateLicenseRequest | pb.BatchValidateLicensesRequest
+    ) -> tuple[Write, ...] | None:
         """Asks for a state that is fresh enough: the writes whose token it sends, or None for the record itself."""
-        if not HAS_CONSISTENCY:
-            return ()
         if self._random.random() < FULLY_CONSISTENT:
             request.consistency.fully_consistent.SetInParent()
             return None

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from tests.consistency.fleet import Server
+from tests.consistency.fleet import Server, family, signal_all
 from tests.consistency.scene import Scene
 from tests.helpers.embedded import kill
 from tests.helpers.standby import standby_of
@@ -113,7 +113,10 @@ async def promote(scene: Scene, stop: asyncio.Event) -> None:
     """The record's server dies, and a synchronous standby takes its place: every write that was answered is in it."""
     async with standby_of(scene.fleet.postgres) as standby:
         await goes_on(stop, 4)
-        await asyncio.to_thread(kill, scene.fleet.postgres)
+        # All of it at once, as a machine dies. The server of a dead postmaster shows commits that no standby has for a moment.
+        old = family(scene.fleet.postgres.pid)
+        signal_all(old, signal.SIGSTOP)
+        signal_all(old, signal.SIGKILL)
         for server in scene.fleet.servers:  # some come before it takes writes
             server.link.target = standby.socket_dir
             await goes_on(stop, scene.random.uniform(0, 1))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final
 
 import asyncpg
 
@@ -18,9 +17,6 @@ from tests.consistency.fleet import Fleet
 from tests.consistency.hands import Hands
 from tests.consistency.history import Kind
 from tests.consistency.scene import Scene, set_up
-
-LEASE_S: Final = 0.25
-"""How late what was given may be seen, where the record does not say."""
 
 Fault = Callable[[Scene, asyncio.Event], Awaitable[None]]
 """Breaks things until the event is set, and mends them then."""
@@ -59,9 +55,7 @@ async def lease_of(admin_dsn: str) -> float:
     """How long a process may answer from what it holds, in seconds."""
     conn = await asyncpg.connect(admin_dsn)
     try:
-        if await conn.fetchval("SELECT to_regclass('record.lease')") is None:
-            return LEASE_S
-        return await conn.fetchval("SELECT max(l_ms) FROM record.lease") / 1000
+        return await conn.fetchval("SELECT l_ms FROM record.lease") / 1000
     finally:
         await conn.close()
 

@@ -75,6 +75,7 @@ class Hands:
                     return None
                 is_lost = True
                 if self._stop.is_set() and now() - begin > GIVE_UP_AFTER_S:
+                    self._ledger.refusals[f"lost: {method.name} {reason_of(error)}"] += 1
                     self._ledger.writes.append(Write(method.name, begin, None, changes, restricting))
                     return None
                 await asyncio.sleep(0.05)

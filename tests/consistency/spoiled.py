@@ -1,52 +1,65 @@
-"""`lictor serve` with one thing in it broken, to see that the hammer finds it: `python -m tests.consistency.spoiled late`."""
+"""`lictor serve` without one of its safeguards: `python -m tests.consistency.spoiled no_wait`. The hammer must find it."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-import asyncpg
-
 from services.cli import main
-from shared.db.pool import Database
-
-REMEMBERED_S: Final = 0.4
-
-_load = Database.load
-
-
-def late() -> None:
-    """Answers of the record are used again for a while."""
-    held: dict[str, tuple[float, Sequence[asyncpg.Record]]] = {}
-
-    async def load(self: Database, statement: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        key = repr((statement, arguments))
-        since, rows = held.get(key, (0.0, ()))
-        if time.monotonic() - since > REMEMBERED_S:
-            since = time.monotonic()
-            rows = await _load(self, statement, *arguments)
-            held[key] = (since, rows)
-        return rows
-
-    Database.load = load
+from shared.freshness.changes import ChangeMap
+from shared.freshness.memory import Memory
+from shared.freshness.snapshot import Snapshot
+from shared.freshness.tail import Tail
+from shared.rpc.effects import EffectWaits
 
 
-def in_two() -> None:
-    """A load of many is two statements, a moment apart: half of what is asked for is from before."""
+def no_wait() -> None:
+    """Calls that take rights away answer as soon as they are committed."""
 
-    async def load(self: Database, statement: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        first = await _load(self, statement, *arguments)
-        if len(first) < 2:
-            return first
-        then = await _load(self, statement, *arguments)
-        return [*first[: len(first) // 2], *then[len(first) // 2 :]] if len(first) == len(then) else then
+    async def hold(self: EffectWaits) -> None:
+        del self
 
-    Database.load = load
+    EffectWaits.hold = hold
 
 
-WAYS: Final[dict[str, Callable[[], None]]] = {"late": late, "in_two": in_two}
+def no_lease() -> None:
+    """Memory answers for as long as the process lives."""
+    Tail.fresh = lambda self: self.ready
+
+
+def no_eviction() -> None:
+    """What changed stays in memory."""
+
+    def drop(self: Memory, key: str) -> None:
+        del self, key
+
+    Memory.drop = drop
+
+
+def any_age() -> None:
+    """What was read before a change that is known is let into memory after it."""
+
+    def allows(self: ChangeMap, key: str, read_at: Snapshot) -> bool:
+        del self, key, read_at
+        return True
+
+    ChangeMap.allows = allows
+
+
+def ahead() -> None:
+    """What was read after the tail's state is let into memory beside what was not."""
+
+    def covers(self: Snapshot, other: Snapshot) -> bool:
+        del self, other
+        return True
+
+    Snapshot.covers = covers
+
+
+WAYS: Final[dict[str, Callable[[], None]]] = {
+    way.__name__: way for way in (no_wait, no_lease, no_eviction, any_age, ahead)
+}
 
 if __name__ == "__main__":
     WAYS[sys.argv[1]]()
