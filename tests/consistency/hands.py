@@ -26,7 +26,7 @@ from tests.helpers.builders import METHODS, rules_of
 from tests.helpers.echo import Refusal, refusal
 
 WRITE_WITHIN_S: Final = 3.0
-GIVE_UP_AFTER_S: Final = 10.0
+GIVE_UP_AFTER_S: Final = 6.0
 RESTRICTING: Final = {Effect.RESTRICTING, Effect.KIND_UNSPECIFIED}
 NOBODY_KNOWS: Final = {
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED,
