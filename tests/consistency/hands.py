@@ -28,6 +28,7 @@ from tests.helpers.echo import Refusal, refusal
 WRITE_WITHIN_S: Final = 3.0
 GIVE_UP_AFTER_S: Final = 6.0
 RESTRICTING: Final = {Effect.RESTRICTING, Effect.KIND_UNSPECIFIED}
+IS_IN_A_HURRY: Final = 0.1
 NOBODY_KNOWS: Final = {
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED,
     grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN,
@@ -63,6 +64,9 @@ class Hands:
         """
         method = METHODS[request.DESCRIPTOR.full_name]
         restricting = rules_of(method).effect in RESTRICTING
+        if restricting and self._random.random() < IS_IN_A_HURRY:
+            request.return_before_effective = True
+            restricting = False  # what it takes away may be seen as long as the lease lasts, like what others give
         request.request_id = str(uuid4())
         begin, is_lost = now(), False
         while True:
