@@ -6,8 +6,6 @@ next is the id of the decision and the state that it was made at; the rest is wh
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -28,8 +26,6 @@ from shared.rpc.context import CallContext
 from shared.tenancy import Principal
 
 _PLAIN: Final = frozenset({View.KIND_UNSPECIFIED, View.DECISION})
-SLICE: Final = 250
-"""Answers of a batch between which others have their turn: about two milliseconds."""
 _ONE_BYTE: Final = 0x80
 """Lengths below this take one byte on the wire."""
 
@@ -83,22 +79,6 @@ class Answers:
         decision = _ID_TAG + new_id(Prefix.DECISION).encode() + self._of_state() + answer.decision
         return _DECISION_TAG + bytes((len(decision),)) + decision + answer.rest
 
-    async def recalled_batch(self, context: CallContext, requests: Sequence[pb.ValidateLicenseRequest]) -> bytes | None:
-        """The answers to a batch, serialized, all at one state; None where one of them has to be made. RATE_LIMITED."""
-        state, principal = self._tail.state, context.principal
-        results: list[bytes] = []
-        for n, request in enumerate(requests):
-            if n % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-                if self._tail.state is not state:
-                    return None
-            answer = self.recalled(context, key_of(principal, request))
-            if answer is None:
-                return None
-            response = _RESPONSE_TAG + _varint(len(answer)) + answer
-            results += (_RESULTS_TAG, _varint(len(response)), response)
-        return b"".join(results)
-
     def keep(
         self,
         key: bytes,
@@ -141,15 +121,6 @@ def key_of(principal: Principal, request: pb.ValidateLicenseRequest) -> bytes:
     return mark(f"{principal.key_id}/{principal.license_id}/".encode() + request.SerializeToString())
 
 
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= _ONE_BYTE:
-        encoded.append(value & (_ONE_BYTE - 1) | _ONE_BYTE)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
 def _state_bytes(at: datetime) -> bytes:
     return Decision(evaluated_at=render.timestamp(at), freshness=Freshness.LEASED).SerializeToString()
 
@@ -157,9 +128,5 @@ def _state_bytes(at: datetime) -> bytes:
 _SAMPLE_ID: Final = new_id(Prefix.DECISION)
 _ID_TAG: Final = Decision(decision_id=_SAMPLE_ID).SerializeToString().removesuffix(_SAMPLE_ID.encode())
 _DECISION_TAG: Final = pb.ValidateLicenseResponse(decision=Decision(decision_id="x")).SerializeToString()[:1]
-_RESPONSE_TAG: Final = pb.BatchValidateLicensesResult(response=pb.ValidateLicenseResponse()).SerializeToString()[:1]
-_RESULTS_TAG: Final = pb.BatchValidateLicensesResponse(results=[pb.BatchValidateLicensesResult()]).SerializeToString()[
-    :1
-]
 _CHANGING_BYTES: Final = len(_ID_TAG) + len(_SAMPLE_ID) + 20
 """What the id and the state take at most."""

@@ -46,7 +46,7 @@ async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLic
     principal, asked = context.principal, asked_of(request)
     for attempt in range(_TRIES):
         loaded = await _load(r, principal.tenant, request, recorded=attempt > 0)
-        decided = _decided(callers.narrowed(principal, loaded), asked)
+        decided = decided_of(callers.narrowed(principal, loaded), asked)
         if not attempt:
             _charge(context, request, decided.loaded)
         if not _is_recorded(decided):
@@ -69,7 +69,7 @@ async def decide_many(
     is counted."""
     principal, asked = context.principal, [asked_of(request) for request in requests]
     for attempt in range(_TRIES):
-        wanted = [_wanted(r, request) for request in requests]
+        wanted = [wanted_of(r, request) for request in requests]
         loaded = await _load_many(r, principal.tenant, wanted, asked_for, recorded=attempt > 0)
         if not attempt:
             for request, one in zip(requests, loaded, strict=True):
@@ -98,18 +98,18 @@ async def decide_many(
 
 async def load_recorded(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest) -> Loaded:
     """The facts of one license as the record has them."""
-    return await r.facts.recorded(tenant, _wanted(r, request))
+    return await r.facts.recorded(tenant, wanted_of(r, request))
 
 
 async def _load(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest, *, recorded: bool) -> Loaded:
     """The facts of one license, as fresh as the request asks for."""
-    wanted, need = _wanted(r, request), needs(r.writer.tokens, request.consistency)
+    wanted, need = wanted_of(r, request), needs(r.writer.tokens, request.consistency)
     if recorded or need.record:
         return await r.facts.recorded(tenant, wanted)
     found = r.facts.held(tenant, wanted) if need.after is None else None
     if found is None:
         found = await r.facts.one(tenant, wanted, need.after)
-    return await r.facts.recorded(tenant, wanted) if _lacks_counts(found) else found
+    return await r.facts.recorded(tenant, wanted) if is_for_the_record(found) else found
 
 
 async def _load_many(
@@ -119,10 +119,10 @@ async def _load_many(
     if recorded or need.record:
         return await r.facts.many_recorded(tenant, wanted)
     found = await r.facts.many(tenant, wanted, need.after)
-    return await r.facts.many_recorded(tenant, wanted) if any(_lacks_counts(one) for one in found) else found
+    return await r.facts.many_recorded(tenant, wanted) if any(is_for_the_record(one) for one in found) else found
 
 
-def _lacks_counts(loaded: Loaded) -> bool:
+def is_for_the_record(loaded: Loaded) -> bool:
     """Whether only the record can answer: it counts uses, and knows whether a duration has begun."""
     return loaded.source is not Source.RECORD and loaded.facts is not None and is_answered_by_record(loaded.facts)
 
@@ -145,7 +145,7 @@ async def _all_decided(loaded: Sequence[Loaded], asked: Sequence[Asked]) -> list
     for one, of in zip(loaded, asked, strict=True):
         if len(decided) % SLICE == SLICE - 1:
             await asyncio.sleep(0)
-        decided.append(_decided(one, of))
+        decided.append(decided_of(one, of))
     return decided
 
 
@@ -163,7 +163,8 @@ def _used_up(decided: Decided, facts: LicenseFacts, asked: Asked) -> Decided:
     return Decided(used_up, decide(used_up.facts, asked, used_up.now), limit)
 
 
-def _decided(loaded: Loaded, asked: Asked) -> Decided:
+def decided_of(loaded: Loaded, asked: Asked) -> Decided:
+    """The decision on what is known of a license."""
     return Decided(loaded, decide(loaded.facts, asked, loaded.now), 0 if loaded.facts is None else loaded.facts.uses)
 
 
@@ -194,7 +195,8 @@ def _facts(decided: Decided) -> LicenseFacts:
     return decided.loaded.facts
 
 
-def _wanted(r: Resources, request: pb.ValidateLicenseRequest) -> Wanted:
+def wanted_of(r: Resources, request: pb.ValidateLicenseRequest) -> Wanted:
+    """The license that a request names."""
     if request.license.WhichOneof("selector") == "license_id":
         return Wanted((), request.license.license_id)
     return Wanted(r.hasher.candidates(keys.canonical(request.license.license_key)), None)

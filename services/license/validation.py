@@ -11,6 +11,7 @@ from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import callers, fields, render, store, verdicts
 from services.license.answers import Answers, key_of
+from services.license.batching import answer_batch
 from services.license.deciding import Decided, asked_of, decide_many, decide_one, load_recorded
 from services.license.decision import decide
 from services.license.explaining import explain
@@ -65,9 +66,9 @@ class ValidationServicer:
         callers.refuse_view(principal, request.view)
         callers.refuse_large_batch(principal, len(request.requests))
         if request.view not in _WITH_LICENSE and not request.HasField("consistency"):
-            recalled = await self._answers.recalled_batch(context, request.requests)
-            if recalled is not None:
-                return recalled
+            answered = await answer_batch(self._r, self._answers, context, request.requests)
+            if answered is not None:
+                return answered
         refused: dict[int, status_pb2.Status] = {}
         for n, one in enumerate(request.requests):
             try:
@@ -76,7 +77,7 @@ class ValidationServicer:
             except DomainError as error:
                 refused[n] = to_status(error, context.call_id, context.method)
         asked = [one for n, one in enumerate(request.requests) if n not in refused]
-        answered = iter(await decide_many(self._r, context, asked, request.consistency) if asked else [])
+        decisions = iter(await decide_many(self._r, context, asked, request.consistency) if asked else [])
         response = pb.BatchValidateLicensesResponse()
         decided: list[Decided] = []
         for n, one in enumerate(request.requests):
@@ -86,7 +87,7 @@ class ValidationServicer:
             if n in refused:
                 result.status.CopyFrom(refused[n])
             else:
-                decided.append(next(answered))
+                decided.append(next(decisions))
                 self._mark(principal.tenant, decided[-1])
                 result.response.CopyFrom(verdicts.answer(decided[-1]))
                 self._answers.keep(key_of(principal, one), principal, one, decided[-1], result.response)

@@ -190,6 +190,10 @@ class Database:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
             raise
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError):
+            conn.terminate()  # the driver itself does not know what it is at
+            self._connections.give_back(conn)
+            raise
         except BaseException:
             self._connections.give_back(conn)
             raise

@@ -8,6 +8,7 @@ from shared.db.pool import Database
 from shared.facts.license import Loaded, Wanted, look
 from shared.facts.license_loads import load_many, load_one
 from shared.freshness.reader import Load, Reader, View
+from shared.freshness.tail import State
 from shared.freshness.token import Revision
 from shared.tenancy import Tenant
 
@@ -22,6 +23,15 @@ class LicenseFactsReader:
     def knows(self, after: Revision) -> bool:
         """Whether what is in memory knows of a write."""
         return self._reader.tail.ready and self._reader.tail.has(after)
+
+    @property
+    def state(self) -> State:
+        """The state of what is in memory."""
+        return self._reader.tail.state
+
+    async def bring(self, tenant: Tenant, wanted: Sequence[Wanted]) -> None:
+        """Reads licenses at the record and waits until they are in memory, unless they have changed again meanwhile."""
+        await self._reader.bring(lambda: load_many(self._db, tenant, wanted))
 
     def held(self, tenant: Tenant, wanted: Wanted) -> Loaded | None:
         """What memory says at this moment; None where it may not, or lacks something."""

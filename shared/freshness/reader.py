@@ -179,6 +179,10 @@ class Reader:
             self.tail.admit(loaded.stamp, loaded.facts.values())
         return _decided(look, loaded)
 
+    async def bring(self, load: Callable[[], Awaitable[Load]]) -> None:
+        """Reads at the record, and waits until what it read is in memory, or refused."""
+        await self._settle(await self._loaded(load), joined=lambda: True)
+
     @property
     def memory(self) -> Memory:
         """For those who keep answers made from it."""
