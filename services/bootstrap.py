@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from shared.crypto.api_keys import KeyPrefix
 from shared.crypto.hashing import SecretHasher
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import Role
+from shared.freshness.lease import LEASE, LeaseTerms
 from shared.ids import Prefix, new_id
 from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_TENANT, Mode, Tenant
 
@@ -79,12 +81,16 @@ async def list_operator_keys(admin_dsn: str) -> list[OperatorKey]:
 
 
 async def revoke_operator_key(admin_dsn: str, operator_key_id: str) -> bool:
-    """Ends an operator key, from the next call on; False when there is none with this id that still works."""
+    """Ends an operator key, and returns when it is ended on every process; False when there is none with this id that still
+    works."""
     async with _as_owner(admin_dsn) as conn:
         done = await conn.execute(
             "UPDATE license.operator_key SET revoked_at = now() WHERE operator_key_id = $1 AND revoked_at IS NULL",
             operator_key_id,
         )
+        row = await conn.fetchrow(LEASE)
+    assert row is not None
+    await asyncio.sleep(LeaseTerms(row["l_ms"], row["previous_l_ms"], row["just_changed"]).wait_s)
     return done == "UPDATE 1"
 
 

@@ -13,6 +13,10 @@ KNOWN_FOR_S: Final = 60.0
 be old."""
 
 
+LEASE_COLUMNS: Final = "l.l_ms, l.previous_l_ms, l.changed_at > clock_timestamp() - interval '60 s' AS just_changed"
+LEASE: Final = f"SELECT {LEASE_COLUMNS} FROM record.lease AS l"  # noqa: S608 - put together from constants
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
     """L, as the record has it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from shared.freshness.lease import LeaseTerms
+from shared.freshness.lease import LEASE_COLUMNS, LeaseTerms
 from shared.freshness.snapshot import Snapshot, Stamp
 
 MAX_CHANGES: Final = 20_000
@@ -19,7 +20,7 @@ CONNECT_WITHIN_S: Final = 2.0
 
 # One statement, and so one snapshot. A cursor over the revision would miss rows that commit out of order. What is at or
 # above the statement's own snapshot is of another cluster, whose rows were restored into this one.
-POLL: Final = """
+POLL: Final = f"""
     WITH changed AS MATERIALIZED (
         SELECT c.kind, c.key, c.xid FROM (
             SELECT n.kind, n.key, n.xid FROM record.change_log AS n
@@ -30,14 +31,13 @@ POLL: Final = """
         ) AS c LIMIT $2 + 1
     )
     SELECT (SELECT system_identifier FROM pg_control_system()) AS system_id, (SELECT epoch FROM record.epoch) AS epoch,
-           pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at, l.l_ms, l.previous_l_ms,
-           l.changed_at > clock_timestamp() - interval '60 s' AS just_changed,
+           pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at, {LEASE_COLUMNS},
            (SELECT count(*) FROM changed) > $2 AS too_many,
            ARRAY(SELECT DISTINCT kind FROM changed) AS kinds,
            ARRAY(SELECT kind || ':' || key FROM changed WHERE (SELECT count(*) FROM changed) <= $2) AS keys,
            ARRAY(SELECT xid::text::bigint FROM changed WHERE (SELECT count(*) FROM changed) <= $2) AS xids
       FROM record.lease AS l
-"""
+"""  # noqa: S608 - put together from constants
 BASE: Final = """
     SELECT b.snapshot::text AS snapshot FROM record.tail_base AS b
      WHERE b.epoch = (SELECT epoch FROM record.epoch) AND b.at > clock_timestamp() - $1::interval
@@ -134,7 +134,8 @@ class RecordSource:
 
     async def _connected(self) -> asyncpg.Connection:
         if self._conn is None or self._conn.is_closed():
-            self._conn = await self._connect()
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                self._conn = await self._connect()
         return self._conn
 
     def _terminate(self) -> None:

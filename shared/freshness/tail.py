@@ -24,6 +24,7 @@ from shared.freshness.poll import MAX_CHANGES, Polled, Source
 from shared.freshness.snapshot import Snapshot, Stamp
 from shared.freshness.token import Revision
 from shared.observe.logging import get_logger
+from shared.tasks import TaskGroupTracker
 
 MAX_MAP: Final = 200_000
 """Transactions in the map of changes; with more everything is dropped."""
@@ -104,6 +105,7 @@ class Tail:
         self._base: Snapshot | None = None
         self._changes = ChangeMap()
         self._discard = Discard()
+        self._tidying = TaskGroupTracker()
         self._bases: deque[tuple[float, Snapshot]] = deque()
         self._wanted = asyncio.Event()
         self._next: asyncio.Future[bool] | None = None
@@ -195,6 +197,7 @@ class Tail:
         finally:
             if self._next is not None:
                 self._next.set_result(False)
+            await self._tidying.drain(0.0)
             await self._source.close()
 
     async def first(self) -> None:
@@ -219,8 +222,9 @@ class Tail:
         polled = await self._source.poll(since, most, within_s)
         await self._apply(polled, asked_at)
         self._metrics.polled(self._clock.boottime() - asked_at, len(polled.keys))
-        await self._move_base()
-        await self._discard.free()
+        self._move_base()
+        if self._discard:
+            self._tidying.spawn(self._discard.free(), "facts that were dropped")
 
     async def _apply(self, polled: Polled, asked_at: float) -> None:
         """Evicts what changed, in slices, and only after the last one relies on the new state."""
@@ -275,7 +279,7 @@ class Tail:
             listener(None)
         self._state = state
 
-    async def _move_base(self) -> None:
+    def _move_base(self) -> None:
         """Once a minute lets the base follow, as far behind as the window is."""
         now, snapshot = self.state.asked_at, self.state.stamp.snapshot
         if self._bases and now - self._bases[-1][0] < BASE_EVERY_S:
@@ -287,10 +291,14 @@ class Tail:
         if passed is None:
             return
         self._base = passed  # first: entries that are still in the map are then too many, never too few
+        self._tidying.spawn(self._forget(passed), "changes that the base sees")
+
+    async def _forget(self, base: Snapshot) -> None:
+        """Beside the polls: with a full map it takes longer than a lease lasts on a busy machine."""
         for n, key in enumerate(self._changes.keys()):
             if n % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            self._changes.forget(key, passed)
+            self._changes.forget(key, base)
 
     def _interval_s(self) -> float:
         l_s = 0.25 if self._state is None else self._state.terms.lease_s
