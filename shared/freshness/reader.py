@@ -94,9 +94,11 @@ class Beside(Protocol):
 
 
 @dataclass(slots=True)
-class _Flight:
+class Flight:
     """A load that others may join."""
 
+    read: asyncio.Future[Load]
+    """What it has read, for whoever began it."""
     settled: asyncio.Future[None]
     """Done once its facts are in memory, or refused."""
     joined: bool = field(default=False)
@@ -110,7 +112,7 @@ class Reader:
         self._memory = memory
         self._metrics = metrics
         self._beside = beside
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
         self._tasks = TaskGroupTracker()
 
     def held(self, look: Look[T]) -> T | None:
@@ -155,11 +157,8 @@ class Reader:
             self._tasks.spawn(self._settle(loaded, joined=lambda: False), "facts of a load")
             return _decided(look, loaded)
         if (flight := self._flights.get(root)) is not None:
-            # What it has read may be older than this call. Once it is in memory it has its value at the tail's state.
-            await self._join(flight)
-            found = self.held(look)
-            return await self.load(look, load) if found is None else found
-        flight = self._flights[root] = _Flight(asyncio.get_running_loop().create_future())
+            return await self._join(flight, look, load)
+        flight = self._flights[root] = _new_flight()
         try:
             found = await self._from_beside(root, look)
         except BaseException:
@@ -168,9 +167,8 @@ class Reader:
         if found is not None:
             self._land(root, flight)
             return found
-        read: asyncio.Future[Load] = asyncio.get_running_loop().create_future()
-        self._tasks.spawn(self._fly(root, flight, load, read), f"load of {root.partition(':')[0]}")
-        return _decided(look, await asyncio.shield(read))
+        self._tasks.spawn(self._fly(root, flight, load), f"load of {root.partition(':')[0]}")
+        return _decided(look, await asyncio.shield(flight.read))
 
     async def load(self, look: Look[T], load: Callable[[], Awaitable[Load]]) -> T:
         """Reads at the record, and joins nobody. What it read is let into memory where that is possible at once."""
@@ -203,32 +201,34 @@ class Reader:
             self._metrics.beside.inc()
         return found
 
-    async def _join(self, flight: _Flight) -> None:
+    async def _join(self, flight: Flight, look: Look[T], load: Callable[[], Awaitable[Load]]) -> T:
+        """What a load has read may be older than a call that joins it. Once it is in memory it has its value at the tail's
+        state."""
         if not flight.joined:
             flight.joined = True
             self.tail.ask()
         await asyncio.shield(flight.settled)
+        found = self.held(look)
+        return await self.load(look, load) if found is None else found
 
-    async def _fly(
-        self, root: str, flight: _Flight, load: Callable[[], Awaitable[Load]], read: asyncio.Future[Load]
-    ) -> None:
+    async def _fly(self, root: str, flight: Flight, load: Callable[[], Awaitable[Load]]) -> None:
         """Loads for whoever began, then lets the facts into memory, for which the tail may have to catch up."""
         try:
             try:
                 loaded = await self._loaded(load)
             except Exception as error:  # noqa: BLE001 - it is for whoever began
-                read.set_exception(error)
-                read.exception()  # who may be gone
+                flight.read.set_exception(error)
+                flight.read.exception()  # who may be gone
                 return
-            read.set_result(loaded)
+            flight.read.set_result(loaded)
             if self._beside is not None and loaded.stamp is not None:
                 self._beside.put(root, loaded.stamp, loaded.facts.values())
             await self._settle(loaded, joined=lambda: flight.joined)
         finally:
-            read.cancel()  # where this was cancelled itself
+            flight.read.cancel()  # where this was cancelled itself
             self._land(root, flight)
 
-    def _land(self, root: str, flight: _Flight) -> None:
+    def _land(self, root: str, flight: Flight) -> None:
         del self._flights[root]
         flight.settled.set_result(None)
 
@@ -247,6 +247,11 @@ class Reader:
         if admission is Admission.AHEAD:
             await (self.tail.poll() if joined() else self.tail.polled())
             self.tail.admit(loaded.stamp, loaded.facts.values())
+
+
+def _new_flight() -> Flight:
+    loop = asyncio.get_running_loop()
+    return Flight(loop.create_future(), loop.create_future())
 
 
 def _decided(look: Look[T], loaded: Load) -> T:

@@ -149,10 +149,9 @@ class Tail:
 
     def admit(self, stamp: Stamp, facts: Iterable[Fact]) -> Admission:
         """Takes into memory what was read at `stamp`, as far as it has the value that it has in the tail's state."""
-        state, base = self._state, self._base
-        if state is None or base is None or not stamp.is_of(state.stamp) or not stamp.snapshot.covers(base):
+        if not self.ready or self._is_foreign(stamp) or self._is_before_base(stamp):
             return Admission.REFUSED
-        if not state.stamp.snapshot.covers(stamp.snapshot):
+        if self._is_ahead(stamp):
             return Admission.AHEAD
         for fact in facts:
             if self._changes.allows(fact.key, stamp.snapshot):
@@ -160,6 +159,18 @@ class Tail:
             else:
                 self._metrics.refused.inc()
         return Admission.ADMITTED
+
+    def _is_foreign(self, stamp: Stamp) -> bool:
+        """Whether its transaction ids mean nothing to us."""
+        return not stamp.is_of(self.state.stamp)
+
+    def _is_before_base(self, stamp: Stamp) -> bool:
+        """Whether there are changes that neither it nor the map knows of."""
+        return self._base is None or not stamp.snapshot.covers(self._base)
+
+    def _is_ahead(self, stamp: Stamp) -> bool:
+        """Whether it knows more than the tail, and so than the other facts in memory."""
+        return not self.state.stamp.snapshot.covers(stamp.snapshot)
 
     def ask(self) -> None:
         """Asks for a poll that begins from now on."""
@@ -188,9 +199,12 @@ class Tail:
             while True:
                 waiting, self._next = self._next, None
                 self._wanted.clear()
-                went_well = await self._try_to_poll()
-                if waiting is not None:
-                    waiting.set_result(went_well)
+                went_well = False
+                try:
+                    went_well = await self._try_to_poll()
+                finally:
+                    if waiting is not None:
+                        waiting.set_result(went_well)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._interval_s()):
                         await self._wanted.wait()
