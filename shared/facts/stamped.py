@@ -6,10 +6,11 @@ from typing import Final
 
 import asyncpg
 
+from shared.freshness.epoch import EPOCH
 from shared.freshness.snapshot import Snapshot, Stamp
 
 STAMP: Final = (
-    "(SELECT system_identifier FROM pg_control_system()) AS system_id, (SELECT epoch FROM record.epoch) AS epoch, "
+    f"(SELECT system_identifier FROM pg_control_system()) AS system_id, {EPOCH} AS epoch, "  # noqa: S608 - constants
     "pg_current_snapshot()::text AS snapshot"
 )
 """The columns."""

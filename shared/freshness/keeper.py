@@ -26,19 +26,20 @@ DROP_BASES: Final = """
      WHERE b.at < clock_timestamp() - make_interval(mins => $1 * 2) OR b.epoch <> (SELECT epoch FROM record.epoch)
 """
 # By visibility, never by time: a transaction may have been open for long. What no transaction of this cluster can have
-# written was restored into it, and goes at once.
+# written was restored into it, and goes at once; a base that no transaction of it can have stored is none.
 TRIM: Final = """
     WITH base AS (
         SELECT b.snapshot FROM record.tail_base AS b
          WHERE b.epoch = (SELECT epoch FROM record.epoch) AND b.at < clock_timestamp() - make_interval(mins => $1)
+           AND pg_snapshot_xmax(b.snapshot) <= pg_snapshot_xmax(pg_current_snapshot())
          ORDER BY b.at DESC LIMIT 1
     )
-    DELETE FROM record.change_log AS d WHERE d.revision IN (
+    DELETE FROM record.change_log AS d WHERE d.revision = ANY (ARRAY(
         (SELECT c.revision FROM record.change_log AS c, base
           WHERE c.xid < pg_snapshot_xmax(base.snapshot) AND pg_visible_in_snapshot(c.xid, base.snapshot) LIMIT $2)
         UNION ALL
         (SELECT c.revision FROM record.change_log AS c WHERE c.xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT $2)
-    )
+    ))
 """
 
 _log = get_logger(__name__)

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
+from shared.freshness.epoch import EPOCH
 from shared.freshness.lease import LEASE_COLUMNS, LeaseTerms
 from shared.freshness.snapshot import Snapshot, Stamp
 
@@ -30,7 +31,7 @@ POLL: Final = f"""
              WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
         ) AS c LIMIT $2 + 1
     )
-    SELECT (SELECT system_identifier FROM pg_control_system()) AS system_id, (SELECT epoch FROM record.epoch) AS epoch,
+    SELECT (SELECT system_identifier FROM pg_control_system()) AS system_id, {EPOCH} AS epoch,
            pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at, {LEASE_COLUMNS},
            (SELECT count(*) FROM changed) > $2 AS too_many,
            ARRAY(SELECT DISTINCT kind FROM changed) AS kinds,
@@ -41,6 +42,7 @@ POLL: Final = f"""
 BASE: Final = """
     SELECT b.snapshot::text AS snapshot FROM record.tail_base AS b
      WHERE b.epoch = (SELECT epoch FROM record.epoch) AND b.at > clock_timestamp() - $1::interval
+       AND pg_snapshot_xmax(b.snapshot) <= pg_snapshot_xmax(pg_current_snapshot())
      ORDER BY b.at LIMIT 1
 """
 NEW_EPOCH: Final = "INSERT INTO record.epoch DEFAULT VALUES ON CONFLICT (only_row) DO NOTHING"

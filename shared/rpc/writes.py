@@ -18,6 +18,7 @@ from lictor.common.v1.common_pb2 import RevisionToken
 from shared.db import idempotency
 from shared.db.pool import Database, Transaction
 from shared.errors import DomainError
+from shared.freshness.epoch import EPOCH
 from shared.freshness.token import Revision, RevisionTokens
 from shared.rpc.context import CallContext
 from shared.rpc.effects import refuse_short
@@ -116,7 +117,7 @@ class Writer:
 
 async def _revision(tx: Transaction) -> Revision:
     row = await tx.conn.fetchrow(
-        "SELECT pg_current_xact_id()::text AS xid, (SELECT epoch FROM record.epoch) AS epoch, "
+        f"SELECT pg_current_xact_id()::text AS xid, {EPOCH} AS epoch, "  # noqa: S608 - put together from constants
         "(SELECT system_identifier FROM pg_control_system()) AS system_id"
     )
     assert row is not None
