@@ -45,6 +45,19 @@ class Scratch:
             await conn.close()
 
 
+@dataclass(frozen=True)
+class OwnRecord:
+    """A database of its own, addressed as a suite addresses the one that all share."""
+
+    scratch: Scratch
+
+    def dsn(self, user: str = "") -> str:
+        return self.scratch.dsn(user)
+
+    def admin_dsn(self) -> str:
+        return self.scratch.admin_dsn
+
+
 @asynccontextmanager
 async def scratch(postgres: EmbeddedPostgres, *, migrated: bool = True) -> AsyncGenerator[Scratch]:
     """A new database, dropped in the end."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import asyncpg
@@ -27,11 +27,10 @@ from services.license.settings import Settings
 from shared.clock import SystemClock
 from shared.crypto.private_files import generate_line
 from shared.db.migrate import migrate
-from shared.embedded.postgres import EmbeddedPostgres
 from shared.rpc.runtime import Bound, ServeSettings, serve
 from shared.settings import Transport
 from shared.tenancy import Mode, Tenant
-from tests.helpers.lease import set_lease
+from tests.helpers.lease import SHORT_LEASE_MS, set_lease
 
 QUIET = ("boundary_interval_s", "mark_interval_s")
 """Workers whose writes would show in the rows that other tests compare."""
@@ -105,7 +104,14 @@ def bearer(key: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {key}"),)
 
 
-def new_settings(postgres: EmbeddedPostgres, folder: Path, **more: Any) -> Settings:
+class Record(Protocol):
+    """Where a suite's rows are: a Postgres, or one database of it."""
+
+    def dsn(self, user: str = "") -> str: ...
+    def admin_dsn(self) -> str: ...
+
+
+def new_settings(postgres: Record, folder: Path, **more: Any) -> Settings:
     """Settings of a process on a test's own Postgres, with a root secret and a KEK in `folder`."""
     secret_file, kek_file = folder / "root-secret", folder / "kek"
     for path in (secret_file, kek_file):
@@ -127,12 +133,14 @@ def new_settings(postgres: EmbeddedPostgres, folder: Path, **more: Any) -> Setti
 
 
 @asynccontextmanager
-async def running_suite(postgres: EmbeddedPostgres, folder: Path, **more: Any) -> AsyncGenerator[Suite]:
+async def running_suite(
+    postgres: Record, folder: Path, l_ms: int = SHORT_LEASE_MS, **more: Any
+) -> AsyncGenerator[Suite]:
     """Migrates, serves target=all in this event loop, and stops it in the end."""
     settings = new_settings(postgres, folder, **more)
     admin_dsn = postgres.admin_dsn()
     await migrate(admin_dsn)
-    await set_lease(admin_dsn)
+    await set_lease(admin_dsn, l_ms)
     key_file = folder / f"operator-{uuid4().hex}"
     await bootstrap_operator_key(admin_dsn, settings.root_secret_file, key_file)
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()

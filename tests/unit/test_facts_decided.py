@@ -1,0 +1,121 @@
+"""A validation answers the same from memory, from a load, and from what a store beside the record gives back; and what that is
+says the design, written out a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from services.license.decision import Asked, decide
+from services.license.facts import is_answered_by_record
+from shared.facts import codec
+from shared.facts.license import (
+    OF_THE_POLICY,
+    CustomerValue,
+    KeyValue,
+    LicenseValue,
+    Loaded,
+    PolicyValue,
+    ProductValue,
+    TiersValue,
+    Wanted,
+    license_key,
+    look,
+    tenant_prefix,
+)
+from shared.freshness.memory import Fact, Memory
+from shared.freshness.reader import Load, Source, View
+from shared.freshness.snapshot import Snapshot, Stamp
+from shared.tenancy import Mode, Tenant
+from tests.helpers.decisions import NOW, License, asked, facts, failing, moments
+
+TENANT = Tenant("acc_1", Mode.TEST)
+PREFIX = tenant_prefix(TENANT)
+HASH, OTHER_HASH = b"\x01" * 32, b"\x02" * 32
+BY_KEY, BY_ID = Wanted((OTHER_HASH, HASH), None), Wanted((), "lic_1")
+STAMP = Stamp(7, UUID(int=1), Snapshot(5, 9, frozenset({5, 7})))
+
+
+def facts_of(license_: License) -> dict[str, Fact]:
+    """What a load reads of a license and all around it."""
+    tiers = dict(license_.tiers)
+    if license_.tier is not None and license_.tier_position is not None:
+        tiers[license_.tier] = license_.tier_position
+    rest = {"is_trial": False, "uses_counted_by": "EXPLICIT", "authentication": "NONE"}
+    terms: dict[str, Any] = {name: rest[name] if name in rest else getattr(license_, name) for name in OF_THE_POLICY}
+    values: dict[str, object] = {
+        license_key(PREFIX, HASH): KeyValue("lic_1", license_.key_expires_at),
+        f"license:{PREFIX}lic_1": LicenseValue(
+            "lic_1", license_.product_id, license_.policy_id, license_.customer_id,
+            None if license_.tier is None else f"tier_{license_.tier}", license_.status, license_.starts_at,
+            license_.expires_at, license_.anchored, license_.check_in_from, license_.max_uses_override,
+        ),
+        f"policy:{PREFIX}{license_.policy_id}": PolicyValue(**terms),
+        f"product:{PREFIX}{license_.product_id}": ProductValue(license_.product_code),
+        f"tier:{PREFIX}{license_.product_id}": TiersValue(tuple((f"tier_{slug}", slug, n) for slug, n in tiers.items())),
+    }  # fmt: skip
+    if license_.customer_id is not None:
+        values[f"customer:{PREFIX}{license_.customer_id}"] = CustomerValue(
+            license_.customer_subject_ref, license_.customer_email_hash, license_.customer_banned
+        )
+    found = {key: Fact(key, value, 100) for key, value in values.items()}
+    return found | {license_key(PREFIX, OTHER_HASH): Fact(license_key(PREFIX, OTHER_HASH), None, 0)}
+
+
+def from_memory(known: Mapping[str, Fact], wanted: Wanted, now: datetime) -> Loaded | None:
+    memory = Memory(1 << 20)
+    for fact in known.values():
+        memory.put(fact)
+    view = View(memory.get, NOW, now, Source.LEASED, (), {})
+    first = look(view, TENANT, wanted)
+    again = look(view, TENANT, wanted)
+    assert first == again, "what was joined once is used again"
+    return first
+
+
+def from_beside(known: Mapping[str, Fact], wanted: Wanted, now: datetime) -> Loaded | None:
+    decoded = codec.decode(codec.encode(STAMP, known.values()))
+    assert decoded is not None
+    assert decoded[0] == STAMP
+    return from_memory({fact.key: fact for fact in decoded[1]}, wanted, now)
+
+
+@settings(deadline=None, max_examples=300)
+@given(facts, asked, moments | st.just(NOW), st.booleans())
+def test_memory_a_load_and_the_design_agree(license_: License, query: Asked, now: datetime, by_key: bool) -> None:
+    if license_.customer_id is None:
+        license_ = replace(license_, customer_banned=False)
+    wanted = BY_KEY if by_key else BY_ID
+    known = facts_of(license_)
+    loaded = look(Load(STAMP, now, known, {"lic_1": license_.uses}).view(), TENANT, wanted)
+    assert loaded is not None
+    ended = by_key and license_.key_expires_at is not None and license_.key_expires_at <= now
+    verdict = decide(loaded.facts, query, now)
+    names = [code.name for code in verdict.all_codes]
+    assert names == (["NOT_FOUND"] if ended else failing(license_, query, now) or ["VALID"])
+    if loaded.facts is not None and is_answered_by_record(loaded.facts):
+        return
+    for remembered in (from_memory(known, wanted, now), from_beside(known, wanted, now)):
+        assert remembered is not None
+        assert remembered.source is Source.LEASED
+        assert (remembered.at, remembered.now) == (NOW, now)
+        assert decide(remembered.facts, query, now) == verdict
+
+
+@settings(deadline=None)
+@given(facts, st.data())
+def test_where_one_fact_is_not_known_memory_does_not_answer(license_: License, data: st.DataObject) -> None:
+    """None of them is left out of the answer, and none is taken for absent."""
+    assume(license_.key_expires_at is None)
+    known = facts_of(license_)
+    lacking = data.draw(st.sampled_from(sorted(known)))
+    del known[lacking]
+    assert from_memory(known, BY_KEY, NOW) is None
+    if lacking not in (license_key(PREFIX, HASH), license_key(PREFIX, OTHER_HASH)):
+        assert from_memory(known, BY_ID, NOW) is None
