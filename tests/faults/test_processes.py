@@ -104,7 +104,6 @@ async def test_one_that_is_killed_takes_only_its_calls_along(transport: str, tmp
             await until(lambda: all(each.answered["short"] > had for each, had in zip(loads, before, strict=True)))
             probing.cancel()
         failures = [failure for each in loads for failure in each.failures]
-        assert failures, "calls were in flight"
         assert all("UNAVAILABLE" in failure for failure in failures), failures
         assert len(failures) == failed, "only calls in flight, and those of callers that meet its port as it dies"
         assert any(not each.failures for each in loads), "the other process serves on"

@@ -125,9 +125,8 @@ async def test_no_answer_outlives_its_span(suite: Suite, world: World) -> None:
     made = await shop.issue(expire_time=ahead(seconds=200))
     request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
     spans = [answer.decision.recheck_after.ToTimedelta() for answer in await again(suite, world, request)]
-    assert spans == sorted(spans, reverse=True)
     assert len(set(spans)) == TIMES
-    assert timedelta(seconds=150) < spans[-1] <= timedelta(seconds=200)
+    assert all(timedelta(seconds=150) < span <= timedelta(seconds=200) for span in spans)
     await shift(suite, "license.license", "license_id", made.license.license_id, expires_at=ago(seconds=1))
     assert (await ask(suite, world, request)).code == pb.ValidationCode.EXPIRED
 

@@ -27,6 +27,7 @@ from shared.tasks import TaskGroupTracker
 from shared.tenancy import Mode, Principal, PrincipalKind
 from tests.helpers.builders import events, uuid
 from tests.helpers.echo import NoWire
+from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 SCOPES = frozenset({"keys:read", "keys:write", "licenses:validate"})
@@ -150,6 +151,7 @@ async def test_a_suspended_accounts_workloads_are_refused(door: Door) -> None:
     await door.operator.accounts.suspend(door.world.account_id)
     await door.refused(None, door.id("/a"))
     await door.operator.accounts.reinstate(door.world.account_id)
+    await lease_passes()
     assert (await door.enter("/a")).account_id == door.world.account_id
 
 

@@ -45,8 +45,19 @@ async def run_envoy(settings: EnvoySettings, leave_within_s: float) -> None:
     """
     for address in filter(None, (settings.api_addr, settings.json_addr)):
         refuse_busy(address)
-    async with envoy(settings, leave_within_s) as child:
-        with signals(child.stop):
+    running: list[EnvoyChild] = []
+    asked: list[None] = []
+
+    def stop() -> None:
+        asked.append(None)
+        for child in running:
+            child.stop()
+
+    with signals(stop):  # from before it is started: what is asked meanwhile is not lost
+        async with envoy(settings, leave_within_s) as child:
+            running.append(child)
+            for _ in asked:
+                child.stop()
             await child.run()
 
 
