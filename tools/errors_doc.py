@@ -103,6 +103,7 @@ Any call can end with `CREDENTIALS_INVALID`, `CALLER_NOT_ALLOWED`, `OVERLOADED`,
 | `ABORTED` | read again, decide again; `DUPLICATE_IN_FLIGHT`: wait a moment, then repeat with the same `request_id` |
 | `UNAVAILABLE`, `RESOURCE_EXHAUSTED` | repeat after `RetryInfo.retry_delay`; a write only with its `request_id` |
 | `DEADLINE_EXCEEDED` | repeat with more time; a write only with its `request_id`, since it may have been done |
+| `OUT_OF_RANGE` | ask for the stream again, without a `resume_token` |
 | `INTERNAL` | do not repeat in a loop; tell the operator the call's id |
 
 The Python client does the repeating by itself, see [its README](../clients/python/README.md).

@@ -23,6 +23,7 @@ from services.license.settings import Settings
 from services.license.sweeper import sweep_forever
 from services.license.validation import ValidationServicer
 from services.license.validation_marks import ValidationMarks
+from services.license.watch_hub import Watches
 from services.license.worker_metrics import WorkerMetrics
 from shared.clock import Clock
 from shared.crypto import keyring, root_secret
@@ -38,6 +39,7 @@ from shared.facts.license_reader import LicenseFactsReader
 from shared.freshness.keeper import keep_forever
 from shared.freshness.redis_metrics import TierMetrics
 from shared.freshness.redis_tier import RedisTier
+from shared.freshness.resume import ResumeTokens
 from shared.freshness.token import RevisionTokens
 from shared.rpc.effects import EffectWaits
 from shared.rpc.routes import ServiceBinding
@@ -73,13 +75,15 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
         metrics = WorkerMetrics()
         marks = ValidationMarks(worker, metrics)
         answers = Answers(known.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
-        resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks)
+        watches = Watches(known.reader.tail, facts, ResumeTokens(root))
+        resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, watches)
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
             "log keeper": keep_forever(worker),
             "boundaries": BoundaryWorker(worker, metrics).run(settings.boundary_interval_s),
             "marks": marks.run(settings.mark_interval_s),
         }
+        stop_telling = known.reader.tail.listen(watches.changed)
         tasks = [asyncio.create_task(work, name=name) for name, work in beside.items()]
         try:
             async with share.kept(row.beat, row.leave, BEAT_S):
@@ -98,9 +102,10 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                     ready=lambda: True,
                     live=lambda: share.live,
                     waits=EffectWaits(known.reader.tail, clock, None if tier is None else tier.publish_hint),
-                    collectors=[*metrics.collectors, *known.collectors, *tier_metrics.collectors],
+                    collectors=[*metrics.collectors, *known.collectors, *tier_metrics.collectors, *watches.collectors],
                 )
         finally:
+            stop_telling()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

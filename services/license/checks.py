@@ -97,6 +97,20 @@ def no_view(words: str) -> f.Check:
     return run
 
 
+def no_full_view(message: Any) -> Iterator[FieldViolation]:
+    if message.view == View.FULL:
+        yield FieldViolation("view", "CONTRADICTION", "must be DECISION or BASIC: a stream carries no metadata")
+
+
+def license_ids(message: Any) -> Iterator[FieldViolation]:
+    if len(message.license_ids) > _MAX_BATCH:
+        yield FieldViolation("license_ids", "TOO_MANY", f"at most {_MAX_BATCH}")
+    for index, license_id in enumerate(message.license_ids[:_MAX_BATCH]):
+        if not 1 <= len(license_id) <= _ID_CHARS:
+            words = f"must be 1 to {_ID_CHARS} characters"
+            yield FieldViolation(f"license_ids[{index}]", "LENGTH_OUT_OF_RANGE", words)
+
+
 def no_consistency(words: str) -> f.Check:
     def run(message: Any) -> Iterator[FieldViolation]:
         if message.HasField("consistency"):

@@ -17,6 +17,7 @@ from lictor.license.v1 import validation_service_pb2 as validation
 from services.license import checks
 from services.license.customer_session_model import MAX_TTL, MIN_TTL
 from services.license.policy_terms import TERM_NAMES
+from shared.freshness.resume import MAX_CHARS as MAX_TOKEN_CHARS
 from shared.rpc import fields as f
 from shared.rules.limits import LimitKind
 
@@ -246,6 +247,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view"), _CONSISTENCY),
         validation.BatchValidateLicensesRequest: (f.known_enum("view"), _CONSISTENCY, checks.batch),
+        validation.WatchLicensesRequest: (
+            _optional_id("product_id"), _optional_id("policy_id"), checks.license_ids, f.known_enum("view"), checks.no_full_view,
+            f.text("resume_token", max_chars=MAX_TOKEN_CHARS),
+        ),
         validation.ExplainValidationRequest: (
             f.required("validation"),
             f.nested(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.license.key_keeper import KeyKeeper
 from services.license.validation_marks import ValidationMarks
+from services.license.watch_hub import Watches
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
@@ -24,3 +25,4 @@ class Resources:
     pages: PageTokens
     keeper: KeyKeeper
     marks: ValidationMarks
+    watches: Watches

@@ -17,6 +17,7 @@ from services.license.decision import decide
 from services.license.explaining import explain
 from services.license.model import License
 from services.license.resources import Resources
+from services.license.watching import watch
 from shared.errors import DomainError
 from shared.rpc.context import CallContext
 from shared.rpc.status import to_status
@@ -110,6 +111,10 @@ class ValidationServicer:
             verdict=verdicts.answer(decided),
             checks=[verdicts.explained(found) for found in explain(facts, asked, loaded.now, license_)],
         )
+
+    async def WatchLicenses(self, request: pb.WatchLicensesRequest, context: CallContext) -> None:
+        fields.check(request)
+        await watch(self._r, context, request)
 
     def _mark(self, tenant: Tenant, decided: Decided) -> None:
         if decided.verdict.valid and decided.loaded.facts is not None:

@@ -19,6 +19,7 @@ class Purpose(StrEnum):
     PAGE_TOKEN = "page-token"
     REVISION = "revision"
     L2_MAC = "l2-mac"
+    RESUME = "resume"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,13 +67,13 @@ class LicenseFactsReader:
 
         return await self._reader.read("", looked, load, after=after)
 
-    async def many_recorded(self, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded]:
-        """As `many`, from the record."""
+    async def many_recorded(self, tenant: Tenant, wanted: Sequence[Wanted], *, keep: bool = True) -> list[Loaded]:
+        """As `many`, from the record; without `keep` memory stays as it is."""
 
         async def load() -> Load:
             return await load_many(self._db, tenant, wanted)
 
-        return await self._reader.load(lambda view: _all(view, tenant, wanted), load)
+        return await self._reader.load(lambda view: _all(view, tenant, wanted), load, keep=keep)
 
 
 def _all(view: View, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded] | None:

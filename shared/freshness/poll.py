@@ -19,9 +19,10 @@ MAX_CHANGES: Final = 20_000
 """Changes that one poll takes; with more everything is dropped, which is cheaper."""
 CONNECT_WITHIN_S: Final = 2.0
 
-# One statement, and so one snapshot. A cursor over the revision would miss rows that commit out of order. What is at or
-# above the statement's own snapshot is of another cluster, whose rows were restored into this one.
-POLL: Final = f"""
+# What the snapshot $1 does not see, at most $2 rows and one more. One statement, and so one snapshot. A cursor over the
+# revision would miss rows that commit out of order. What is at or above the statement's own snapshot is of another cluster,
+# whose rows were restored into this one.
+CHANGED: Final = """
     WITH changed AS MATERIALIZED (
         SELECT c.kind, c.key, c.xid FROM (
             SELECT n.kind, n.key, n.xid FROM record.change_log AS n
@@ -31,6 +32,8 @@ POLL: Final = f"""
              WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
         ) AS c LIMIT $2 + 1
     )
+"""
+POLL: Final = f"""{CHANGED}
     SELECT (SELECT system_identifier FROM pg_control_system()) AS system_id, {EPOCH} AS epoch,
            pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at, {LEASE_COLUMNS},
            (SELECT count(*) FROM changed) > $2 AS too_many,

@@ -170,10 +170,11 @@ class Reader:
         self._tasks.spawn(self._fly(root, flight, load), f"load of {root.partition(':')[0]}")
         return _decided(look, await asyncio.shield(flight.read))
 
-    async def load(self, look: Look[T], load: Callable[[], Awaitable[Load]]) -> T:
-        """Reads at the record, and joins nobody. What it read is let into memory where that is possible at once."""
+    async def load(self, look: Look[T], load: Callable[[], Awaitable[Load]], *, keep: bool = True) -> T:
+        """Reads at the record, and joins nobody. What it read is let into memory where that is possible at once, unless it
+        is more than anybody will ask for again."""
         loaded = await self._loaded(load)
-        if loaded.stamp is not None:
+        if keep and loaded.stamp is not None:
             self.tail.admit(loaded.stamp, loaded.facts.values())
         return _decided(look, loaded)
 

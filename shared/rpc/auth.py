@@ -69,6 +69,8 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
                 principal = await authenticator.authenticate(authorization, peer_identity)
                 whose = places.known(whose, credential, principal)
                 context.set_principal(principal)
+                if spec.kind.streams_responses:
+                    context.authenticated_by(lambda: authenticator.authenticate(authorization, peer_identity))
                 return await inner(context, body)
             finally:
                 if turn is not None:

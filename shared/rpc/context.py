@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NoReturn, Protocol, TypeAlias, cast
 
 from google.protobuf.message import Message
@@ -88,9 +88,9 @@ class CallContext:
     """
 
     __slots__ = (
-        "_call_id", "_callbacks", "_cancelled", "_charge", "_credential_taken", "_done", "_metadata", "_principal", "_wire",
-        "arrived", "code", "deadline", "details", "effect_wait_s", "metadata_size", "method", "outliving", "service",
-        "time_left_s", "trailing",
+        "_authenticate", "_call_id", "_callbacks", "_cancelled", "_charge", "_credential_taken", "_done", "_metadata",
+        "_principal", "_wire", "arrived", "code", "deadline", "details", "effect_wait_s", "metadata_size", "method", "outliving",
+        "service", "time_left_s", "trailing",
     )  # fmt: skip
 
     def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
@@ -107,6 +107,7 @@ class CallContext:
         self.details = ""
         self.metadata_size = metadata_bytes(metadata)
         self._call_id = ""
+        self._authenticate: Callable[[], Awaitable[Principal]] | None = None
         self._wire = wire
         self._metadata = metadata
         self._principal: Principal | None = None
@@ -145,6 +146,20 @@ class CallContext:
     def set_principal(self, principal: Principal) -> None:
         """Names the caller; done once, by the authentication layer."""
         self._principal = principal
+
+    def authenticated_by(self, authenticate: Callable[[], Awaitable[Principal]]) -> None:
+        """Says how the caller's credential is looked at again; for the layer of authentication."""
+        self._authenticate = authenticate
+
+    async def authenticate_again(self) -> Principal:
+        """Who the caller is by now, in a stream of answers, which may outlast its credential.
+
+        Raises:
+            DomainError: CREDENTIALS_INVALID.
+        """
+        if self._authenticate is None:
+            raise RuntimeError("only a stream of answers outlasts its credential")
+        return await self._authenticate()
 
     def charged_by(self, charge: Callable[[Principal, str], None]) -> None:
         """Says how a call about a license is counted; for the layer of rate limits."""

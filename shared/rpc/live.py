@@ -29,7 +29,7 @@ class LiveCalls:
             self._idle.set()
 
     def leave(self) -> None:
-        """Ends the streams of standard services, such as a health watch, with DRAINING."""
+        """Ends what would last for ever, such as a health watch, with DRAINING."""
         self._leaving.set()
 
     async def idle(self, within_s: float) -> bool:
@@ -43,7 +43,7 @@ class LiveCalls:
 
     def endpoint(self, route: Route) -> Endpoint:
         """The route's endpoint; one that might last for ever ends when the transport leaves."""
-        endless = route.spec.anonymous and route.spec.kind.streams_responses
+        endless = route.spec.rules.endless or (route.spec.anonymous and route.spec.kind.streams_responses)
         return self._cut_short(route.call) if endless else route.call
 
     def _cut_short(self, call: Endpoint) -> Endpoint:

@@ -57,6 +57,8 @@ class Rules:
     hot: bool = False
     also_serves: frozenset[PrincipalKind] = frozenset()
     """The kinds of callers that are let in besides those whose scope is enough."""
+    endless: bool = False
+    """Whether its stream of answers has no end of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
         # On grpcio a stream that was cut off looks as if it were complete: half of it would be written.
         raise ValueError(f"{method.full_name} writes what a stream of requests says; a write takes one message")
     also_serves = frozenset(PrincipalKind(options_pb2.CallerKind.Kind.Name(kind)) for kind in stated.also_serves)
-    rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot, also_serves)
+    rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot, also_serves, stated.endless)
     return MethodSpec(
         path=f"/{service.full_name}/{method.name}",
         service=service.full_name,

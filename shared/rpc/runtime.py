@@ -109,7 +109,7 @@ class Transport(Protocol):
     async def drain(self, grace_s: float, refuse: Callable[[], None] = ...) -> None:
         """Leaves: closes the listener, sends connections away, and answers what still comes until they are gone.
 
-        Streams of standard services, which would last for ever (a health watch), end with DRAINING at once.
+        Streams that would last for ever (a health watch) end with DRAINING at once.
 
         Args:
             grace_s: How long that may take; calls that are in flight then are cancelled.

@@ -23,7 +23,7 @@ from lictor.common.v1 import options_pb2
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _HTTP: Final = cast("Any", annotations_pb2).http
 _MESSAGE, _ENUM, _SERVICE, _EXTENSION = 4, 5, 6, 7
-_READS: Final = ("Get", "List", "Validate", "BatchValidate", "Explain", "WhoAmI")
+_READS: Final = ("Get", "List", "Validate", "BatchValidate", "Explain", "WhoAmI", "Watch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,14 @@ def request_class(method: MethodDescriptor) -> type[Message]:
     return message_factory.GetMessageClass(method.input_type)
 
 
+def probe(method: MethodDescriptor) -> Message:
+    """A request that ends by itself: an empty one, but for a stream without an end, where it names a view that there is not."""
+    request = request_class(method)()
+    if rules_of(method).endless:
+        setattr(request, "view", 99)  # noqa: B010 - requests that have it have no type in common
+    return request
+
+
 async def send_raw(suite: Suite, method: MethodDescriptor, raw: bytes, key: str, timeout_s: float = 10.0) -> Any:
     """Calls a method with bytes; its answer as a message."""
     answer = message_factory.GetMessageClass(method.output_type)

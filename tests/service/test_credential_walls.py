@@ -25,7 +25,7 @@ from shared.rpc.rates import Rates
 from shared.rpc.routes import build_routes
 from shared.tasks import TaskGroupTracker
 from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES, PrincipalKind
-from tests.helpers.builders import METHODS, open_shop, path_of, request_class, rules_of, unchanged, uuid
+from tests.helpers.builders import METHODS, open_shop, path_of, probe, rules_of, unchanged, uuid
 from tests.helpers.credentials import (
     bearer_of,
     let_in,
@@ -98,7 +98,7 @@ async def test_a_caller_reaches_what_is_for_its_kind_and_nothing_else(
     assert PrincipalKindPb.Kind.Name(who.kind) == kind.value
     async with unchanged(suite, world):
         for name, method in BY_NAME.items():
-            found = await outcome_as(suite, request_class(method)(), authorization)
+            found = await outcome_as(suite, probe(method), authorization)
             expected = {"OK", "FIELD_INVALID"} if name in REACHED[kind] else {"CALLER_NOT_ALLOWED"}
             assert found in expected, (kind, name, found)
 
@@ -130,7 +130,7 @@ async def test_a_workload_reaches_what_a_secret_key_reaches(suite: Suite, world:
             path = path_of(method)
             context = CallContext(method=path, service="", wire=Certified(), metadata=(), time_left_s=10.0)
             try:
-                await routes[path].call(context, b"")
+                await routes[path].call(context, probe(method).SerializeToString())
             except DomainError as error:
                 return error.reason.value
             return "OK"

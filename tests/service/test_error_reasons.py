@@ -44,6 +44,7 @@ from tests.helpers.builders import (
 )
 from tests.helpers.echo import Refusal, as_is
 from tests.helpers.suite import Suite, World, bearer, running_suite
+from tests.helpers.watching import watching
 
 REASONS = sorted(name for name, number in ErrorReason.Reason.items() if number)
 LOCK_A_LICENSE = "SELECT 1 FROM license.license WHERE license_id = $1 FOR UPDATE"
@@ -332,6 +333,12 @@ async def deadline_too_short(scene: Scene) -> Refusal:
     request = pb.RenewLicenseRequest(license_id=license_id)
     async with held(scene.suite, LOCK_A_LICENSE, license_id):
         return await refused_for_time(lambda: send(scene.suite, request, scene.world.test_key, 0.1), tries=8)
+
+
+@provokes(Reason.RESYNC_REQUIRED, "why")
+async def resync_required(scene: Scene) -> Refusal:
+    async with watching(scene.suite, scene.world.test_key, complete=False, resume_token="x") as watcher:
+        return await refused_by(watcher.refused())
 
 
 @provokes(Reason.METHOD_UNKNOWN, "method")

@@ -31,7 +31,7 @@ RESOURCES = {
     "license_id": "LICENSE_NOT_FOUND", "policy_id": "POLICY_NOT_FOUND", "product_id": "PRODUCT_NOT_FOUND",
     "tier_id": "TIER_NOT_FOUND", "customer_id": "CUSTOMER_NOT_FOUND", "api_key_id": "API_KEY_NOT_FOUND",
 }  # fmt: skip
-FILTERS = {"ListLicenses", "ListPolicies", "ListTiers", "ListCustomers", "ValidateLicense"}
+FILTERS = {"ListLicenses", "ListPolicies", "ListTiers", "ListCustomers", "ValidateLicense", "WatchLicenses"}
 
 
 def naming_methods() -> list[Any]:

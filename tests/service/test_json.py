@@ -110,7 +110,7 @@ async def test_a_license_from_product_to_suspension(http: JsonClient, there: Wor
 
 async def test_every_mapping_leads_to_its_method(http: JsonClient, served: Served) -> None:
     before = await counted(served)
-    for rpc in rpcs():
+    for rpc in (rpc for rpc in rpcs() if rpc.verb):
         answer = await http.call(rpc.verb.upper(), path_of(rpc), {} if rpc.body else None)
         if answer.status != 200:
             assert answer.detail(REQUEST_INFO)["requestId"].startswith("call_"), (rpc.name, answer)

@@ -23,9 +23,11 @@ from services.license import (
     mark_store,
     store,
     tier_store,
+    watch_store,
     workload_store,
 )
 from services.license.model import Status
+from services.license.watch_marks import Group, Narrowed
 from shared.db.pool import POINT_READS
 from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
@@ -231,6 +233,39 @@ async def test_pages_of_licenses_are_read_through_indexes(db: Scratch, name: str
         found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", "lic_5", 51, *values), mode)
     more = ["license.customer"] if FILTERS[name].customer_email else []
     refuse_full_reads(found, *A_LICENSE, *more)
+
+
+GROUP = Group("customer_id", "cus_7")
+WATCHED = {
+    "all": (Narrowed(), None),
+    "a product": (Narrowed(product_id="prod_7"), None),
+    "a policy": (Narrowed(policy_id="pol_7"), None),
+    "a product and a policy": (Narrowed("prod_7", "pol_7"), None),
+    "a customer that changed": (Narrowed(), GROUP),
+    "a customer that changed, of a product and a policy": (Narrowed("prod_7", "pol_7"), GROUP),
+    "the policy itself that changed": (Narrowed(policy_id="pol_7"), Group("policy_id", "pol_7")),
+}
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", WATCHED)
+async def test_what_streams_follow_is_found_through_indexes(db: Scratch, name: str, mode: str) -> None:
+    statement, values = watch_store.page_statement(*WATCHED[name])
+    async with db.connect(Role.LICENSE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", "lic_5", 100, *values), mode)
+    refuse_full_reads(found, "license.license")
+
+
+async def test_what_has_changed_since_is_read_through_the_index_of_transactions(db: Scratch) -> None:
+    async with db.connect(Role.FACTS) as conn, conn.transaction():
+        for setting, value in POINT_READS.items():
+            await conn.execute(f"SET LOCAL {setting} = {value}")
+        arguments = ("100:200:150", 20_000, "acc_1/TEST/")
+        found = await plan_of(conn, watch_store.CHANGED_SINCE, arguments, "generic")
+    reads = [node for node in found if node.get("Relation Name") == "change_log"]
+    assert len(reads) == 2
+    assert {node["Node Type"] for node in reads} <= INDEX_SCANS
 
 
 CUSTOMERS = {

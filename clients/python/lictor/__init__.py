@@ -26,8 +26,10 @@ from ._core.errors import (
     Unavailable,
     Unimplemented,
 )
-from ._core.requests_validation import Explanation, Validation, ValidationResult
+from ._core.requests_validation import Explanation, Validation
+from ._core.requests_watch import LicenseChange
 from ._core.sync_client import Lictor
+from ._core.validation_result import ValidationResult
 
 __all__ = [
     "DEFAULT_ENDPOINT",
@@ -41,6 +43,7 @@ __all__ = [
     "FieldViolation",
     "Internal",
     "InvalidArgument",
+    "LicenseChange",
     "Lictor",
     "LictorError",
     "NotFound",

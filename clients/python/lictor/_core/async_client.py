@@ -16,11 +16,14 @@ from . import requests_licenses as licenses
 from . import requests_tiers as tiers
 from . import requests_usage as usage
 from . import requests_validation as validation
+from . import requests_watch as watch
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
+from .requests_watch import METHOD as WATCH
+from .requests_watch import LicenseChange, Watching
 from .tries import Tries
 
 
@@ -78,6 +81,21 @@ class AsyncRunner:
             if not token:
                 return
 
+    async def watch(self, watching: Watching) -> AsyncIterator[LicenseChange]:
+        send: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._open().unary_stream(WATCH)
+        while not self._closed:
+            stream = send(watching.body(), metadata=self._metadata)
+            error: LictorError | None = None
+            try:
+                async for raw in stream:
+                    for change in watching.changes(raw):
+                        yield change
+            except grpc.aio.AioRpcError as fault:
+                error = _error(fault)
+            finally:
+                stream.cancel()
+            await asyncio.sleep(watching.wait_s(error))
+
     async def close(self) -> None:
         self._closed = True
         if self._channel is not None:
@@ -121,6 +139,16 @@ def async_page(
     async def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> PageT:
         listing = build(*args, **kwargs)
         return await self.runner.call(listing.ask(listing.start))
+
+    dress(method, build)
+    return method
+
+
+def async_watch(
+    build: Callable[P, Watching],
+) -> Callable[Concatenate[AsyncNamespace, P], AsyncIterator[LicenseChange]]:
+    def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[LicenseChange]:
+        return self.runner.watch(build(*args, **kwargs))
 
     dress(method, build)
     return method
@@ -188,6 +216,7 @@ class AsyncLicenses(AsyncNamespace):
     import_batch = async_method(licenses.import_licenses)
     events = async_list(licenses.list_license_events)
     events_page = async_page(licenses.list_license_events)
+    watch = async_watch(watch.watch_licenses)
 
 
 class AsyncApiKeys(AsyncNamespace):

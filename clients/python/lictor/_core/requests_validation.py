@@ -4,82 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
-from lictor.common.v1.common_pb2 import Decision, View
+from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import validation_service_pb2 as pb
-from lictor.license.v1.license_service_pb2 import License
 
-from .convert import enum_name, enum_value, moment_of, several
+from .convert import enum_value, several
 from .errors import LictorError, error_of_status
 from .prepared import Prepared, read
+from .validation_result import ValidationResult, verdict
 
 _SERVICE: Final = "/lictor.license.v1.ValidationService/"
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationResult:
-    """The verdict on a license; true in a condition exactly when `valid` is."""
-
-    valid: bool
-    code: str
-    """`VALID`, or the first check that failed (`EXPIRED`); a code newer than this client reads `UNKNOWN_320`."""
-    all_codes: tuple[str, ...]
-    """Every check that failed, in order; `VALID` alone when none did."""
-    license_id: str
-    product_id: str
-    policy_id: str
-    expire_time: datetime | None
-    """When the license expires; None means never, not yet known, or not found."""
-    grace_end_time: datetime | None
-    """Until when it may be used though it has expired; None without a grace period."""
-    check_in_due_time: datetime | None
-    """When it must have checked in; None where it need not."""
-    uses_left: int | None
-    """How many uses are left; None means unlimited, or not found."""
-    is_trial: bool
-    tier_id: str
-    tier: str
-    """The slug of the license's tier; empty when it has none."""
-    entitlements: tuple[str, ...]
-    """The entitlements that the license has, by the keys of their features."""
-    missing: tuple[str, ...]
-    """The entitlements that were asked for and that it lacks."""
-    detail: str
-    """A sentence for people."""
-    evaluated_at: datetime
-    """The moment at which the facts behind the verdict held."""
-    decision: Decision = field(repr=False)
-    license: License | None = field(default=None, repr=False)
-    """The license, where `view` asked for it."""
-
-    def __bool__(self) -> bool:
-        return self.valid
-
-
-def _verdict(answer: pb.ValidateLicenseResponse) -> ValidationResult:
-    return ValidationResult(
-        valid=answer.valid,
-        code=enum_name(pb.ValidationCode.Code, answer.code),
-        all_codes=tuple(enum_name(pb.ValidationCode.Code, code) for code in answer.all_codes),
-        license_id=answer.license_id,
-        product_id=answer.product_id,
-        policy_id=answer.policy_id,
-        expire_time=moment_of(answer.expire_time) if answer.HasField("expire_time") else None,
-        grace_end_time=moment_of(answer.grace_end_time) if answer.HasField("grace_end_time") else None,
-        check_in_due_time=moment_of(answer.check_in_due_time) if answer.HasField("check_in_due_time") else None,
-        uses_left=answer.uses_left if answer.HasField("uses_left") else None,
-        is_trial=answer.is_trial,
-        tier_id=answer.tier_id,
-        tier=answer.tier,
-        entitlements=tuple(answer.entitlements),
-        missing=tuple(answer.missing),
-        detail=answer.detail,
-        evaluated_at=moment_of(answer.decision.evaluated_at),
-        decision=answer.decision,
-        license=answer.license if answer.HasField("license") else None,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +97,7 @@ def validate(
     request.view = enum_value(View.Kind, view)
     if fully_consistent:
         request.consistency.fully_consistent.SetInParent()
-    return read(_SERVICE + "ValidateLicense", request, pb.ValidateLicenseResponse, _verdict, timeout_s, hot=True)
+    return read(_SERVICE + "ValidateLicense", request, pb.ValidateLicenseResponse, verdict, timeout_s, hot=True)
 
 
 def validate_batch(
@@ -188,7 +123,7 @@ def validate_batch(
 
 def _verdicts(answer: pb.BatchValidateLicensesResponse) -> tuple[ValidationResult | LictorError, ...]:
     return tuple(
-        _verdict(result.response) if result.HasField("response") else error_of_status(result.status)
+        verdict(result.response) if result.HasField("response") else error_of_status(result.status)
         for result in answer.results
     )
 
@@ -209,4 +144,4 @@ def explain_validation(validation: Validation, *, timeout_s: float | None = None
 
 
 def _explanation(answer: pb.ExplainValidationResponse) -> Explanation:
-    return Explanation(_verdict(answer.verdict), tuple(answer.checks))
+    return Explanation(verdict(answer.verdict), tuple(answer.checks))

@@ -16,11 +16,14 @@ from . import requests_licenses as licenses
 from . import requests_tiers as tiers
 from . import requests_usage as usage
 from . import requests_validation as validation
+from . import requests_watch as watch
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
+from .requests_watch import METHOD as WATCH
+from .requests_watch import LicenseChange, Watching
 from .tries import Tries
 
 
@@ -70,6 +73,20 @@ class SyncRunner:
             if not token:
                 return
 
+    def watch(self, watching: Watching) -> Iterator[LicenseChange]:
+        send: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(WATCH)
+        while not self._closed:
+            stream = send(watching.body(), metadata=self._metadata)
+            error: LictorError | None = None
+            try:
+                for raw in stream:
+                    yield from watching.changes(raw)
+            except grpc.RpcError as fault:
+                error = _error(fault)
+            finally:
+                stream.cancel()
+            time.sleep(watching.wait_s(error))
+
     def close(self) -> None:
         self._closed = True
         self._channel.close()
@@ -106,6 +123,14 @@ def sync_page(build: Callable[P, Listing[PageT, T]]) -> Callable[Concatenate[Syn
     def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> PageT:
         listing = build(*args, **kwargs)
         return self.runner.call(listing.ask(listing.start))
+
+    dress(method, build)
+    return method
+
+
+def sync_watch(build: Callable[P, Watching]) -> Callable[Concatenate[SyncNamespace, P], Iterator[LicenseChange]]:
+    def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[LicenseChange]:
+        return self.runner.watch(build(*args, **kwargs))
 
     dress(method, build)
     return method
@@ -173,6 +198,7 @@ class Licenses(SyncNamespace):
     import_batch = sync_method(licenses.import_licenses)
     events = sync_list(licenses.list_license_events)
     events_page = sync_page(licenses.list_license_events)
+    watch = sync_watch(watch.watch_licenses)
 
 
 class ApiKeys(SyncNamespace):

@@ -135,8 +135,8 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
         """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
-        """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes, of all or of this account; `RetryInfo` says
-        when to try again. Example: `{"reason": "OVERLOADED"}`.
+        """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the
+        caller reads its stream too slowly. `RetryInfo` says when to try again. Example: `{"reason": "OVERLOADED"}`.
         """
         RATE_LIMITED: ErrorReason._Reason.ValueType  # 81
         """RESOURCE_EXHAUSTED. The caller makes more calls in a span of time than its account allows; nothing was done, and
@@ -169,6 +169,11 @@ class ErrorReason(_message.Message):
         DEADLINE_TOO_SHORT: ErrorReason._Reason.ValueType  # 160
         """DEADLINE_EXCEEDED. Less time is left than the call needs, or it ran out while the call ran. Metadata: `requiredMs`.
         Example: `{"reason": "DEADLINE_TOO_SHORT", "metadata": {"requiredMs": "5"}}`.
+        """
+        RESYNC_REQUIRED: ErrorReason._Reason.ValueType  # 170
+        """OUT_OF_RANGE. The stream cannot go on from the `resume_token`; begin anew without one. `why` is EXPIRED, EPOCH (the
+        record has restarted or was failed over), FILTER (it is of a stream with other filters) or UNREADABLE. Metadata: `why`.
+        Example: `{"reason": "RESYNC_REQUIRED", "metadata": {"why": "EXPIRED"}}`.
         """
         METHOD_UNKNOWN: ErrorReason._Reason.ValueType  # 180
         """UNIMPLEMENTED. This process serves no such method. Metadata: `method`.
@@ -284,8 +289,8 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
-    """RESOURCE_EXHAUSTED. The process has as many calls in flight as it takes, of all or of this account; `RetryInfo` says
-    when to try again. Example: `{"reason": "OVERLOADED"}`.
+    """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the
+    caller reads its stream too slowly. `RetryInfo` says when to try again. Example: `{"reason": "OVERLOADED"}`.
     """
     RATE_LIMITED: ErrorReason.Reason.ValueType  # 81
     """RESOURCE_EXHAUSTED. The caller makes more calls in a span of time than its account allows; nothing was done, and
@@ -318,6 +323,11 @@ class ErrorReason(_message.Message):
     DEADLINE_TOO_SHORT: ErrorReason.Reason.ValueType  # 160
     """DEADLINE_EXCEEDED. Less time is left than the call needs, or it ran out while the call ran. Metadata: `requiredMs`.
     Example: `{"reason": "DEADLINE_TOO_SHORT", "metadata": {"requiredMs": "5"}}`.
+    """
+    RESYNC_REQUIRED: ErrorReason.Reason.ValueType  # 170
+    """OUT_OF_RANGE. The stream cannot go on from the `resume_token`; begin anew without one. `why` is EXPIRED, EPOCH (the
+    record has restarted or was failed over), FILTER (it is of a stream with other filters) or UNREADABLE. Metadata: `why`.
+    Example: `{"reason": "RESYNC_REQUIRED", "metadata": {"why": "EXPIRED"}}`.
     """
     METHOD_UNKNOWN: ErrorReason.Reason.ValueType  # 180
     """UNIMPLEMENTED. This process serves no such method. Metadata: `method`.

@@ -597,3 +597,122 @@ class ExplainedCheck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainedCheck: _TypeAlias = ExplainedCheck  # noqa: Y015
+
+@_typing.final
+class WatchLicensesRequest(_message.Message):
+    """WatchLicensesRequest names the licenses to follow: those that meet all filters, all of the account and mode without one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_IDS_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """Those of this product; empty means any."""
+    policy_id: _builtins.str
+    """Those under this policy; empty means any."""
+    view: _common_pb2.View.Kind.ValueType
+    """How much of each license to return: DECISION (the default) none, BASIC the license."""
+    resume_token: _builtins.str
+    """Where to go on: the last `resume_token` of a stream with the same filters. Empty begins with a snapshot. One that is older
+    than 25 minutes, of another epoch of the record, of other filters, or damaged is RESYNC_REQUIRED: begin anew without one.
+    """
+    @_builtins.property
+    def license_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These alone, 1,000 at most; empty means any. An id that no license has is told of once one has it."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+        license_ids: _abc.Iterable[_builtins.str] | None = ...,
+        view: _common_pb2.View.Kind.ValueType = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_ids", b"license_ids", "policy_id", b"policy_id", "product_id", b"product_id", "resume_token", b"resume_token", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchLicensesRequest: _TypeAlias = WatchLicensesRequest  # noqa: Y015
+
+@_typing.final
+class WatchLicensesResponse(_message.Message):
+    """WatchLicensesResponse is one step of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WatchLicensesResponse._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: WatchLicensesResponse._Kind.ValueType  # 0
+        """Never sent."""
+        SNAPSHOT_BEGUN: WatchLicensesResponse._Kind.ValueType  # 1
+        """A snapshot begins: whatever is not named again, in any message, by its SNAPSHOT_COMPLETE is gone."""
+        SNAPSHOT: WatchLicensesResponse._Kind.ValueType  # 2
+        """`licenses` are of the snapshot, in the order of their ids. A DELTA or DELETED may come in between."""
+        SNAPSHOT_COMPLETE: WatchLicensesResponse._Kind.ValueType  # 3
+        """All licenses were told of. With `resume_token`."""
+        DELTA: WatchLicensesResponse._Kind.ValueType  # 4
+        """`licenses` may stand in another way than told before: something that their verdicts are made from has changed."""
+        DELETED: WatchLicensesResponse._Kind.ValueType  # 5
+        """`deleted_license_ids` are gone, or meet the filters no more. The caller may never have heard of one."""
+        BOOKMARK: WatchLicensesResponse._Kind.ValueType  # 6
+        """Nothing but a `resume_token`: all that happened until then was told."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a message tells."""
+
+    KIND_UNSPECIFIED: WatchLicensesResponse.Kind.ValueType  # 0
+    """Never sent."""
+    SNAPSHOT_BEGUN: WatchLicensesResponse.Kind.ValueType  # 1
+    """A snapshot begins: whatever is not named again, in any message, by its SNAPSHOT_COMPLETE is gone."""
+    SNAPSHOT: WatchLicensesResponse.Kind.ValueType  # 2
+    """`licenses` are of the snapshot, in the order of their ids. A DELTA or DELETED may come in between."""
+    SNAPSHOT_COMPLETE: WatchLicensesResponse.Kind.ValueType  # 3
+    """All licenses were told of. With `resume_token`."""
+    DELTA: WatchLicensesResponse.Kind.ValueType  # 4
+    """`licenses` may stand in another way than told before: something that their verdicts are made from has changed."""
+    DELETED: WatchLicensesResponse.Kind.ValueType  # 5
+    """`deleted_license_ids` are gone, or meet the filters no more. The caller may never have heard of one."""
+    BOOKMARK: WatchLicensesResponse.Kind.ValueType  # 6
+    """Nothing but a `resume_token`: all that happened until then was told."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    LICENSES_FIELD_NUMBER: _builtins.int
+    DELETED_LICENSE_IDS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    kind: Global___WatchLicensesResponse.Kind.ValueType
+    """What this message tells."""
+    resume_token: _builtins.str
+    """Where a stream goes on that asks with it; in SNAPSHOT_COMPLETE and BOOKMARK."""
+    @_builtins.property
+    def licenses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateLicenseResponse]:
+        """The licenses, each as a validation that asks for nothing would have answered; `license` is set where `view` is BASIC."""
+
+    @_builtins.property
+    def deleted_license_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the licenses that are gone."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___WatchLicensesResponse.Kind.ValueType = ...,
+        licenses: _abc.Iterable[Global___ValidateLicenseResponse] | None = ...,
+        deleted_license_ids: _abc.Iterable[_builtins.str] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_license_ids", b"deleted_license_ids", "kind", b"kind", "licenses", b"licenses", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchLicensesResponse: _TypeAlias = WatchLicensesResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class ValidationServiceStub:
                 request_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationRequest.SerializeToString,
                 response_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationResponse.FromString,
                 _registered_method=True)
+        self.WatchLicenses = channel.unary_stream(
+                '/lictor.license.v1.ValidationService/WatchLicenses',
+                request_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.WatchLicensesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.WatchLicensesResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -85,6 +90,19 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchLicenses(self, request, context):
+        """Tells how the licenses stand, and then every change of that, for as long as the caller listens. First a snapshot
+        (SNAPSHOT_BEGUN, SNAPSHOT, SNAPSHOT_COMPLETE), then DELTA and DELETED as licenses change, by a call or by time alone, and a
+        BOOKMARK at least every 10 s. A caller that comes back with the last `resume_token` gets what has changed since, each change
+        at least once; the stream may begin a new snapshot at any time. It counts no use and begins no duration. A caller that reads
+        too slowly, or has too many streams, is cut with OVERLOADED; a credential that ends takes its streams with it.
+        Consistency: the record.
+        Errors: FIELD_INVALID, RESYNC_REQUIRED, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValidationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -102,6 +120,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ExplainValidation,
                     request_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationRequest.FromString,
                     response_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationResponse.SerializeToString,
+            ),
+            'WatchLicenses': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLicenses,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.WatchLicensesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_validation__service__pb2.WatchLicensesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -186,6 +209,33 @@ class ValidationService:
             '/lictor.license.v1.ValidationService/ExplainValidation',
             lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationRequest.SerializeToString,
             lictor_dot_license_dot_v1_dot_validation__service__pb2.ExplainValidationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchLicenses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lictor.license.v1.ValidationService/WatchLicenses',
+            lictor_dot_license_dot_v1_dot_validation__service__pb2.WatchLicensesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_validation__service__pb2.WatchLicensesResponse.FromString,
             options,
             channel_credentials,
             insecure,

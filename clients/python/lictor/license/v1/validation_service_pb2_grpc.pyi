@@ -50,6 +50,15 @@ class ValidationServiceStub:
     """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
     it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
     """
+    WatchLicenses: _grpc.UnaryStreamMultiCallable[_validation_service_pb2.WatchLicensesRequest, _validation_service_pb2.WatchLicensesResponse]
+    """Tells how the licenses stand, and then every change of that, for as long as the caller listens. First a snapshot
+    (SNAPSHOT_BEGUN, SNAPSHOT, SNAPSHOT_COMPLETE), then DELTA and DELETED as licenses change, by a call or by time alone, and a
+    BOOKMARK at least every 10 s. A caller that comes back with the last `resume_token` gets what has changed since, each change
+    at least once; the stream may begin a new snapshot at any time. It counts no use and begins no duration. A caller that reads
+    too slowly, or has too many streams, is cut with OVERLOADED; a credential that ends takes its streams with it.
+    Consistency: the record.
+    Errors: FIELD_INVALID, RESYNC_REQUIRED, OVERLOADED.
+    """
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
@@ -72,6 +81,15 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
     ExplainValidation: _aio.UnaryUnaryMultiCallable[_validation_service_pb2.ExplainValidationRequest, _validation_service_pb2.ExplainValidationResponse]  # type: ignore[assignment]
     """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
     it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
+    """
+    WatchLicenses: _aio.UnaryStreamMultiCallable[_validation_service_pb2.WatchLicensesRequest, _validation_service_pb2.WatchLicensesResponse]  # type: ignore[assignment]
+    """Tells how the licenses stand, and then every change of that, for as long as the caller listens. First a snapshot
+    (SNAPSHOT_BEGUN, SNAPSHOT, SNAPSHOT_COMPLETE), then DELTA and DELETED as licenses change, by a call or by time alone, and a
+    BOOKMARK at least every 10 s. A caller that comes back with the last `resume_token` gets what has changed since, each change
+    at least once; the stream may begin a new snapshot at any time. It counts no use and begins no duration. A caller that reads
+    too slowly, or has too many streams, is cut with OVERLOADED; a credential that ends takes its streams with it.
+    Consistency: the record.
+    Errors: FIELD_INVALID, RESYNC_REQUIRED, OVERLOADED.
     """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,6 +128,21 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_validation_service_pb2.ExplainValidationResponse, _abc.Awaitable[_validation_service_pb2.ExplainValidationResponse]]:
         """Tells how a validation comes to its verdict: every check in its order, what it looked at, how it ended, and what to do about
         it. It counts nothing and begins nothing. Consistency: the record. Errors: FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchLicenses(
+        self,
+        request: _validation_service_pb2.WatchLicensesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_validation_service_pb2.WatchLicensesResponse], _abc.AsyncIterator[_validation_service_pb2.WatchLicensesResponse]]:
+        """Tells how the licenses stand, and then every change of that, for as long as the caller listens. First a snapshot
+        (SNAPSHOT_BEGUN, SNAPSHOT, SNAPSHOT_COMPLETE), then DELTA and DELETED as licenses change, by a call or by time alone, and a
+        BOOKMARK at least every 10 s. A caller that comes back with the last `resume_token` gets what has changed since, each change
+        at least once; the stream may begin a new snapshot at any time. It counts no use and begins no duration. A caller that reads
+        too slowly, or has too many streams, is cut with OVERLOADED; a credential that ends takes its streams with it.
+        Consistency: the record.
+        Errors: FIELD_INVALID, RESYNC_REQUIRED, OVERLOADED.
         """
 
 def add_ValidationServiceServicer_to_server(servicer: ValidationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
