@@ -131,6 +131,7 @@ async def test_a_suspended_accounts_keys_are_refused_at_once_and_work_again_afte
     with pytest.raises(Unauthenticated):
         await world.test.validate(key=made.key)
     await operator.accounts.reinstate(world.account_id)
+    await lease_passes()
     assert (await world.test.validate(key=made.key)).valid
 
 
