@@ -58,6 +58,9 @@ class Principal:
     """What the account has set."""
     license_id: str = ""
     customer_id: str = ""
+    stale_as_of: float | None = None
+    """Where no lease let memory say so and the record was away: when the state behind it was asked for, in boot time. Such
+    a caller may be answered in grace alone, from the same state."""
 
     @property
     def tenant(self) -> Tenant:

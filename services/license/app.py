@@ -11,6 +11,7 @@ from lictor.account.v1 import account_service_pb2
 from lictor.license.v1 import catalog_service_pb2, customer_service_pb2, license_service_pb2, validation_service_pb2
 
 from services.license.account_servicer import AccountServicer
+from services.license.answer_counts import AnswerCounts
 from services.license.answers import Answers
 from services.license.boundaries import BoundaryWorker
 from services.license.catalog_servicer import CatalogServicer
@@ -36,6 +37,7 @@ from shared.db.roles import Role
 from shared.facts.credentials import FactsAuthenticator
 from shared.facts.following import following
 from shared.facts.license_reader import LicenseFactsReader
+from shared.facts.stale_spans import longest_stale
 from shared.freshness.keeper import keep_forever
 from shared.freshness.redis_metrics import TierMetrics
 from shared.freshness.redis_tier import RedisTier
@@ -71,12 +73,12 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
     ):
         licenses = LicenseFactsReader(facts, known.reader)
         row, share = ProcessRow(db, target), Share()
-        writer = Writer(db, RevisionTokens(root), taken)
+        writer = Writer(db, RevisionTokens(root), taken, lambda account_id: longest_stale(facts, account_id))
         metrics = WorkerMetrics()
-        marks = ValidationMarks(worker, metrics)
+        marks, counts = ValidationMarks(worker, metrics), AnswerCounts()
         answers = Answers(known.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
         watches = Watches(known.reader.tail, facts, ResumeTokens(root))
-        resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, watches)
+        resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches)
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
             "log keeper": keep_forever(worker),
@@ -102,7 +104,14 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                     ready=lambda: True,
                     live=lambda: share.live,
                     waits=EffectWaits(known.reader.tail, clock, None if tier is None else tier.publish_hint),
-                    collectors=[*metrics.collectors, *known.collectors, *tier_metrics.collectors, *watches.collectors],
+                    collectors=[
+                        counts,
+                        writer.replayed,
+                        *metrics.collectors,
+                        *known.collectors,
+                        *tier_metrics.collectors,
+                        *watches.collectors,
+                    ],
                 )
         finally:
             stop_telling()

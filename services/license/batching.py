@@ -28,11 +28,12 @@ async def answer_batch(
 ) -> bytes | None:
     """The answer to a batch, serialized; None where the record has to answer it, or one of its items is refused."""
     principal = context.principal
-    if principal.kind is PrincipalKind.PUBLISHABLE_KEY:
-        return None  # each item is counted, and once
+    if principal.kind is PrincipalKind.PUBLISHABLE_KEY or principal.stale_as_of is not None:
+        return None  # each item is counted, and once; or answered in grace alone
     for _ in range(2):
         found = await _pass(r, answers, context, requests)
         if isinstance(found, bytes):
+            r.counts.leased += len(requests)
             return found
         if not 0 < len(found) <= len(requests) // 2:
             return None

@@ -11,7 +11,7 @@ from typing import Final
 from lictor.common.v1.common_pb2 import Consistency
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from services.license import callers, keys
+from services.license import callers, grace, keys
 from services.license.commands.record_validation import ChangedMeanwhileError, record_validation
 from services.license.consistency import needs
 from services.license.decision import Asked, User, Verdict, decide
@@ -23,7 +23,7 @@ from shared.errors import DomainError, Reason
 from shared.facts.license import LicenseFacts, Loaded, Wanted
 from shared.freshness.reader import Source
 from shared.rpc.context import CallContext
-from shared.tenancy import Tenant
+from shared.tenancy import Principal, Tenant
 
 SLICE: Final = 100
 """Decisions between two turns of others: about two milliseconds."""
@@ -45,7 +45,7 @@ async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLic
     every try to count this validation."""
     principal, asked = context.principal, asked_of(request)
     for attempt in range(_TRIES):
-        loaded = await _load(r, principal.tenant, request, recorded=attempt > 0)
+        loaded = await _load(r, principal, request, recorded=attempt > 0)
         decided = decided_of(callers.narrowed(principal, loaded), asked)
         if not attempt:
             _charge(context, request, decided.loaded)
@@ -63,17 +63,23 @@ async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLic
 
 async def decide_many(
     r: Resources, context: CallContext, requests: Sequence[pb.ValidateLicenseRequest], asked_for: Consistency
-) -> list[Decided]:
+) -> Sequence[Decided | DomainError]:
     """Each in its place, all at one state of the record. What they count is counted in one transaction, in the order of the
     licenses' ids, so that batches never wait for each other in a circle. RATE_LIMITED; TRANSACTION_CONFLICT, and then nothing
-    is counted."""
+    is counted. While the record is away some may be answered, and others refused as RECORD_UNREACHABLE."""
     principal, asked = context.principal, [asked_of(request) for request in requests]
     for attempt in range(_TRIES):
         wanted = [wanted_of(r, request) for request in requests]
-        loaded = await _load_many(r, principal.tenant, wanted, asked_for, recorded=attempt > 0)
+        found = await _load_many(r, principal, wanted, asked_for, recorded=attempt > 0)
+        loaded = [one for one in found if isinstance(one, Loaded)]
         if not attempt:
-            for request, one in zip(requests, loaded, strict=True):
-                _charge(context, request, one)
+            for request, one in zip(requests, found, strict=True):
+                if isinstance(one, Loaded):
+                    _charge(context, request, one)
+        if len(loaded) < len(found):
+            return [
+                decided_of(one, of) if isinstance(one, Loaded) else one for one, of in zip(found, asked, strict=True)
+            ]
         decided = await _all_decided(loaded, asked)
         recorded = [n for n, one in enumerate(decided) if _is_recorded(one)]
         if not recorded:
@@ -101,25 +107,30 @@ async def load_recorded(r: Resources, tenant: Tenant, request: pb.ValidateLicens
     return await r.facts.recorded(tenant, wanted_of(r, request))
 
 
-async def _load(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest, *, recorded: bool) -> Loaded:
+async def _load(r: Resources, principal: Principal, request: pb.ValidateLicenseRequest, *, recorded: bool) -> Loaded:
     """The facts of one license, as fresh as the request asks for."""
-    wanted, need = wanted_of(r, request), needs(r.writer.tokens, request.consistency)
+    tenant, wanted, need = principal.tenant, wanted_of(r, request), needs(r.writer.tokens, request.consistency)
     if recorded or need.record:
+        grace.refuse(principal)
         return await r.facts.recorded(tenant, wanted)
-    found = r.facts.held(tenant, wanted) if need.after is None else None
+    found = None
+    if need.after is None and principal.stale_as_of is None:
+        found = r.facts.held(tenant, wanted)
     if found is None:
-        found = await r.facts.one(tenant, wanted, need.after)
+        found = await grace.load_one(r, principal, wanted, need.after)
     return await r.facts.recorded(tenant, wanted) if is_for_the_record(found) else found
 
 
 async def _load_many(
-    r: Resources, tenant: Tenant, wanted: Sequence[Wanted], asked_for: Consistency, *, recorded: bool
-) -> list[Loaded]:
-    need = needs(r.writer.tokens, asked_for)
+    r: Resources, principal: Principal, wanted: Sequence[Wanted], asked_for: Consistency, *, recorded: bool
+) -> Sequence[Loaded | DomainError]:
+    tenant, need = principal.tenant, needs(r.writer.tokens, asked_for)
     if recorded or need.record:
+        grace.refuse(principal)
         return await r.facts.many_recorded(tenant, wanted)
-    found = await r.facts.many(tenant, wanted, need.after)
-    return await r.facts.many_recorded(tenant, wanted) if any(is_for_the_record(one) for one in found) else found
+    found = await grace.load_many(r, principal, wanted, need.after)
+    lacking = any(isinstance(one, Loaded) and is_for_the_record(one) for one in found)
+    return await r.facts.many_recorded(tenant, wanted) if lacking else found
 
 
 def is_for_the_record(loaded: Loaded) -> bool:

@@ -20,6 +20,7 @@ from services.license.policy_terms import TERM_NAMES
 from shared.freshness.resume import MAX_CHARS as MAX_TOKEN_CHARS
 from shared.rpc import fields as f
 from shared.rules.limits import LimitKind
+from shared.rules.stale import MAX_STALE
 
 PRODUCT_FIELDS: Final = ("external_id", "slug", "display_name", "url", "labels", "metadata")
 TIER_FIELDS: Final = ("external_id", "slug", "display_name", "position", "labels", "metadata")
@@ -71,6 +72,7 @@ _TERMS: Final = (
     f.number("check_in_count", least=1, most=365),
     f.known_enum("authentication"),
     f.enum_set("overridable"),
+    f.duration("stale_ok_for", least=timedelta(0), most=MAX_STALE),
 )
 _OVERRIDES: Final = f.nested(
     "overrides",

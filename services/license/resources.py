@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.license.answer_counts import AnswerCounts
 from services.license.key_keeper import KeyKeeper
 from services.license.validation_marks import ValidationMarks
 from services.license.watch_hub import Watches
@@ -25,4 +26,5 @@ class Resources:
     pages: PageTokens
     keeper: KeyKeeper
     marks: ValidationMarks
+    counts: AnswerCounts
     watches: Watches

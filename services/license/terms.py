@@ -147,6 +147,7 @@ class Terms:
     protected: bool = False
     authentication: Authentication = Authentication.LICENSE
     overridable: tuple[PolicyLimit, ...] = ()
+    stale_ok_for: timedelta = timedelta(0)
 
     @property
     def first_duration(self) -> timedelta | None:

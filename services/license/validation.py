@@ -9,7 +9,7 @@ from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]
 from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from services.license import callers, fields, render, store, verdicts
+from services.license import callers, fields, grace, render, store, verdicts
 from services.license.answers import Answers, key_of
 from services.license.batching import answer_batch
 from services.license.deciding import Decided, asked_of, decide_many, decide_one, load_recorded
@@ -19,6 +19,7 @@ from services.license.model import License
 from services.license.resources import Resources
 from services.license.watching import watch
 from shared.errors import DomainError
+from shared.freshness.reader import Source
 from shared.rpc.context import CallContext
 from shared.rpc.status import to_status
 from shared.tenancy import Tenant
@@ -42,6 +43,7 @@ class ValidationServicer:
         principal = context.principal
         key = key_of(principal, request)
         if (recalled := self._answers.recalled(context, key)) is not None:
+            self._r.counts.leased += 1
             return recalled
         callers.fill_in(principal, request.license)
         fields.check(request)
@@ -49,10 +51,11 @@ class ValidationServicer:
         callers.refuse_without_proof(principal, request.license)
         tenant = principal.tenant
         decided = await decide_one(self._r, context, request)
-        self._mark(principal.tenant, decided)
+        self._note(principal.tenant, decided)
         response = verdicts.answer(decided)
         self._answers.keep(key, principal, request, decided, response)
         if request.view in _WITH_LICENSE and response.license_id:
+            grace.refuse_view(decided.loaded)
             found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
             if found is not None:
                 at, full = decided.loaded.now, request.view == View.FULL
@@ -87,11 +90,17 @@ class ValidationServicer:
             result = response.results.add()
             if n in refused:
                 result.status.CopyFrom(refused[n])
-            else:
-                decided.append(next(decisions))
-                self._mark(principal.tenant, decided[-1])
-                result.response.CopyFrom(verdicts.answer(decided[-1]))
-                self._answers.keep(key_of(principal, one), principal, one, decided[-1], result.response)
+                continue
+            answer = next(decisions)
+            if isinstance(answer, DomainError):
+                result.status.CopyFrom(to_status(answer, context.call_id, context.method))
+                continue
+            if request.view in _WITH_LICENSE:
+                grace.refuse_view(answer.loaded)
+            decided.append(answer)
+            self._note(principal.tenant, answer)
+            result.response.CopyFrom(verdicts.answer(answer))
+            self._answers.keep(key_of(principal, one), principal, one, answer, result.response)
         if request.view in _WITH_LICENSE:
             await self._add_licenses(principal.tenant, response, decided, full=request.view == View.FULL)
         return response
@@ -116,8 +125,11 @@ class ValidationServicer:
         fields.check(request)
         await watch(self._r, context, request)
 
-    def _mark(self, tenant: Tenant, decided: Decided) -> None:
-        if decided.verdict.valid and decided.loaded.facts is not None:
+    def _note(self, tenant: Tenant, decided: Decided) -> None:
+        """Counts the answer, and remembers that the license was found valid, which grace does not: it writes nothing."""
+        source = decided.loaded.source
+        self._r.counts.counted(source)
+        if decided.verdict.valid and decided.loaded.facts is not None and source is not Source.GRACE:
             self._r.marks.touched((tenant, decided.loaded.facts.license_id), decided.loaded.now)
 
     async def _add_licenses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from lictor.common.v1.common_pb2 import Decision, Freshness
@@ -38,6 +39,8 @@ def answer(decided: Decided) -> pb.ValidateLicenseResponse:
         missing=verdict.missing,
     )
     if facts is not None:
+        if decided.loaded.source is Source.GRACE:
+            _degrade(response.decision, decided, facts.stale_ok_for)
         response.license_id = facts.license_id
         response.product_id = facts.product_id
         response.policy_id = facts.policy_id
@@ -55,6 +58,16 @@ def answer(decided: Decided) -> pb.ValidateLicenseResponse:
             if moment is not None:
                 field.FromDatetime(moment)
     return response
+
+
+def _degrade(decision: Decision, decided: Decided, stale_ok_for: timedelta) -> None:
+    """Nobody shall keep the answer for longer than it could be given."""
+    until = decided.loaded.at + stale_ok_for
+    decision.degraded = True
+    decision.stale_ok_until.FromDatetime(until)
+    left = max(timedelta(0), until - decided.loaded.now)
+    if left < decision.recheck_after.ToTimedelta():
+        decision.recheck_after.FromTimedelta(left)
 
 
 def explained(found: Explained) -> pb.ExplainedCheck:

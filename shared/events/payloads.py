@@ -144,7 +144,8 @@ POLICY: Final = Payload(
         _flag("require_user_scope", "whether they must name the user"),
         _flag("protected", "whether its holder may change nothing of a license"),
         _text("authentication", "with what software may prove a license", "LICENSE", "TOKEN", "MIXED", "NONE"),
-        Field("overridable", Kind.TEXTS, "the limits that licenses may override"), *_DATA, *_STAMPS,
+        Field("overridable", Kind.TEXTS, "the limits that licenses may override"),
+        _seconds("stale_ok_for", "for how long validations may be answered while the record is away"), *_DATA, *_STAMPS,
     ),
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from shared.facts.license import CustomerValue, KeyValue, LicenseValue, PolicyVa
 from shared.freshness.memory import Fact
 from shared.freshness.snapshot import Snapshot, Stamp
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of a change of any value's fields: entries of another format are as good as none."""
 CLASSES: Final[Mapping[str, type[Any]]] = {
     "account": AccountValue, "api_key": ApiKeyValue, "customer": CustomerValue, "customer_session": SessionValue,

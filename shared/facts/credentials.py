@@ -6,7 +6,7 @@ No secret is compared here: a credential is looked up by its keyed hash, and how
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -18,14 +18,15 @@ from shared.db.pool import Database
 from shared.errors import DomainError, Reason
 from shared.facts import credential_loads as loads
 from shared.facts.credential_values import AccountValue, ApiKeyValue, BindingValue, OperatorKeyValue, SessionValue
-from shared.facts.license import CustomerValue, Wanted
+from shared.facts.license import CustomerValue, Loaded, Wanted
 from shared.facts.license_reader import LicenseFactsReader
 from shared.freshness.memory import Fact
-from shared.freshness.reader import Look, Reader, View
+from shared.freshness.reader import Look, Reader, Source, View
 from shared.freshness.recall import Recall, Recalled
 from shared.rules import license_keys, spiffe
 from shared.rules.spiffe import SpiffeId
-from shared.tenancy import OPERATOR_SCOPES, PUBLISHABLE_SCOPES, Mode, Principal, PrincipalKind
+from shared.rules.stale import MAX_STALE
+from shared.tenancy import OPERATOR_SCOPES, PUBLISHABLE_SCOPES, Mode, Principal, PrincipalKind, Tenant
 
 _BY_LICENSE_KEY: Final = ("LICENSE", "MIXED")
 _PUBLISHABLE: Final = (KeyPrefix.PUBLISHABLE_LIVE, KeyPrefix.PUBLISHABLE_TEST)
@@ -64,14 +65,17 @@ class FactsAuthenticator:
         self._hasher = hasher
         self._recall: Recall[bytes, Principal] = Recall(reader.tail, reader.memory, MOST_RECALLED)
 
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one; CALLER_NOT_ALLOWED is for a
-        license key that is a good one, of a policy that lets none be a credential."""
+        license key that is a good one, of a policy that lets none be a credential. RECORD_UNREACHABLE where the record is
+        away; with `in_grace`, only where memory has no such credential that was good and not over a day ago."""
         shown = mark((peer_identity if authorization is None else authorization).encode())
         recalled = self._recall.get(shown)
         if recalled is not None:
             return recalled[0]
-        known = await (self._workload(peer_identity) if authorization is None else self._key(authorization))
+        known = await (
+            self._workload(peer_identity, in_grace) if authorization is None else self._key(authorization, in_grace)
+        )
         if known.principal is None:
             raise invalid()
         if known.made_of:
@@ -79,17 +83,17 @@ class FactsAuthenticator:
             self._recall.put(shown, Recalled(known.principal, known.made_of, known.now, until))
         return known.principal
 
-    async def _key(self, authorization: str) -> Known:
+    async def _key(self, authorization: str, in_grace: bool) -> Known:
         scheme, _, credential = authorization.partition(" ")
         match scheme.lower():
             case "bearer":
-                return await self._bearer(credential)
+                return await self._bearer(credential, in_grace)
             case "license":
-                return await self._license(credential)
+                return await self._license(credential, in_grace)
             case _:
                 raise invalid()
 
-    async def _bearer(self, key: str) -> Known:
+    async def _bearer(self, key: str, in_grace: bool) -> Known:
         prefix = api_keys.parse(key)
         match prefix:
             case None:
@@ -97,9 +101,9 @@ class FactsAuthenticator:
             case KeyPrefix.OPERATOR:
                 return await self._operator(key)
             case KeyPrefix.SECRET_LIVE | KeyPrefix.SECRET_TEST:
-                return await self._api_key(key, PrincipalKind.SECRET_KEY, api_keys.mode_of(prefix))
+                return await self._api_key(key, PrincipalKind.SECRET_KEY, api_keys.mode_of(prefix), in_grace)
             case KeyPrefix.PUBLISHABLE_LIVE | KeyPrefix.PUBLISHABLE_TEST:
-                return await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix))
+                return await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix), in_grace)
             case KeyPrefix.SESSION_LIVE | KeyPrefix.SESSION_TEST:
                 return await self._session(key, api_keys.mode_of(prefix))
 
@@ -113,26 +117,27 @@ class FactsAuthenticator:
             look, f"operator_key:{hashes[0].hex()}", lambda: loads.load_operator_key(self._db, hashes)
         )
 
-    async def _api_key(self, key: str, kind: PrincipalKind, mode: Mode) -> Known:
+    async def _api_key(self, key: str, kind: PrincipalKind, mode: Mode, in_grace: bool) -> Known:
         hashes = self._hasher.candidates(key)
 
         def look(view: View) -> Found | None:
             return _first(view, "api_key", hashes, ApiKeyValue, lambda view, value: _api_key(view, value, kind, mode))
 
-        return await self._one(look, f"api_key:{hashes[0].hex()}", lambda: loads.load_api_key(self._db, hashes))
+        root = f"api_key:{hashes[0].hex()}"
+        return await self._one(look, root, lambda: loads.load_api_key(self._db, hashes), in_grace=in_grace)
 
-    async def _license(self, pair: str) -> Known:
+    async def _license(self, pair: str, in_grace: bool) -> Known:
         """`<pk_ key>:<license key>`: a publishable key has no colon, a license key may have some."""
         key, _, license_key = pair.partition(":")
         prefix = api_keys.parse(key)
         if prefix is None or prefix not in _PUBLISHABLE or not 1 <= len(license_key) <= license_keys.MAX_CHARS:
             raise invalid()
-        known = await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix))
+        known = await self._api_key(key, PrincipalKind.PUBLISHABLE_KEY, api_keys.mode_of(prefix), in_grace)
         publishable = known.principal
         if publishable is None:
             raise invalid()
-        hashes = self._hasher.candidates(license_keys.canonical(license_key))
-        loaded = await self._licenses.one(publishable.tenant, Wanted(hashes, None))
+        wanted = Wanted(self._hasher.candidates(license_keys.canonical(license_key)), None)
+        loaded = await self._credential_license(publishable.tenant, wanted, in_grace)
         facts = loaded.facts
         if facts is None:
             raise invalid()
@@ -142,14 +147,26 @@ class FactsAuthenticator:
                 f"the license's policy has the authentication {facts.authentication}: its license key is no credential",
                 metadata={"caller": PrincipalKind.LICENSE_KEY.value},
             )
+        stale_as_of = publishable.stale_as_of
+        if loaded.source is Source.GRACE:
+            stale_as_of = self._reader.tail.state.asked_at
         ends = [end for end in (publishable.expires_at, facts.key_expires_at) if end is not None]
         principal = Principal(
             PrincipalKind.LICENSE_KEY, publishable.account_id, publishable.mode, publishable.key_id, publishable.scopes,
-            min(ends, default=None), publishable.limits, facts.license_id,
+            min(ends, default=None), publishable.limits, facts.license_id, stale_as_of=stale_as_of,
         )  # fmt: skip
         # Of two decisions, each made of what is in memory, or not kept at all.
         made_of = (*known.made_of, *loaded.made_of) if known.made_of and loaded.made_of else ()
         return Known(principal, made_of, max(known.now, loaded.now))
+
+    async def _credential_license(self, tenant: Tenant, wanted: Wanted, in_grace: bool) -> Loaded:
+        def stale() -> Loaded | None:
+            loaded = self._licenses.stale(tenant, wanted)
+            return loaded if loaded is not None and loaded.facts is not None and self._young() else None
+
+        if not in_grace:
+            return await self._licenses.one(tenant, wanted)
+        return await self._reader.or_stale(lambda: self._licenses.one(tenant, wanted), stale)
 
     async def _session(self, token: str, mode: Mode) -> Known:
         hashes = self._hasher.candidates(token)
@@ -163,7 +180,7 @@ class FactsAuthenticator:
             look, f"customer_session:{hashes[0].hex()}", lambda: loads.load_session(self._db, hashes)
         )
 
-    async def _workload(self, peer_identity: str) -> Known:
+    async def _workload(self, peer_identity: str, in_grace: bool) -> Known:
         spiffe_id = spiffe.parse_id(peer_identity)
         if spiffe_id is None:
             raise invalid()
@@ -172,14 +189,30 @@ class FactsAuthenticator:
             return _workload(view, spiffe_id)
 
         root = f"workload:{peer_identity}"
-        return await self._one(look, root, lambda: loads.load_workload(self._db, spiffe_id))
+        return await self._one(look, root, lambda: loads.load_workload(self._db, spiffe_id), in_grace=in_grace)
 
-    async def _one(self, look: Look[Found], root: str, load: loads.Loading) -> Known:
+    async def _one(self, look: Look[Found], root: str, load: loads.Loading, *, in_grace: bool = False) -> Known:
         def known(view: View) -> Known | None:
             found = look(view)
             return None if found is None else Known(found[0], tuple(view.seen), view.now)
 
-        return self._reader.held(known) or await self._reader.read(root, known, load)
+        async def read() -> Known:
+            return await self._reader.read(root, known, load)
+
+        if (held := self._reader.held(known)) is not None:
+            return held
+        return await (self._reader.or_stale(read, lambda: self._stale(known)) if in_grace else read())
+
+    def _stale(self, look: Look[Known]) -> Known | None:
+        """Who it was by what was known last. None where that was nobody: somebody may be by now."""
+        found = self._reader.stale(look)
+        if found is None or found.principal is None or not self._young():
+            return None
+        return replace(found, principal=replace(found.principal, stale_as_of=self._reader.tail.state.asked_at))
+
+    def _young(self) -> bool:
+        age_s = self._reader.tail.age_s
+        return age_s is not None and age_s < MAX_STALE.total_seconds()
 
 
 def _first(

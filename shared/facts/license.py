@@ -47,6 +47,8 @@ class LicenseFacts:
     require_user_scope: bool
     authentication: str
     """Whether its key may be a credential."""
+    stale_ok_for: timedelta
+    """For how long memory may answer without a lease while the record is away; zero for not at all."""
     key_expires_at: datetime | None
     """The end of the key that found the license, if it has one."""
     tier_id: str | None
@@ -132,6 +134,7 @@ class PolicyValue:
     require_policy_scope: bool
     require_user_scope: bool
     authentication: str
+    stale_ok_for: timedelta
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ _FACTS: Final = f"""
            coalesce(l.check_in_from, l.starts_at, l.created_at) AS check_in_from, l.max_uses_override,
            coalesce(u.uses, 0) AS uses, p.is_trial, p.expiration_strategy, p.grace_period, p.expiration_basis, p.max_uses,
            p.uses_counted_by, p.overridable, p.require_check_in, p.check_in_interval, p.check_in_count, p.check_in_since,
-           p.require_product_scope, p.require_policy_scope, p.require_user_scope, p.authentication, d.code AS product_code,
+           p.require_product_scope, p.require_policy_scope, p.require_user_scope, p.authentication, p.stale_ok_for,
+           d.code AS product_code,
            c.subject_ref AS customer_subject_ref, c.email_hash AS customer_email_hash, c.banned AS customer_banned,
            (SELECT json_agg(json_build_array(t.tier_id, t.slug, t.position))::text
               FROM license.tier_facts($1, $2, l.product_id) AS t) AS tiers

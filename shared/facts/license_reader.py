@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from shared.db.pool import Database
 from shared.facts.license import Loaded, Wanted, look
 from shared.facts.license_loads import load_many, load_one
 from shared.freshness.reader import Load, Reader, View
-from shared.freshness.tail import State
+from shared.freshness.tail import State, Tail
 from shared.freshness.token import Revision
 from shared.tenancy import Tenant
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 class LicenseFactsReader:
@@ -36,6 +40,19 @@ class LicenseFactsReader:
     def held(self, tenant: Tenant, wanted: Wanted) -> Loaded | None:
         """What memory says at this moment; None where it may not, or lacks something."""
         return self._reader.held(lambda view: look(view, tenant, wanted))
+
+    def stale(self, tenant: Tenant, wanted: Wanted, after: Revision | None = None) -> Loaded | None:
+        """What memory says while no lease lets it answer; None where it lacks something, or the write `after`."""
+        return self._reader.stale(lambda view: look(view, tenant, wanted), after)
+
+    async def or_stale(self, read: Callable[[], Awaitable[T]], stale: Callable[[], S | None]) -> T | S:
+        """`read`, and where the record does not answer, `stale`. RECORD_UNREACHABLE where that is None."""
+        return await self._reader.or_stale(read, stale)
+
+    @property
+    def tail(self) -> Tail:
+        """What the memory goes by."""
+        return self._reader.tail
 
     async def one(self, tenant: Tenant, wanted: Wanted, after: Revision | None = None) -> Loaded:
         """One license, at least as fresh as the write `after`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -30,9 +30,14 @@ class TailMetrics:
         held.set_function(lambda: len(memory))
         size = Gauge("lictor_facts_held_bytes", "About what they take", registry=None)
         size.set_function(lambda: memory.size_bytes)
+        self._age = Gauge("lictor_tail_state_age_seconds", "How old the state is that memory has", registry=None)
         self.collectors: Sequence[Collector] = (
-            self.failed, self.dropped, self.refused, self._poll_s, self._changes, held, size,
+            self.failed, self.dropped, self.refused, self._poll_s, self._changes, held, size, self._age,
         )  # fmt: skip
+
+    def watch_age(self, age_s: Callable[[], float]) -> None:
+        """Reads `lictor_tail_state_age_seconds` from `age_s` at each scrape."""
+        self._age.set_function(age_s)
 
     def polled(self, seconds: float, changes: int) -> None:
         """A poll went well."""
@@ -47,4 +52,7 @@ class ReadMetrics:
     def __init__(self) -> None:
         self.loads = Counter("lictor_facts_loads", "Decisions whose facts were read at the record", registry=None)
         self.beside = Counter("lictor_facts_from_redis", "Decisions whose facts were found in Redis", registry=None)
-        self.collectors: Sequence[Collector] = (self.loads, self.beside)
+        self.lease_over = Counter(
+            "lictor_lease_over", "Reads that found the lease over, and asked for a poll first", registry=None
+        )
+        self.collectors: Sequence[Collector] = (self.loads, self.beside, self.lease_over)

@@ -14,18 +14,22 @@ from enum import Enum, auto
 from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
-from shared.db.faults import translated
+from shared.db.faults import record_unreachable, translated
+from shared.errors import DomainError, Reason
 from shared.freshness.memory import Fact, Memory
 from shared.freshness.metrics import ReadMetrics
 from shared.freshness.snapshot import Stamp
-from shared.freshness.tail import Admission, Tail
+from shared.freshness.tail import Admission, State, Tail
 from shared.freshness.token import Revision
 from shared.tasks import TaskGroupTracker
 
 LOAD_WITHIN_S: Final = 2.0
 """What a load may take, whoever waits for it."""
+PATIENCE_S: Final = 0.25
+"""What the record may take where memory could answer without a lease: hot calls have a second, and read twice."""
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Source(Enum):
@@ -33,6 +37,7 @@ class Source(Enum):
 
     RECORD = auto()
     LEASED = auto()
+    GRACE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Reader:
         self._metrics = metrics
         self._beside = beside
         self._flights: dict[str, Flight] = {}
+        self._away: State | None = None
         self._tasks = TaskGroupTracker()
 
     def held(self, look: Look[T]) -> T | None:
@@ -149,6 +155,7 @@ class Reader:
             if not self.tail.has(after):  # of another epoch, or the record does not answer
                 return await self.load(look, load)
         elif not self.tail.fresh():
+            self._metrics.lease_over.inc()
             await self.tail.poll()
         if (found := self.held(look)) is not None:
             return found
@@ -169,6 +176,42 @@ class Reader:
             return found
         self._tasks.spawn(self._fly(root, flight, load), f"load of {root.partition(':')[0]}")
         return _decided(look, await asyncio.shield(flight.read))
+
+    def stale(self, look: Look[T], after: Revision | None = None) -> T | None:
+        """What memory says while no lease lets it answer; None where it lacks something, or the write `after`."""
+        tail = self.tail
+        if tail.fresh() or tail.age_s is None or (after is not None and not tail.has(after)):
+            return None
+        return look(View(self._memory.get, tail.state.at, tail.now(), Source.GRACE, (), _NO_COUNTS))
+
+    async def or_stale(self, read: Callable[[], Awaitable[T]], stale: Callable[[], S | None]) -> T | S:
+        """`read`, and where the record does not answer, `stale`: at once, as long as nothing has reached it since.
+
+        Args:
+            read: The normal way.
+            stale: What may be answered without a lease; None for nothing.
+
+        Raises:
+            DomainError: RECORD_UNREACHABLE, and what else `read` raises.
+        """
+        found = None if self.tail.fresh() else stale()
+        if found is not None and self._away is self.tail.state:
+            return found
+        try:
+            async with asyncio.timeout(None if found is None else PATIENCE_S):
+                return await read()
+        except TimeoutError:
+            pass
+        except DomainError as error:
+            if error.reason is not Reason.RECORD_UNREACHABLE:
+                raise
+        if self.tail.fresh():  # again
+            return await read()
+        self._away = self.tail.state
+        found = stale()
+        if found is None:
+            raise record_unreachable()
+        return found
 
     async def load(self, look: Look[T], load: Callable[[], Awaitable[Load]], *, keep: bool = True) -> T:
         """Reads at the record, and joins nobody. What it read is let into memory where that is possible at once, unless it
@@ -237,7 +280,9 @@ class Reader:
         self._metrics.loads.inc()
         with translated():
             async with asyncio.timeout(LOAD_WITHIN_S):
-                return await load()
+                loaded = await load()
+        self._away = None
+        return loaded
 
     async def _settle(self, loaded: Load, joined: Callable[[], bool]) -> None:
         """Lets the facts of a load into memory. Where the tail has to catch up first, nobody waits but those who have joined

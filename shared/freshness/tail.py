@@ -107,6 +107,8 @@ class Tail:
         self._discard = Discard()
         self._tidying = TaskGroupTracker()
         self._bases: deque[tuple[float, Snapshot]] = deque()
+        self._applying = False
+        metrics.watch_age(lambda: 0.0 if self._state is None else clock.boottime() - self._state.asked_at)
         self._wanted = asyncio.Event()
         self._next: asyncio.Future[bool] | None = None
         self._listeners: list[Callable[[Sequence[str] | None], None]] = []
@@ -126,6 +128,11 @@ class Tail:
     def fresh(self) -> bool:
         """Whether memory may answer, at this moment."""
         return self._state is not None and self._clock.boottime() < self._state.fresh_until
+
+    @property
+    def age_s(self) -> float | None:
+        """How old the state is; None while changes that it lacks are being applied."""
+        return None if self._applying else self._clock.boottime() - self.state.asked_at
 
     def now(self) -> datetime:
         """The record's time at this moment, never behind it, and ahead by what a poll takes at most."""
@@ -234,7 +241,11 @@ class Tail:
     async def _poll(self, since: Snapshot | None, most: int, within_s: float) -> None:
         asked_at = self._clock.boottime()
         polled = await self._source.poll(since, most, within_s)
-        await self._apply(polled, asked_at)
+        self._applying = True
+        try:
+            await self._apply(polled, asked_at)
+        finally:
+            self._applying = False
         self._metrics.polled(self._clock.boottime() - asked_at, len(polled.keys))
         self._move_base()
         if self._discard:

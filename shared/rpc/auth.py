@@ -28,15 +28,17 @@ def not_for(principal: Principal, message: str) -> DomainError:
 class Authenticator(Protocol):
     """Turns a call's credential into a principal."""
 
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         """The caller behind a credential. The `authorization` counts when there is one, else the certificate.
 
         Args:
             authorization: The value as sent, such as `Bearer sk_test_...`; None when there is none.
             peer_identity: The URI in the caller's certificate; empty when it has shown none.
+            in_grace: Whether what was known last will do while the record is away: the principal then has `stale_as_of`.
 
         Raises:
-            DomainError: CREDENTIALS_INVALID, or CALLER_NOT_ALLOWED for a license key that may not be a credential.
+            DomainError: RECORD_UNREACHABLE; CREDENTIALS_INVALID; CALLER_NOT_ALLOWED for a license key that may not be a
+                credential.
         """
         ...
 
@@ -50,6 +52,7 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if spec.anonymous:
             return inner
+        in_grace = spec.rules.in_grace
 
         async def call(context: CallContext, body: Body) -> bytes | None:
             values = context.take_authorization()
@@ -66,11 +69,18 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
                 places.leave(whose)
                 raise
             try:
-                principal = await authenticator.authenticate(authorization, peer_identity)
+                principal = await authenticator.authenticate(authorization, peer_identity, in_grace=in_grace)
                 whose = places.known(whose, credential, principal)
                 context.set_principal(principal)
                 if spec.kind.streams_responses:
                     context.authenticated_by(lambda: authenticator.authenticate(authorization, peer_identity))
+                try:
+                    return await inner(context, body)
+                except DomainError as error:
+                    if principal.stale_as_of is None or error.reason is not Reason.RECORD_UNREACHABLE:
+                        raise
+                # There is no answer in grace: the call is as any other, and the record may only be slow.
+                context.set_principal(await authenticator.authenticate(authorization, peer_identity))
                 return await inner(context, body)
             finally:
                 if turn is not None:

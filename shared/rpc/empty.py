@@ -20,7 +20,7 @@ from shared.tenancy import Principal
 class Strangers:
     """Knows nobody: where no method is served, none has a caller."""
 
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         """CREDENTIALS_INVALID."""
         raise DomainError(Reason.CREDENTIALS_INVALID, "this process serves no methods that take a credential")
 

@@ -59,6 +59,8 @@ class Rules:
     """The kinds of callers that are let in besides those whose scope is enough."""
     endless: bool = False
     """Whether its stream of answers has no end of its own."""
+    in_grace: bool = False
+    """Whether calls may be answered from memory without a lease while the record is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,9 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
         # On grpcio a stream that was cut off looks as if it were complete: half of it would be written.
         raise ValueError(f"{method.full_name} writes what a stream of requests says; a write takes one message")
     also_serves = frozenset(PrincipalKind(options_pb2.CallerKind.Kind.Name(kind)) for kind in stated.also_serves)
-    rules = Rules(Effect(stated.effect), stated.scope, stated.idempotent, stated.hot, also_serves, stated.endless)
+    rules = Rules(
+        Effect(stated.effect), stated.scope, stated.idempotent, stated.hot, also_serves, stated.endless, stated.in_grace
+    )
     return MethodSpec(
         path=f"/{service.full_name}/{method.name}",
         service=service.full_name,

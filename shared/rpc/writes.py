@@ -14,6 +14,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.common.v1.common_pb2 import RevisionToken
+from prometheus_client import Counter
 
 from shared.db import idempotency
 from shared.db.pool import Database, Transaction
@@ -38,6 +39,7 @@ class WriteResponse(Protocol):
 R = TypeVar("R", bound=WriteResponse)
 Work = Callable[[Transaction], Awaitable[R]]
 Taken = Callable[[str], DomainError | None]
+Stale = Callable[[str], Awaitable[timedelta]]
 
 
 @cache
@@ -56,16 +58,26 @@ def _holds_secret(descriptor: Descriptor) -> bool:
 
 
 class Writer:
-    """Runs mutations of one service. `taken` says what a violated unique or foreign key means to the caller."""
+    """Runs mutations of one service.
 
-    def __init__(self, db: Database, tokens: RevisionTokens, taken: Taken) -> None:
+    Args:
+        db: Where.
+        tokens: Marks the states that they make.
+        taken: Says what a violated unique or foreign key means to the caller.
+        stale: For how long answers may be given without a lease while the record is away, of the account with an id.
+    """
+
+    def __init__(self, db: Database, tokens: RevisionTokens, taken: Taken, stale: Stale) -> None:
         self._db = db
+        self._stale = stale
         self.tokens = tokens
         self._taken = taken
+        self.replayed = Counter("lictor_writes_replayed", "Retries that were given the stored answer", registry=None)
 
     async def run(self, context: CallContext, request: Message, response_type: type[R], work: Work[R]) -> R:
         """The answer of `work`, or the stored one of an earlier call with the same `request_id`. DEADLINE_TOO_SHORT, with
         nothing changed, where less time is left than the effect takes."""
+        wait_s = context.effect_wait_s
         if getattr(request, "return_before_effective", False):
             context.effect_wait_s = 0.0
         refuse_short(context)
@@ -81,7 +93,11 @@ class Writer:
             raise meant from error
         # From the record's time at which the reply to COMMIT was in: a retry's is its own, and so never too early.
         elapsed = timedelta(seconds=monotonic() - known)  # not the loop's time: uvloop keeps it for a turn
-        response.effective_time.FromDatetime(at + elapsed + timedelta(seconds=context.effect_wait_s))
+        effective = at + elapsed + timedelta(seconds=wait_s)
+        if wait_s:
+            # Read after the commit: whoever learns of a longer one after that has learnt of the change.
+            effective += await self._stale(context.principal.account_id or getattr(request, "account_id", ""))
+        response.effective_time.FromDatetime(effective)
         return response
 
     async def _in_transaction(
@@ -92,6 +108,7 @@ class Writer:
         if claim is not None:
             stored = await idempotency.claim(tx, claim)
             if stored is not None:
+                self.replayed.inc()
                 return cast("R", message_type.FromString(stored))
         response = await work(tx)
         response.revision_token.token = self.tokens.make(await _revision(tx))

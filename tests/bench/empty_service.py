@@ -54,7 +54,7 @@ class _EmptyServicer:
 class _OnePrincipal:
     """Knows everybody who shows anything, from memory: a real lookup is measured elsewhere."""
 
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         del peer_identity
         if not authorization:
             raise DomainError(Reason.CREDENTIALS_INVALID, "the credential is absent")

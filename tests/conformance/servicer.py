@@ -23,7 +23,7 @@ _Named = TypeVar("_Named", pb.InputRequest, pb.OutputRequest)
 class ConformanceAuthenticator:
     """Knows one credential."""
 
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         del peer_identity
         if authorization != CREDENTIAL:
             raise DomainError(Reason.CREDENTIALS_INVALID, "the credential is absent or unknown")

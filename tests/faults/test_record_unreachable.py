@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,7 @@ from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, Val
 
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.echo import Refusal, refusal
-from tests.helpers.embedded import kill, state_directory
+from tests.helpers.embedded import kill, paused, state_directory
 from tests.helpers.serving import until
 from tests.helpers.suite import Suite, World, bearer, running_suite
 
@@ -120,31 +116,6 @@ async def until_idle(suite: Suite) -> None:
             return
         await asyncio.sleep(0.02)
     pytest.fail("calls whose callers are gone are still in flight")
-
-
-def children(pid: int) -> list[int]:
-    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = (line.split() for line in shown.splitlines())
-    return [int(child) for child, parent in pairs if int(parent) == pid]
-
-
-@contextmanager
-def paused(server: EmbeddedPostgres) -> Generator[None]:
-    """The whole server: the process that takes connections, and those that serve them."""
-    os.kill(server.pid, signal.SIGSTOP)  # first, so that no child is born after we have looked
-    stopped = [server.pid, *children(server.pid)]
-    _signal_all(stopped[1:], signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        _signal_all(stopped, signal.SIGCONT)
-
-
-def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
-    """Autovacuum's workers come and go by themselves."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 async def until_answered(scene: Scene, within_s: float) -> ValidateLicenseResponse:

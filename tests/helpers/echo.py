@@ -124,7 +124,7 @@ class EchoAuthenticator:
 
     SCOPES: Final = {"Bearer all": {"echo:read", "echo:write"}, "Bearer reader": {"echo:read"}}
 
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         del peer_identity
         scopes = self.SCOPES.get(authorization or "")
         if scopes is None:

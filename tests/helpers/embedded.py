@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +70,31 @@ def frozen(server: Server) -> Generator[None]:
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+def children(pid: int) -> list[int]:
+    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = (line.split() for line in shown.splitlines())
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
+@contextmanager
+def paused(server: EmbeddedPostgres) -> Generator[None]:
+    """The whole server: the process that takes connections, and those that serve them."""
+    os.kill(server.pid, signal.SIGSTOP)  # first, so that no child is born after we have looked
+    stopped = [server.pid, *children(server.pid)]
+    _signal_all(stopped[1:], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal_all(stopped, signal.SIGCONT)
+
+
+def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    """Autovacuum's workers come and go by themselves."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def gone(*pids: int) -> Callable[[], bool]:

@@ -197,8 +197,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "overage_strategy": "ALLOW_2X" if even else "ALLOW_1_5X", "require_check_in": even,
             "check_in_interval": "DAY" if even else "YEAR", "check_in_count": n + 1, "check_in_since": at["created_at"],
             "require_product_scope": even, "require_policy_scope": even, "require_user_scope": even, "protected": even,
-            "authentication": "MIXED" if even else "NONE", "overridable": ["MAX_USES"] if even else ["MAX_MACHINES"], **at,
+            "authentication": "MIXED" if even else "NONE", "overridable": ["MAX_USES"] if even else ["MAX_MACHINES"],
+            "stale_ok_for": f"{n + 1} min", **at,
         },
+        "license.stale_span": {**own, "stale_ok_for": f"{n + 1} min", "ends_at": end},
         "license.customer": {
             **own, "customer_id": customer_id, "email": f"{n}@example.com", "subject_ref": f"s{n}", "display_name": name,
             "banned_at": None if even else at["updated_at"], "ban_reason": f"r{n}", "labels": data, "metadata": data,

@@ -121,9 +121,9 @@ def new_settings(postgres: Record, folder: Path, **more: Any) -> Settings:
     more.setdefault("kek_file", kek_file)
     for interval in QUIET:  # what time does by itself is for the tests that ask for it
         more.setdefault(interval, 86400.0)
+    more.setdefault("postgres_dsn", SecretStr(postgres.dsn()))
     return Settings(
         transport=Transport.GRPCIO,
-        postgres_dsn=SecretStr(postgres.dsn()),
         root_secret_file=secret_file,
         api_addr="127.0.0.1:0",
         ops_addr="127.0.0.1:0",

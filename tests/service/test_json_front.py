@@ -72,7 +72,7 @@ class Failing:
 
 
 class Everyone:
-    async def authenticate(self, authorization: str | None, peer_identity: str) -> Principal:
+    async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         scopes = frozenset({"licenses:validate"})
         return Principal(PrincipalKind.SECRET_KEY, "acc_1", Mode.TEST, "key_1", scopes, None)
 

@@ -50,6 +50,7 @@ TERMS: Final[dict[str, tuple[Any, Any, Any]]] = {
     "protected": (False, True, False),
     "authentication": ("LICENSE", "TOKEN", "NONE"),
     "overridable": ([], ["MAX_USES", "MAX_MACHINES"], ["OFFLINE_MAX_TTL"]),
+    "stale_ok_for": (timedelta(0), timedelta(microseconds=1), DAY),
 }
 COMPANIONS: Final[dict[str, Any]] = {
     # Without these some terms make no sense.
@@ -159,6 +160,7 @@ def bad_values() -> Iterator[tuple[str, Any, str]]:
     for name, least, most in (
         ("duration", HOUR, CENTURY), ("trial_duration", HOUR, CENTURY), ("grace_period", timedelta(0), 365 * DAY),
         ("heartbeat_interval", timedelta(minutes=1), 90 * DAY), ("offline_max_ttl", HOUR, 90 * DAY),
+        ("stale_ok_for", timedelta(0), DAY),
     ):  # fmt: skip
         for value in (least - micro, -CENTURY, most + micro, 2 * CENTURY):
             yield name, value, "DURATION_OUT_OF_RANGE"

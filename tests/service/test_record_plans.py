@@ -33,6 +33,7 @@ from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.facts.credential_loads import API_KEY_LOAD, CUSTOMER_SESSION_LOAD, OPERATOR_KEY_LOAD, WORKLOAD_LOAD
 from shared.facts.license_loads import LOAD_BATCH, LOAD_BY_ID, LOAD_BY_KEY
+from shared.facts.stale_spans import LONGEST_STALE
 from shared.rules.spiffe import SpiffeId
 from shared.tenancy import OPERATOR_TENANT, Mode, Tenant
 from tests.helpers.record import Scratch, enter, insert, sample, scratch
@@ -68,7 +69,11 @@ NUMBERED = {
         "workload_binding_id": "'wlb_' || n", "external_id": "'x' || n", "path": "'/w/x' || n",
     },
     "license.product": {"product_id": "'prod_' || n", "external_id": "'x' || n", "code": "'P' || n", "slug": "'p' || n"},
-    "license.policy": {"policy_id": "'pol_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000"},
+    "license.policy": {
+        "policy_id": "'pol_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000",
+        "stale_ok_for": "CASE WHEN n % 100 = 0 THEN interval '1 h' ELSE interval '0' END",
+    },
+    "license.stale_span": {"account_id": "'acc_' || n"},
     "license.tier": {
         "tier_id": "'tier_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000", "slug": "'t' || n",
     },
@@ -184,6 +189,7 @@ HOT = {
         WORKLOAD_LOAD, (TRUST_DOMAIN, list(SpiffeId(TRUST_DOMAIN, "/w/x7").covering_paths())),
         ("license.workload_binding", "license.account"),
     ),
+    "LONGEST_STALE": (LONGEST_STALE, (LARGE.account_id,), ("license.policy", "license.stale_span")),
     "OPERATOR_KEY_LOAD": (OPERATOR_KEY_LOAD, (KEY_HASHES,), ("license.operator_key",)),
 }  # fmt: skip
 

@@ -32,7 +32,7 @@ ACROSS = {
         "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.tier",
         "license.customer", "license.customer_session", "license.product", "license.policy", "license.license",
         "license.license_key",
-        "license.license_usage",
+        "license.license_usage", "license.stale_span",
     },
     Role.LICENSE_WORKER: {
         "record.request", "record.subject", "license.license", "license.license_usage", "license.policy", "license.boundary",

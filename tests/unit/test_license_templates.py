@@ -20,7 +20,7 @@ GENERAL: dict[str, Any] = {
     "transfer_strategy": "KEEP_EXPIRY", "trial_duration": None, "max_uses": None, "uses_counted_by": "EXPLICIT",
     "overage_strategy": "NO_OVERAGE", "require_check_in": False, "require_product_scope": False,
     "require_policy_scope": False, "require_user_scope": False, "protected": False, "authentication": "LICENSE",
-    "overridable": (),
+    "overridable": (), "stale_ok_for": timedelta(0),
 }  # fmt: skip
 DESIGN: dict[str, dict[str, Any]] = {
     "custom": {},

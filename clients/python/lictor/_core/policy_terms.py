@@ -42,6 +42,7 @@ class PolicyTerms(TypedDict, total=False):
     protected: bool | None
     authentication: str | words.Authentication.Kind.ValueType | None
     overridable: Iterable[str | words.PolicyLimit.Kind.ValueType] | None
+    stale_ok_for: timedelta | None
 
 
 def set_terms(request: pb.CreatePolicyRequest | pb.UpdatePolicyRequest, terms: PolicyTerms) -> None:

@@ -149,6 +149,10 @@ class Freshness(_message.Message):
         """Read from Postgres for this call."""
         LEASED: Freshness._Source.ValueType  # 2
         """From the process's memory, under a lease: no change that took a right away, and whose call has returned, is missing."""
+        GRACE: Freshness._Source.ValueType  # 3
+        """From the process's memory without a lease, while the record cannot be reached, since the license's policy allows it: changes that were
+        made meanwhile may be missing.
+        """
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
         """The source."""
@@ -159,6 +163,10 @@ class Freshness(_message.Message):
     """Read from Postgres for this call."""
     LEASED: Freshness.Source.ValueType  # 2
     """From the process's memory, under a lease: no change that took a right away, and whose call has returned, is missing."""
+    GRACE: Freshness.Source.ValueType  # 3
+    """From the process's memory without a lease, while the record cannot be reached, since the license's policy allows it: changes that were
+    made meanwhile may be missing.
+    """
 
     def __init__(
         self,
@@ -296,10 +304,14 @@ class Decision(_message.Message):
     FRESHNESS_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
     RECHECK_AFTER_FIELD_NUMBER: _builtins.int
+    STALE_OK_UNTIL_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """A random id of this decision (UUIDv7), the same in the server's log."""
     freshness: Global___Freshness.Source.ValueType
     """Where the facts came from."""
+    degraded: _builtins.bool
+    """Whether the answer is given because the record cannot be reached, and would otherwise be none: `freshness` is GRACE."""
     @_builtins.property
     def evaluated_at(self) -> _timestamp_pb2.Timestamp:
         """The time, by Postgres, at which the facts behind the answer held. What time alone changes is as of the answer."""
@@ -312,6 +324,10 @@ class Decision(_message.Message):
     def recheck_after(self) -> _duration_pb2.Duration:
         """How long a caller that keeps the answer should wait before asking again."""
 
+    @_builtins.property
+    def stale_ok_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when the license's policy lets such an answer be given, unless the record is back before; only with GRACE."""
+
     def __init__(
         self,
         *,
@@ -320,10 +336,12 @@ class Decision(_message.Message):
         freshness: Global___Freshness.Source.ValueType = ...,
         valid_until: _timestamp_pb2.Timestamp | None = ...,
         recheck_after: _duration_pb2.Duration | None = ...,
+        stale_ok_until: _timestamp_pb2.Timestamp | None = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at", "recheck_after", b"recheck_after", "valid_until", b"valid_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at", "recheck_after", b"recheck_after", "stale_ok_until", b"stale_ok_until", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "evaluated_at", b"evaluated_at", "freshness", b"freshness", "recheck_after", b"recheck_after", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "degraded", b"degraded", "evaluated_at", b"evaluated_at", "freshness", b"freshness", "recheck_after", b"recheck_after", "stale_ok_until", b"stale_ok_until", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

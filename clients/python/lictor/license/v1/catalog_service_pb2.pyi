@@ -279,6 +279,7 @@ class Policy(_message.Message):
     PROTECTED_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
+    STALE_OK_FOR_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The id (`pol_...`)."""
     external_id: _builtins.str
@@ -377,6 +378,12 @@ class Policy(_message.Message):
     def overridable(self) -> _containers.RepeatedScalarFieldContainer[_policy_terms_pb2.PolicyLimit.Kind.ValueType]:
         """The limits that licenses may override; each at most once."""
 
+    @_builtins.property
+    def stale_ok_for(self) -> _duration_pb2.Duration:
+        """For how long after it was last known to be right validations may be answered from memory while the record cannot be reached:
+        0 (the default, never) to 24 hours. A change that takes a right away may take so long to hold where the record is away.
+        """
+
     def __init__(
         self,
         *,
@@ -418,10 +425,11 @@ class Policy(_message.Message):
         protected: _builtins.bool = ...,
         authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
+        stale_ok_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "create_time", b"create_time", "duration", b"duration", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_max_ttl", b"offline_max_ttl", "trial_duration", b"trial_duration", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "create_time", b"create_time", "duration", b"duration", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_max_ttl", b"offline_max_ttl", "stale_ok_for", b"stale_ok_for", "trial_duration", b"trial_duration", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "create_time", b"create_time", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "revision", b"revision", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_time", b"update_time", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "create_time", b"create_time", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "revision", b"revision", "stale_ok_for", b"stale_ok_for", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_time", b"update_time", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
@@ -908,6 +916,7 @@ class CreatePolicyRequest(_message.Message):
     PROTECTED_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
+    STALE_OK_FOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     product_id: _builtins.str
@@ -998,6 +1007,12 @@ class CreatePolicyRequest(_message.Message):
     def overridable(self) -> _containers.RepeatedScalarFieldContainer[_policy_terms_pb2.PolicyLimit.Kind.ValueType]:
         """The limits that licenses may override; each at most once."""
 
+    @_builtins.property
+    def stale_ok_for(self) -> _duration_pb2.Duration:
+        """For how long after it was last known to be right validations may be answered from memory while the record cannot be reached:
+        0 (the default, never) to 24 hours. A change that takes a right away may take so long to hold where the record is away.
+        """
+
     def __init__(
         self,
         *,
@@ -1037,10 +1052,11 @@ class CreatePolicyRequest(_message.Message):
         protected: _builtins.bool | None = ...,
         authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
+        stale_ok_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "trial_duration", b"trial_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "trial_duration", b"trial_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "perpetual", b"perpetual", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "perpetual", b"perpetual", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
     _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
@@ -1303,6 +1319,7 @@ class UpdatePolicyRequest(_message.Message):
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
     RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
+    STALE_OK_FOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -1363,8 +1380,8 @@ class UpdatePolicyRequest(_message.Message):
         require_heartbeat, heartbeat_interval, offline_allowed, offline_max_ttl, expiration_strategy, grace_period,
         renewal_basis, transfer_strategy, trial_duration, max_uses, uses_counted_by, overage_strategy, require_check_in,
         check_in_interval, check_in_count, require_product_scope, require_policy_scope, require_user_scope, protected,
-        authentication, overridable, labels, metadata, or `*` for all of them. Absent means the fields that are set in the
-        request.
+        authentication, overridable, stale_ok_for, labels, metadata, or `*` for all of them. Absent means the fields that are set
+        in the request.
         """
 
     @_builtins.property
@@ -1400,6 +1417,12 @@ class UpdatePolicyRequest(_message.Message):
     @_builtins.property
     def overridable(self) -> _containers.RepeatedScalarFieldContainer[_policy_terms_pb2.PolicyLimit.Kind.ValueType]:
         """The limits that licenses may override; each at most once."""
+
+    @_builtins.property
+    def stale_ok_for(self) -> _duration_pb2.Duration:
+        """For how long after it was last known to be right validations may be answered from memory while the record cannot be reached:
+        0 (the default, never) to 24 hours. A change that takes a right away may take so long to hold where the record is away.
+        """
 
     def __init__(
         self,
@@ -1440,10 +1463,11 @@ class UpdatePolicyRequest(_message.Message):
         authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
         return_before_effective: _builtins.bool = ...,
+        stale_ok_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "trial_duration", b"trial_duration", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "trial_duration", b"trial_duration", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "return_before_effective", b"return_before_effective", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "return_before_effective", b"return_before_effective", "stale_ok_for", b"stale_ok_for", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
     _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
