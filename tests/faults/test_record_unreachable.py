@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -18,7 +20,10 @@ from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1.license_service_pb2 import CreateLicenseRequest, GetLicenseRequest, SuspendLicenseRequest
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest, ValidateLicenseResponse
 
+from shared.db.pool import PostgresTarget, connected
+from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
+from shared.freshness.poll import CONNECT_WITHIN_S, RecordSource
 from tests.helpers.echo import Refusal, refusal
 from tests.helpers.embedded import kill, paused, state_directory
 from tests.helpers.serving import until
@@ -272,3 +277,16 @@ async def test_a_caller_who_waits_long_is_told_before_it_gives_up(server: Embedd
     assert told.reason == "RECORD_UNREACHABLE"
     assert took < 8
     assert (await until_answered(scene, 5)).valid
+
+
+async def test_a_poll_gives_up_a_connection_that_is_not_made(server: EmbeddedPostgres) -> None:
+    """Calls wait for polls, and the driver would wait for a minute."""
+
+    async def never() -> asyncpg.Connection:
+        with paused(server):
+            return await connected(PostgresTarget(server.dsn()), Role.FACTS)
+
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await RecordSource(never).base(timedelta(minutes=1))
+    assert time.monotonic() - begun < CONNECT_WITHIN_S + 1
