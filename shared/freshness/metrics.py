@@ -30,9 +30,10 @@ class TailMetrics:
         held.set_function(lambda: len(memory))
         size = Gauge("lictor_facts_held_bytes", "About what they take", registry=None)
         size.set_function(lambda: memory.size_bytes)
+        self.lapsed = Counter("lictor_lease_lapses", "Times that a lease ran out before the next one", registry=None)
         self._age = Gauge("lictor_tail_state_age_seconds", "How old the state is that memory has", registry=None)
         self.collectors: Sequence[Collector] = (
-            self.failed, self.dropped, self.refused, self._poll_s, self._changes, held, size, self._age,
+            self.failed, self.dropped, self.refused, self._poll_s, self._changes, held, size, self._age, self.lapsed,
         )  # fmt: skip
 
     def watch_age(self, age_s: Callable[[], float]) -> None:

@@ -254,6 +254,8 @@ class Tail:
     async def _apply(self, polled: Polled, asked_at: float) -> None:
         """Evicts what changed, in slices, and only after the last one relies on the new state."""
         state = State(polled.stamp, polled.at, asked_at, self._lease_end(polled, asked_at), polled.terms)
+        if self._state is not None and not self.fresh():
+            self._metrics.lapsed.inc()
         if (why := self._why_drop(polled, asked_at)) is not None:
             self._drop(state, why)
             return
