@@ -78,7 +78,9 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
         marks, counts = ValidationMarks(worker, metrics), AnswerCounts()
         answers = Answers(known.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
         watches = Watches(known.reader.tail, facts, ResumeTokens(root))
-        resources = Resources(db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches)
+        resources = Resources(
+            db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches
+        )
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
             "log keeper": keep_forever(worker),
