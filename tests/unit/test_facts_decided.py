@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -47,7 +47,9 @@ def facts_of(license_: License) -> dict[str, Fact]:
     tiers = dict(license_.tiers)
     if license_.tier is not None and license_.tier_position is not None:
         tiers[license_.tier] = license_.tier_position
-    rest = {"is_trial": False, "uses_counted_by": "EXPLICIT", "authentication": "NONE"}
+    rest = {
+        "is_trial": False, "uses_counted_by": "EXPLICIT", "authentication": "NONE", "stale_ok_for": timedelta(hours=1),
+    }  # fmt: skip
     terms: dict[str, Any] = {name: rest[name] if name in rest else getattr(license_, name) for name in OF_THE_POLICY}
     values: dict[str, object] = {
         license_key(PREFIX, HASH): KeyValue("lic_1", license_.key_expires_at),

@@ -75,6 +75,7 @@ def test_rules_come_from_the_contract() -> None:
         scope="licenses:validate",
         hot=True,
         also_serves=frozenset({PrincipalKind.PUBLISHABLE_KEY, PrincipalKind.LICENSE_KEY}),
+        in_grace=True,
     )
 
 
