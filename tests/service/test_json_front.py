@@ -19,6 +19,7 @@ from lictor.license.v1.validation_service_pb2 import (
     ExplainValidationResponse,
     ValidateLicenseRequest,
     ValidateLicenseResponse,
+    WatchLicensesRequest,
 )
 
 from services.main import PACKAGES
@@ -68,6 +69,9 @@ class Failing:
     async def ExplainValidation(
         self, request: ExplainValidationRequest, context: CallContext
     ) -> ExplainValidationResponse:
+        raise NotImplementedError("a route table needs all methods; nobody calls this one here")
+
+    async def WatchLicenses(self, request: WatchLicensesRequest, context: CallContext) -> None:
         raise NotImplementedError("a route table needs all methods; nobody calls this one here")
 
 
