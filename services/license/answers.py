@@ -36,7 +36,7 @@ class Answer:
 
     Attributes:
         principal: Who asked.
-        license_id: The license that it is about; empty for none.
+        license_id: The license that it is about.
         touches: What a valid one marks as validated; None for one that is not.
         decision: Those fields of the decision that stay the same.
         rest: All fields of the answer but the decision.
@@ -72,8 +72,7 @@ class Answers:
         if found is None or found[0].principal is not principal:
             return None
         answer, now = found
-        if answer.license_id:
-            context.charge_license(answer.license_id)
+        context.charge_license(answer.license_id)
         if answer.touches is not None:
             self._marks.touched(answer.touches, now)
         decision = _ID_TAG + new_id(Prefix.DECISION).encode() + self._of_state() + answer.decision
@@ -89,9 +88,10 @@ class Answers:
     ) -> None:
         """Keeps an answer that was made from memory, where it may be given again."""
         facts, now, made_of = decided.loaded.facts, decided.loaded.now, decided.loaded.made_of
-        if not made_of or request.view not in _PLAIN or request.HasField("consistency"):
+        # A license that there is not is counted by its key, which is not kept.
+        if facts is None or not made_of or request.view not in _PLAIN or request.HasField("consistency"):
             return
-        until = None if facts is None else changes_at(facts, now)
+        until = changes_at(facts, now)
         if until is not None and until - RECHECK_AFTER <= now:
             return  # the answer counts down to it
         again = Decision(valid_until=response.decision.valid_until, recheck_after=response.decision.recheck_after)
@@ -103,8 +103,8 @@ class Answers:
         decision = again.SerializeToString()
         if len(decision) + _CHANGING_BYTES >= _ONE_BYTE:
             return
-        touches = None if facts is None or not decided.verdict.valid else (principal.tenant, facts.license_id)
-        answer = Answer(principal, response.license_id, touches, decision, rest.SerializeToString())
+        touches = (principal.tenant, facts.license_id) if decided.verdict.valid else None
+        answer = Answer(principal, facts.license_id, touches, decision, rest.SerializeToString())
         ends = None if until is None else until - RECHECK_AFTER
         self._recall.put(key, Recalled(answer, made_of, now, ends))
 

@@ -69,7 +69,10 @@ class FactsAuthenticator:
         """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one; CALLER_NOT_ALLOWED is for a
         license key that is a good one, of a policy that lets none be a credential. RECORD_UNREACHABLE where the record is
         away; with `in_grace`, only where memory has no such credential that was good and not over a day ago."""
-        shown = mark((peer_identity if authorization is None else authorization).encode())
+        # What a certificate has proven and what a header says are never the same, whatever the text.
+        shown = mark(
+            f"certificate {peer_identity}".encode() if authorization is None else f"header {authorization}".encode()
+        )
         recalled = self._recall.get(shown)
         if recalled is not None:
             return recalled[0]

@@ -42,7 +42,7 @@ class LatestAlone(ChangeMap):
 
 class LatestAloneTail(StageTail):
     def __init__(self, *args: object, **more: object) -> None:
-        super().__init__(*args, **more)  # type: ignore[arg-type]
+        super().__init__(*args, **more)  # type: ignore[arg-type] - whatever a tail is given
         self._changes = LatestAlone()
 
 

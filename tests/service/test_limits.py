@@ -90,6 +90,20 @@ async def test_hot_calls_and_operators_have_no_rate(suite: Suite, world: World, 
         await send(suite, WHO, suite.operator_key)
 
 
+async def test_a_key_that_there_is_not_is_guessed_so_often_by_what_is_shipped(
+    suite: Suite, world: World, operator: AsyncLictor
+) -> None:
+    """Also once the process knows by heart that there is none: the secret key has asked before."""
+    await operator.accounts.update(world.account_id, limits={"license_calls_per_second": 3})
+    shipped = (await world.test.api_keys.create(kind="PUBLISHABLE", scopes=["licenses:validate"])).secret
+    request = ValidateLicenseRequest(license=LicenseSelector(license_key="NO-SUCH-KEY"))
+    for _ in range(4):
+        assert not (await send(suite, request, world.test_key)).valid
+    for _ in range(3):
+        assert not (await send(suite, request, shipped)).valid
+    assert (await refused(suite, request, shipped)).reason == "RATE_LIMITED"
+
+
 async def test_a_license_is_asked_about_so_often_by_what_is_shipped(
     suite: Suite, world: World, operator: AsyncLictor
 ) -> None:

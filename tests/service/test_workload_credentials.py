@@ -155,6 +155,20 @@ async def test_a_suspended_accounts_workloads_are_refused(door: Door) -> None:
     assert (await door.enter("/a")).account_id == door.world.account_id
 
 
+async def test_a_name_in_a_header_is_no_certificate(door: Door) -> None:
+    """Not even once the process knows the workload by heart."""
+    await door.bind("/a")
+    for _ in range(4):
+        await door.enter("/a")
+    for header in (door.id("/a"), f"Bearer {door.id('/a')}", f"certificate {door.id('/a')}"):
+        await door.refused(header, "")
+    key = f"Bearer {door.world.test_key}"
+    for _ in range(4):
+        await door.authenticator.authenticate(key, "")
+    for name in (key, f"header {key}"):
+        await door.refused(None, name)
+
+
 async def test_authorization_counts_alone_where_it_is_sent(door: Door) -> None:
     await door.bind("/a", "LIVE")
     keyed = await door.authenticator.authenticate(f"Bearer {door.world.test_key}", door.id("/a"))

@@ -85,7 +85,7 @@ class SyncRunner:
                 error = _error(fault)
             finally:
                 stream.cancel()
-            time.sleep(watching.wait_s(error))
+            time.sleep(watching.wait_s(error))  # before the next stream, in the thread of whoever iterates
 
     def close(self) -> None:
         self._closed = True
