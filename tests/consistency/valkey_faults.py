@@ -65,8 +65,9 @@ async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> No
             (flipped, value[:place], value + b"x", other, other, scene.random.randbytes(200), b"")
         )
         if scene.random.random() < 0.1:
-            await redis.do("DEL", name)
-            await redis.do("LPUSH", name, value)
+            # A process may write the name at any moment: what is of another kind takes its place in one step.
+            await redis.do("LPUSH", "of_another_kind", value)
+            await redis.do("RENAME", "of_another_kind", name)
         else:
             await redis.do("SET", name, forged, "EX", KEPT_S)
 
