@@ -31,9 +31,7 @@ facts="lictor_facts=$(random_hex)"
 for target in license entitlement machine webhook; do
     {
         echo "lictor_$target=$(random_hex)"
-        if [ $target = license ]; then
-            echo "lictor_license_worker=$(random_hex)"
-        fi
+        case $target in license | machine) echo "lictor_${target}_worker=$(random_hex)" ;; esac
         echo "$facts"
     } >"$new/roles-$target"
 done

@@ -108,6 +108,7 @@ async def _ensure_roles(conn: asyncpg.Connection, passwords: Mapping[str, str]) 
             quoted = await conn.fetchval("SELECT quote_literal($1)", passwords[role.value])
             await conn.execute(f"ALTER ROLE {role.value} PASSWORD {quoted}")
     await conn.execute(f"GRANT {Role.MIGRATE.value} TO CURRENT_USER")
+    await conn.execute(f"GRANT {Role.VIEWS.value} TO {Role.MIGRATE.value}")  # which gives it the views it makes
     for schema in SCHEMAS:
         await conn.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {Role.MIGRATE.value}")
 

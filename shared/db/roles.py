@@ -16,6 +16,7 @@ class Role(StrEnum):
     LICENSE_WORKER = "lictor_license_worker"
     ENTITLEMENT = "lictor_entitlement"
     MACHINE = "lictor_machine"
+    MACHINE_WORKER = "lictor_machine_worker"
     WEBHOOK = "lictor_webhook"
     FACTS = "lictor_facts"
     VIEWS = "lictor_views"

@@ -154,7 +154,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
     product_id, tier_id, policy_id, license_id, customer_id = (
         f"{p}_{short}" for p in ("prod", "tier", "pol", "lic", "cus")
     )
-    event_id, key_id = f"evt_{short}", f"key_{short}"
+    event_id, key_id, machine_id = f"evt_{short}", f"key_{short}", f"mach_{short}"
     return {
         "license.account": {
             "account_id": tenant.account_id, "external_id": f"acc {tag}", "display_name": name, "status": status,
@@ -198,7 +198,18 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "check_in_interval": "DAY" if even else "YEAR", "check_in_count": n + 1, "check_in_since": at["created_at"],
             "require_product_scope": even, "require_policy_scope": even, "require_user_scope": even, "protected": even,
             "authentication": "MIXED" if even else "NONE", "overridable": ["MAX_USES"] if even else ["MAX_MACHINES"],
-            "stale_ok_for": f"{n + 1} min", **at,
+            "stale_ok_for": f"{n + 1} min", "strict": even, "max_users": n + 1, "max_cores": n + 1, "max_memory_bytes": n + 1,
+            "max_disk_bytes": n + 1, "max_processes": n + 1,
+            "machine_uniqueness": "UNIQUE_PER_POLICY" if even else "UNIQUE_PER_PRODUCT",
+            "machine_matching": "MATCH_TWO" if even else "MATCH_MOST",
+            "component_uniqueness": "UNIQUE_PER_POLICY" if even else "UNIQUE_PER_PRODUCT",
+            "component_matching": "MATCH_TWO" if even else "MATCH_MOST",
+            "machine_leasing": "PER_LICENSE" if even else "PER_USER", "process_leasing": "PER_LICENSE" if even else "PER_USER",
+            "seat_acquire": "QUEUE" if even else "EVICT_OLDEST", "require_machine_scope": even,
+            "require_components_scope": even, "heartbeat_basis": "FROM_CREATION" if even else "FROM_FIRST_PING",
+            "heartbeat_cull": "KEEP_DEAD" if even else "DEACTIVATE_DEAD",
+            "heartbeat_resurrection": "ALWAYS_REVIVE" if even else "NO_REVIVE", "max_transfers": n,
+            "transfer_period": f"{n + 1} days", "allow_machine_transfer": even, **at,
         },
         "license.stale_span": {**own, "stale_ok_for": f"{n + 1} min", "ends_at": end},
         "license.customer": {
@@ -216,7 +227,8 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "key_hint": f"h{n}", "starts_at": at["created_at"], "expires_at": end, "labels": data,
             "metadata": data, "revision": n, "expiry_anchored_at": at["created_at"], "check_in_from": at["created_at"],
             "last_check_in_at": at["updated_at"], "max_machines_override": n + 1, "max_uses_override": n + 1,
-            "offline_max_ttl_override": f"{n + 1} days", **at,
+            "offline_max_ttl_override": f"{n + 1} days", "max_users_override": n + 1, "max_cores_override": n + 1,
+            "max_memory_bytes_override": n + 1, "max_disk_bytes_override": n + 1, "max_processes_override": n + 1, **at,
         },
         "license.license_usage": {
             **own, "license_id": license_id, "uses": n, "first_validated_at": at["created_at"],
@@ -231,6 +243,32 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "check_in_soon_at": end, "check_in_overdue_at": end,
         },
         "license.boundary_recheck": {**own, "policy_id": policy_id, "after_license_id": license_id},
+        "machine.seat": {
+            **own, "license_id": license_id, "machines": n + 1, "users": n + 1, "cores": 2 * n + 1, "memory_bytes": 2 * n + 1,
+            "disk_bytes": 2 * n + 1, "processes": n, "first_activated_at": at["created_at"],
+        },
+        "machine.machine": {
+            **own, "machine_id": machine_id, "external_id": f"mach {n}", "license_id": license_id, "product_id": product_id,
+            "policy_id": policy_id, "user_id": customer_id, "identity_kind": "FINGERPRINT" if even else "WORKLOAD",
+            "identity_hash": f"\\x05{tag}", "uniqueness_scope": license_id, "generation": n + 1, "display_name": name,
+            "hostname": f"h{n}", "platform": "LINUX" if even else "MACOS", "ip": f"10.0.0.{n}", "cores": n + 1,
+            "memory_bytes": n + 1, "disk_bytes": n + 1, "heartbeat_status": "ALIVE" if even else "DEAD",
+            "heartbeat_from": at["created_at"], "died_at": at["updated_at"], "offline_until": end, "lease_epoch": n + 1,
+            "activated_at": at["created_at"], "deactivated_at": None if even else at["updated_at"],
+            "deactivation_reason": None if even else "ADMIN", "labels": data, "metadata": data, "revision": n,
+            "updated_at": at["updated_at"],
+        },
+        "machine.fingerprint": {
+            **own, "machine_id": machine_id, "name": f"f{n}", "license_id": license_id, "uniqueness_scope": license_id,
+            "fingerprint_hash": f"\\x05{tag}",
+        },
+        "machine.component": {
+            **own, "machine_id": machine_id, "name": f"c{n}", "uniqueness_scope": machine_id,
+            "fingerprint_hash": f"\\x06{tag}",
+        },
+        "machine.beat": {
+            **own, "machine_id": machine_id, "last_heartbeat_at": at["updated_at"], "lease_expires_at": end,
+        },
         "record.event": {
             **own, "event_id": event_id, "type": "license.created", "subject": license_id, "subject_seq": n,
             "occurred_at": at["created_at"], "schema_version": n, "actor": key_id, "source": "api", "reason": f"r{n}",

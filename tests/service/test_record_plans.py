@@ -93,6 +93,21 @@ NUMBERED = {
         "due_at": "CASE WHEN n % 100 = 0 THEN now() - interval '1 h' ELSE now() + n * interval '1 min' END",
     },
     "license.boundary_recheck": {"policy_id": "'pol_' || n % 5000"},
+    "machine.seat": {"license_id": "'lic_' || n", "machines": "0", "users": "0"},
+    "machine.machine": {
+        "machine_id": "'mach_' || n", "external_id": "'x' || n", "license_id": "'lic_' || n % 5000",
+        "product_id": "'prod_' || n % 5000", "policy_id": "'pol_' || n % 5000", "user_id": "'cus_' || n % 5000",
+        "identity_hash": "'\\x05'::bytea || sha256(n::text::bytea)",
+    },
+    "machine.fingerprint": {
+        "machine_id": "'mach_' || n", "license_id": "'lic_' || n % 5000", "uniqueness_scope": "'lic_' || n % 5000",
+        "fingerprint_hash": "'\\x05'::bytea || sha256(n::text::bytea)",
+    },
+    "machine.component": {
+        "machine_id": "'mach_' || n", "uniqueness_scope": "'mach_' || n",
+        "fingerprint_hash": "'\\x06'::bytea || sha256(n::text::bytea)",
+    },
+    "machine.beat": {"machine_id": "'mach_' || n"},
     "record.event": {
         "event_id": "'evt_' || n", "subject": "CASE WHEN n % 4 = 0 THEN 'lic_many' ELSE subject END", "subject_seq": "n",
     },

@@ -32,11 +32,15 @@ ACROSS = {
         "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.tier",
         "license.customer", "license.customer_session", "license.product", "license.policy", "license.license",
         "license.license_key",
-        "license.license_usage", "license.stale_span",
+        "license.license_usage", "license.stale_span", "machine.beat", "machine.component", "machine.fingerprint",
+        "machine.machine", "machine.seat",
     },
     Role.LICENSE_WORKER: {
         "record.request", "record.subject", "license.license", "license.license_usage", "license.policy", "license.boundary",
         "license.boundary_recheck",
+    },
+    Role.MACHINE_WORKER: {
+        "record.subject", "machine.beat", "machine.component", "machine.fingerprint", "machine.machine", "machine.seat",
     },
 }  # fmt: skip
 """What a role may read of all tenants at once; nobody else may read anything so."""
@@ -181,7 +185,7 @@ async def test_rows_are_not_put_into_another_tenant(db: Scratch, role: Role, ten
                 try:
                     await insert(conn, table, own)  # the same row is welcome at home, but for parents it lacks
                 except asyncpg.ForeignKeyViolationError:
-                    assert table.startswith("license.")
+                    assert table.startswith(("license.", "machine."))
 
 
 async def test_rows_are_not_moved_into_another_tenant(db: Scratch) -> None:
