@@ -9,7 +9,7 @@ from typing import Any
 from lictor.account.v1 import account_service_pb2 as pb
 from lictor.common.v1.common_pb2 import Mode as ModePb
 
-from services.license import account_store, fields, queries, render, workload_store
+from services.license import account_store, fields, render, workload_store
 from services.license.account_model import AccountAction, KeyKind
 from services.license.commands.change_account_status import change_account_status
 from services.license.commands.create_account import create_account
@@ -25,6 +25,7 @@ from shared.db.pool import Transaction
 from shared.errors import FieldViolation, Reason, fields_invalid, not_found
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked, to_datetime, to_timedelta
+from shared.rpc.pages import page_of
 from shared.rules import spiffe
 from shared.tenancy import Mode, PrincipalKind, Tenant
 
@@ -67,8 +68,9 @@ class AccountServicer:
 
     async def ListAccounts(self, request: pb.ListAccountsRequest, context: CallContext) -> pb.ListAccountsResponse:
         fields.check(request)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             "accounts",
@@ -158,8 +160,9 @@ class AccountServicer:
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: CallContext) -> pb.ListApiKeysResponse:
         fields.check(request)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             "api_keys",
@@ -237,8 +240,9 @@ class AccountServicer:
         self, request: pb.ListWorkloadBindingsRequest, context: CallContext
     ) -> pb.ListWorkloadBindingsResponse:
         fields.check(request)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             f"workload_bindings|{request.account_id}",

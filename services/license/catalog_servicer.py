@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import catalog_service_pb2 as pb
 
-from services.license import catalog_store, fields, policy_terms, queries, render
+from services.license import catalog_store, fields, policy_terms, render
 from services.license.catalog_model import KeyStorage, Policy, Product
 from services.license.commands.create_policy import create_policy
 from services.license.commands.create_product import create_product
@@ -23,6 +23,7 @@ from shared.errors import Reason, not_found
 from shared.ids import Prefix, new_id
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked
+from shared.rpc.pages import page_of
 
 
 class CatalogServicer(TierMethods):
@@ -66,8 +67,9 @@ class CatalogServicer(TierMethods):
 
     async def ListProducts(self, request: pb.ListProductsRequest, context: CallContext) -> pb.ListProductsResponse:
         fields.check(request)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             "products",
@@ -129,8 +131,9 @@ class CatalogServicer(TierMethods):
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, context: CallContext) -> pb.ListPoliciesResponse:
         fields.check(request)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             f"policies|{request.product_id}",

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import customer_service_pb2 as pb
 
-from services.license import customer_access, customer_store, fields, queries, render
+from services.license import customer_access, customer_store, fields, render
 from services.license.commands.change_customer_ban import change_customer_ban
 from services.license.commands.create_customer_session import create_customer_session
 from services.license.commands.revoke_customer_sessions import revoke_customer_sessions
@@ -19,6 +19,7 @@ from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked, to_timedelta
+from shared.rpc.pages import page_of
 
 
 class CustomerServicer:
@@ -41,8 +42,9 @@ class CustomerServicer:
         fields.check(request)
         banned = request.banned if request.HasField("banned") else None
         narrowed = customer_store.CustomerFilter(request.email, request.subject_ref, banned)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             f"customers|{narrowed}",

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from services.license.periods import check_in_due, ended
 from services.license.terms import LENIENT, ExpirationStrategy, Overrides, PolicyLimit, Terms
-from shared.errors import DomainError, Reason
 
 
 class Status(StrEnum):
@@ -164,15 +163,3 @@ def marks(license_: License, now: datetime) -> tuple[Mark, ...]:
     if max(at for at in seen if at is not None) <= now - INACTIVE_AFTER:
         found.append(Mark.INACTIVE)
     return tuple(found)
-
-
-def refuse_stale(etag: str, revision: int, resource_id: str) -> None:
-    """ETAG_MISMATCH unless the caller's etag, where given, is the resource's."""
-    if etag and etag != etag_of(revision):
-        raise DomainError(
-            Reason.ETAG_MISMATCH, "the resource has changed since its etag was read", metadata={"id": resource_id}
-        )
-
-
-def etag_of(revision: int) -> str:
-    return f"r{revision}"

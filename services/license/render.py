@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
-from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.account.v1 import account_service_pb2 as account_pb
 from lictor.common.v1.common_pb2 import Mode as ModePb
 from lictor.common.v1.event_pb2 import Event as EventPb
@@ -22,37 +17,14 @@ from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
 from services.license.customer_session_model import CustomerSession
 from services.license.event_store import StoredEvent
-from services.license.model import License, etag_of, marks
+from services.license.model import License, marks
 from services.license.periods import grace_end
 from services.license.terms import Overrides
 from services.license.workload_model import WorkloadBinding
+from shared.etags import etag_of
+from shared.rpc.render import duration, struct, timestamp
 from shared.rules.limits import LimitKind
 from shared.tenancy import Mode, Tenant
-
-
-def timestamp(at: datetime | None) -> Timestamp | None:
-    """Absent stays absent, never zero."""
-    if at is None:
-        return None
-    made = Timestamp()
-    made.FromDatetime(at)
-    return made
-
-
-def duration(length: timedelta | None) -> Duration | None:
-    if length is None:
-        return None
-    made = Duration()
-    made.FromTimedelta(length)
-    return made
-
-
-def struct(data: Mapping[str, Any]) -> Struct | None:
-    if not data:
-        return None
-    made = Struct()
-    made.update(dict(data))
-    return made
 
 
 def mode(value: Mode | None) -> ModePb.Kind.ValueType:

@@ -27,6 +27,7 @@ from shared.errors import Reason, not_found
 from shared.events.registry import resolve
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked, to_datetime, to_timedelta
+from shared.rpc.pages import page_of
 from shared.rpc.writes import WriteResponse
 
 R = TypeVar("R", bound=WriteResponse)
@@ -71,8 +72,9 @@ class LicenseServicer(UsageMethods):
             request.tier_id,
             status,
         )
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             f"licenses|{narrowed}",
@@ -213,8 +215,9 @@ class LicenseServicer(UsageMethods):
             to_datetime(request, "start_time"),
             to_datetime(request, "end_time"),
         )
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             f"events|{wanted}",

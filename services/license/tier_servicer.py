@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import catalog_service_pb2 as pb
 
-from services.license import fields, queries, render, tier_store
+from services.license import fields, render, tier_store
 from services.license.catalog_model import Tier
 from services.license.commands.create_tier import create_tier
 from services.license.commands.delete_tier import delete_tier
@@ -18,6 +18,7 @@ from shared.errors import Reason, not_found
 from shared.ids import Prefix, new_id
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked
+from shared.rpc.pages import page_of
 
 
 class TierMethods:
@@ -61,8 +62,9 @@ class TierMethods:
 
     async def ListTiers(self, request: pb.ListTiersRequest, context: CallContext) -> pb.ListTiersResponse:
         fields.check(request)
-        page = await queries.page_of(
-            self._r,
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
             context,
             request,
             f"tiers|{request.product_id}",

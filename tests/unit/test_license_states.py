@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.license import model, transitions
+from services.license import transitions
 from services.license.account_model import (
     AccountAction,
     AccountStatus,
@@ -24,6 +24,7 @@ from services.license.model import Action, License, Status
 from services.license.periods import first_expiry
 from services.license.terms import CheckInInterval, Overrides, Template, Terms
 from shared.errors import DomainError, Reason
+from shared.etags import etag_of, refuse_stale
 from tests.helpers.builders import LIFE, table
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -215,11 +216,11 @@ def test_the_first_expiry_counts_from_the_start() -> None:
 
 
 def test_a_stale_etag_is_refused_and_none_is_not() -> None:
-    model.refuse_stale("", 7, "lic_1")
-    model.refuse_stale(model.etag_of(7), 7, "lic_1")
-    for stale in (model.etag_of(6), "7", "R7", "*"):
+    refuse_stale("", 7, "lic_1")
+    refuse_stale(etag_of(7), 7, "lic_1")
+    for stale in (etag_of(6), "7", "R7", "*"):
         with pytest.raises(DomainError) as caught:
-            model.refuse_stale(stale, 7, "lic_1")
+            refuse_stale(stale, 7, "lic_1")
         assert reason_of(caught.value) == (Reason.ETAG_MISMATCH, {"id": "lic_1"})
 
 

@@ -7,10 +7,10 @@ from typing import Final
 from services.license import customer_store
 from services.license.customer_model import Customer, CustomerAction, change_ban
 from services.license.events import event_data
-from services.license.model import refuse_stale
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 _EVENTS: Final = {CustomerAction.BAN: "customer.banned", CustomerAction.UNBAN: "customer.unbanned"}
 

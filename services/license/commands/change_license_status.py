@@ -8,11 +8,12 @@ from typing import Final
 
 from services.license import store
 from services.license.events import event_data
-from services.license.model import Action, License, refuse_stale
+from services.license.model import Action, License
 from services.license.transitions import change_status, reinstate, renew
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 _EVENTS: Final = {
     Action.SUSPEND: "license.suspended",

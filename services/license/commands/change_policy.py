@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from services.license import catalog_store, store
 from services.license.events import event_data
-from services.license.model import License, refuse_stale
+from services.license.model import License
 from services.license.transitions import change_policy
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from services.license import store, tier_store
 from services.license.catalog_model import Tier
 from services.license.events import event_data
-from services.license.model import License, refuse_stale
+from services.license.model import License
 from services.license.transitions import change_tier, refuse_foreign_tier
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 @dataclass(frozen=True, slots=True)

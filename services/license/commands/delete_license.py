@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from services.license import key_store, store
 from services.license.events import event_data
-from services.license.model import refuse_stale
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 async def delete_license(tx: Transaction, *, actor: str, license_id: str, etag: str, reason: str) -> None:

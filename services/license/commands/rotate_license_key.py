@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from services.license import catalog_store, keys, store
 from services.license.events import event_data
 from services.license.key_keeper import KeyKeeper
-from services.license.model import License, refuse_stale
+from services.license.model import License
 from services.license.transitions import rotate_key
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from services.license import store
 from services.license.commands.find_customer import CustomerName, find_or_create_customer
 from services.license.customer_model import refuse_banned
 from services.license.events import event_data
-from services.license.model import License, refuse_stale
+from services.license.model import License
 from services.license.transitions import transfer
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 @dataclass(frozen=True, slots=True)

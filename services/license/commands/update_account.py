@@ -9,10 +9,10 @@ from typing import Any
 from services.license import account_store
 from services.license.account_model import Account
 from services.license.events import event_data
-from services.license.model import refuse_stale
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 from shared.tenancy import Mode, Tenant
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from services.license import store
 from services.license.events import event_data
-from services.license.model import License, refuse_stale
+from services.license.model import License
 from services.license.transitions import update
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 async def update_license(

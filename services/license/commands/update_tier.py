@@ -9,10 +9,10 @@ from typing import Any
 from services.license import tier_store
 from services.license.catalog_model import Tier
 from services.license.events import event_data
-from services.license.model import refuse_stale
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 async def update_tier(tx: Transaction, *, actor: str, tier_id: str, etag: str, changes: Mapping[str, Any]) -> Tier:

@@ -8,11 +8,11 @@ from typing import Any
 
 from services.license import workload_store
 from services.license.events import event_data
-from services.license.model import refuse_stale
 from services.license.workload_model import WorkloadBinding
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
+from shared.etags import refuse_stale
 
 
 async def update_workload_binding(
