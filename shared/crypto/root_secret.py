@@ -20,6 +20,7 @@ class Purpose(StrEnum):
     REVISION = "revision"
     L2_MAC = "l2-mac"
     RESUME = "resume"
+    FINGERPRINT = "fingerprint"
 
 
 @dataclass(frozen=True, slots=True)
