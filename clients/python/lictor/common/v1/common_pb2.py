@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlictor/common/v1/common.proto\x12\x10lictor.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\x04Mode\"0\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04TEST\x10\x01\x12\x08\n\x04LIVE\x10\x02\"G\n\x04View\"?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x44\x45\x43ISION\x10\x01\x12\t\n\x05\x42\x41SIC\x10\x02\x12\x08\n\x04\x46ULL\x10\x03\"O\n\x0fLicenseSelector\x12\x1a\n\x0blicense_key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x14\n\nlicense_id\x18\x02 \x01(\tH\x00\x42\n\n\x08selector\"P\n\tFreshness\"C\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06RECORD\x10\x01\x12\n\n\x06LEASED\x10\x02\x12\t\n\x05GRACE\x10\x03\"\x1e\n\rRevisionToken\x12\r\n\x05token\x18\x01 \x01(\t\"\xd2\x02\n\x0b\x43onsistency\x12\x36\n\x06leased\x18\x01 \x01(\x0b\x32$.lictor.common.v1.Consistency.LeasedH\x00\x12I\n\x11\x61t_least_as_fresh\x18\x02 \x01(\x0b\x32,.lictor.common.v1.Consistency.AtLeastAsFreshH\x00\x12I\n\x10\x66ully_consistent\x18\x03 \x01(\x0b\x32-.lictor.common.v1.Consistency.FullyConsistentH\x00\x1a\x08\n\x06Leased\x1aI\n\x0e\x41tLeastAsFresh\x12\x37\n\x0erevision_token\x18\x01 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x1a\x11\n\x0f\x46ullyConsistentB\r\n\x0brequirement\"\xb1\x02\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x30\n\x0c\x65valuated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\tfreshness\x18\x03 \x01(\x0e\x32\".lictor.common.v1.Freshness.Source\x12/\n\x0bvalid_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rrecheck_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0estale_ok_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\x42\x9c\x01\n\x14\x64\x65v.lictor.common.v1P\x01ZAgithub.com/lictor-dev/lictor/clients/go/lictor/common/v1;commonv1\xa2\x02\x03LCT\xaa\x02\x10Lictor.Common.V1\xca\x02\x10Lictor\\Common\\V1\xea\x02\x12Lictor::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlictor/common/v1/common.proto\x12\x10lictor.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\x04Mode\"0\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04TEST\x10\x01\x12\x08\n\x04LIVE\x10\x02\"G\n\x04View\"?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x44\x45\x43ISION\x10\x01\x12\t\n\x05\x42\x41SIC\x10\x02\x12\x08\n\x04\x46ULL\x10\x03\"O\n\x0fLicenseSelector\x12\x1a\n\x0blicense_key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x14\n\nlicense_id\x18\x02 \x01(\tH\x00\x42\n\n\x08selector\"\xab\x01\n\x0fMachineIdentity\x12\x1a\n\x0b\x66ingerprint\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12\x38\n\x0c\x66ingerprints\x18\x02 \x01(\x0b\x32 .lictor.common.v1.FingerprintSetH\x00\x12\x36\n\x08workload\x18\x03 \x01(\x0b\x32\".lictor.common.v1.WorkloadIdentityH\x00\x42\n\n\x08identity\"J\n\x0e\x46ingerprintSet\x12\x38\n\x0c\x66ingerprints\x18\x01 \x03(\x0b\x32\".lictor.common.v1.NamedFingerprint\":\n\x10NamedFingerprint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x0b\x66ingerprint\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x12\n\x10WorkloadIdentity\"P\n\tFreshness\"C\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06RECORD\x10\x01\x12\n\n\x06LEASED\x10\x02\x12\t\n\x05GRACE\x10\x03\"\x1e\n\rRevisionToken\x12\r\n\x05token\x18\x01 \x01(\t\"\xd2\x02\n\x0b\x43onsistency\x12\x36\n\x06leased\x18\x01 \x01(\x0b\x32$.lictor.common.v1.Consistency.LeasedH\x00\x12I\n\x11\x61t_least_as_fresh\x18\x02 \x01(\x0b\x32,.lictor.common.v1.Consistency.AtLeastAsFreshH\x00\x12I\n\x10\x66ully_consistent\x18\x03 \x01(\x0b\x32-.lictor.common.v1.Consistency.FullyConsistentH\x00\x1a\x08\n\x06Leased\x1aI\n\x0e\x41tLeastAsFresh\x12\x37\n\x0erevision_token\x18\x01 \x01(\x0b\x32\x1f.lictor.common.v1.RevisionToken\x1a\x11\n\x0f\x46ullyConsistentB\r\n\x0brequirement\"\xb1\x02\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x30\n\x0c\x65valuated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\tfreshness\x18\x03 \x01(\x0e\x32\".lictor.common.v1.Freshness.Source\x12/\n\x0bvalid_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rrecheck_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0estale_ok_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\x42\x9c\x01\n\x14\x64\x65v.lictor.common.v1P\x01ZAgithub.com/lictor-dev/lictor/clients/go/lictor/common/v1;commonv1\xa2\x02\x03LCT\xaa\x02\x10Lictor.Common.V1\xca\x02\x10Lictor\\Common\\V1\xea\x02\x12Lictor::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\024dev.lictor.common.v1P\001ZAgithub.com/lictor-dev/lictor/clients/go/lictor/common/v1;commonv1\242\002\003LCT\252\002\020Lictor.Common.V1\312\002\020Lictor\\Common\\V1\352\002\022Lictor::Common::V1'
   _globals['_LICENSESELECTOR'].fields_by_name['license_key']._loaded_options = None
   _globals['_LICENSESELECTOR'].fields_by_name['license_key']._serialized_options = b'\200\001\001'
+  _globals['_MACHINEIDENTITY'].fields_by_name['fingerprint']._loaded_options = None
+  _globals['_MACHINEIDENTITY'].fields_by_name['fingerprint']._serialized_options = b'\200\001\001'
+  _globals['_NAMEDFINGERPRINT'].fields_by_name['fingerprint']._loaded_options = None
+  _globals['_NAMEDFINGERPRINT'].fields_by_name['fingerprint']._serialized_options = b'\200\001\001'
   _globals['_MODE']._serialized_start=116
   _globals['_MODE']._serialized_end=172
   _globals['_MODE_KIND']._serialized_start=124
@@ -46,20 +50,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VIEW_KIND']._serialized_end=245
   _globals['_LICENSESELECTOR']._serialized_start=247
   _globals['_LICENSESELECTOR']._serialized_end=326
-  _globals['_FRESHNESS']._serialized_start=328
-  _globals['_FRESHNESS']._serialized_end=408
-  _globals['_FRESHNESS_SOURCE']._serialized_start=341
-  _globals['_FRESHNESS_SOURCE']._serialized_end=408
-  _globals['_REVISIONTOKEN']._serialized_start=410
-  _globals['_REVISIONTOKEN']._serialized_end=440
-  _globals['_CONSISTENCY']._serialized_start=443
-  _globals['_CONSISTENCY']._serialized_end=781
-  _globals['_CONSISTENCY_LEASED']._serialized_start=664
-  _globals['_CONSISTENCY_LEASED']._serialized_end=672
-  _globals['_CONSISTENCY_ATLEASTASFRESH']._serialized_start=674
-  _globals['_CONSISTENCY_ATLEASTASFRESH']._serialized_end=747
-  _globals['_CONSISTENCY_FULLYCONSISTENT']._serialized_start=749
-  _globals['_CONSISTENCY_FULLYCONSISTENT']._serialized_end=766
-  _globals['_DECISION']._serialized_start=784
-  _globals['_DECISION']._serialized_end=1089
+  _globals['_MACHINEIDENTITY']._serialized_start=329
+  _globals['_MACHINEIDENTITY']._serialized_end=500
+  _globals['_FINGERPRINTSET']._serialized_start=502
+  _globals['_FINGERPRINTSET']._serialized_end=576
+  _globals['_NAMEDFINGERPRINT']._serialized_start=578
+  _globals['_NAMEDFINGERPRINT']._serialized_end=636
+  _globals['_WORKLOADIDENTITY']._serialized_start=638
+  _globals['_WORKLOADIDENTITY']._serialized_end=656
+  _globals['_FRESHNESS']._serialized_start=658
+  _globals['_FRESHNESS']._serialized_end=738
+  _globals['_FRESHNESS_SOURCE']._serialized_start=671
+  _globals['_FRESHNESS_SOURCE']._serialized_end=738
+  _globals['_REVISIONTOKEN']._serialized_start=740
+  _globals['_REVISIONTOKEN']._serialized_end=770
+  _globals['_CONSISTENCY']._serialized_start=773
+  _globals['_CONSISTENCY']._serialized_end=1111
+  _globals['_CONSISTENCY_LEASED']._serialized_start=994
+  _globals['_CONSISTENCY_LEASED']._serialized_end=1002
+  _globals['_CONSISTENCY_ATLEASTASFRESH']._serialized_start=1004
+  _globals['_CONSISTENCY_ATLEASTASFRESH']._serialized_end=1077
+  _globals['_CONSISTENCY_FULLYCONSISTENT']._serialized_start=1079
+  _globals['_CONSISTENCY_FULLYCONSISTENT']._serialized_end=1096
+  _globals['_DECISION']._serialized_start=1114
+  _globals['_DECISION']._serialized_end=1419
 # @@protoc_insertion_point(module_scope)

@@ -3,10 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -130,6 +132,109 @@ class LicenseSelector(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
 Global___LicenseSelector: _TypeAlias = LicenseSelector  # noqa: Y015
+
+@_typing.final
+class MachineIdentity(_message.Message):
+    """MachineIdentity says which machine is meant. Only keyed hashes of it are stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """One fingerprint: 8 to 256 characters."""
+    @_builtins.property
+    def fingerprints(self) -> Global___FingerprintSet:
+        """Several facts about the machine, as many of which must be known as the policy's `machine_matching` says."""
+
+    @_builtins.property
+    def workload(self) -> Global___WorkloadIdentity:
+        """The caller itself: the SPIFFE ID of the certificate that it has shown. Only for callers with a workload binding."""
+
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        fingerprints: Global___FingerprintSet | None = ...,
+        workload: Global___WorkloadIdentity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "fingerprints", b"fingerprints", "identity", b"identity", "workload", b"workload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "fingerprints", b"fingerprints", "identity", b"identity", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_identity: _TypeAlias = _typing.Literal["fingerprint", "fingerprints", "workload"]  # noqa: Y015
+    _WhichOneofArgType_identity: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_identity) -> _WhichOneofReturnType_identity | None: ...
+
+Global___MachineIdentity: _TypeAlias = MachineIdentity  # noqa: Y015
+
+@_typing.final
+class FingerprintSet(_message.Message):
+    """FingerprintSet is what a machine is known by where no one fact is sure to stay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedFingerprint]:
+        """1 to 20, each name and each fingerprint once."""
+
+    def __init__(
+        self,
+        *,
+        fingerprints: _abc.Iterable[Global___NamedFingerprint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FingerprintSet: _TypeAlias = FingerprintSet  # noqa: Y015
+
+@_typing.final
+class NamedFingerprint(_message.Message):
+    """NamedFingerprint is one fact about a machine, or one part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is a fingerprint of, such as `machine_id`: `^[a-z0-9_]{1,32}$`. It is compared with those of the same name alone."""
+    fingerprint: _builtins.str
+    """The fingerprint: 8 to 256 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedFingerprint: _TypeAlias = NamedFingerprint  # noqa: Y015
+
+@_typing.final
+class WorkloadIdentity(_message.Message):
+    """WorkloadIdentity means the identity in the caller's own certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadIdentity: _TypeAlias = WorkloadIdentity  # noqa: Y015
 
 @_typing.final
 class Freshness(_message.Message):
