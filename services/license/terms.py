@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
+from shared.rules.seats import OverageStrategy
 
 
 class ExpirationStrategy(StrEnum):
@@ -53,16 +54,6 @@ class UsesCounting(StrEnum):
 
     EXPLICIT = "EXPLICIT"
     VALIDATION = "VALIDATION"
-
-
-class OverageStrategy(StrEnum):
-    """By how much licenses may exceed the limits on machines."""
-
-    NO_OVERAGE = "NO_OVERAGE"
-    ALLOW_1_25X = "ALLOW_1_25X"
-    ALLOW_1_5X = "ALLOW_1_5X"
-    ALLOW_2X = "ALLOW_2X"
-    ALWAYS_ALLOW = "ALWAYS_ALLOW"
 
 
 class CheckInInterval(StrEnum):
