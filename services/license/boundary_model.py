@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Final
 
 from services.license.model import EXPIRING_WITHIN, License, Status
-from services.license.periods import grace_end
 from services.license.terms import LENIENT, CheckInInterval
+from shared.rules.expiry import grace_end
 
 _INTERVALS: Final[Mapping[CheckInInterval, timedelta]] = {
     CheckInInterval.DAY: timedelta(days=1),

@@ -10,8 +10,8 @@ from typing import Final
 
 from services.license.facts import Facts, next_check_in, uses_limit
 from services.license.model import Status
-from services.license.periods import ended, grace_end
 from services.license.terms import LENIENT, ExpirationStrategy
+from shared.rules.expiry import ended, grace_end
 
 RECHECK_AFTER: Final = timedelta(minutes=5)
 

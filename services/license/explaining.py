@@ -11,7 +11,7 @@ from typing import Final
 from services.license.decision import CHECKS, Asked, Check, Code
 from services.license.facts import Facts, next_check_in, uses_limit
 from services.license.model import License
-from services.license.periods import grace_end
+from shared.rules.expiry import grace_end
 
 
 class Outcome(StrEnum):

@@ -9,8 +9,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from services.license.periods import check_in_due, ended
+from services.license.periods import check_in_due
 from services.license.terms import LENIENT, ExpirationStrategy, Overrides, PolicyLimit, Terms
+from shared.rules.expiry import ended
 
 
 class Status(StrEnum):

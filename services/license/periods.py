@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
-from typing import Final, assert_never
+from typing import assert_never
 
 from services.license.terms import CheckInInterval, ExpirationBasis, RenewalBasis, Terms
 from shared.errors import FieldViolation, fields_invalid
-
-_END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""The last second of the calendar is left out: the driver takes a datetime's last instant for infinity."""
+from shared.rules.expiry import END, ended, later
 
 
 def after(start: datetime, duration: timedelta) -> datetime:
     """FIELD_INVALID past the year 9999."""
-    end = _later(start, duration)
+    end = later(start, duration)
     if end is None:
         raise fields_invalid(
             (FieldViolation("expire_time", "OUT_OF_RANGE", "the expiry would be after the year 9999"),)
@@ -50,19 +48,6 @@ def renewed(terms: Terms, expires_at: datetime, duration: timedelta, now: dateti
             assert_never(terms.renewal_basis)
 
 
-def grace_end(expires_at: datetime | None, grace_period: timedelta) -> datetime | None:
-    """The end of the grace period; None where there is none, or no expiry. It never passes the year 9999."""
-    if expires_at is None or not grace_period:
-        return None
-    return _later(expires_at, grace_period) or _END
-
-
-def ended(expires_at: datetime | None, grace_period: timedelta, now: datetime) -> bool:
-    """Whether the expiry and the grace period are over; they are in their very last instant."""
-    end = grace_end(expires_at, grace_period) or expires_at
-    return end is not None and now.astimezone(UTC) >= end.astimezone(UTC)
-
-
 def check_in_due(
     interval: CheckInInterval,
     count: int,
@@ -77,9 +62,9 @@ def check_in_due(
     start = max(at.astimezone(UTC) for at in (check_in_from, since, starts_at) if at is not None)
     match interval:
         case CheckInInterval.DAY:
-            return _later(start, timedelta(days=count))
+            return later(start, timedelta(days=count))
         case CheckInInterval.WEEK:
-            return _later(start, timedelta(weeks=count))
+            return later(start, timedelta(weeks=count))
         case CheckInInterval.MONTH:
             return _months_later(start, count)
         case CheckInInterval.YEAR:
@@ -88,16 +73,10 @@ def check_in_due(
             assert_never(interval)
 
 
-def _later(start: datetime, duration: timedelta) -> datetime | None:
-    """In UTC, since a datetime of another zone adds by its wall clock; None past the year 9999."""
-    utc = start.astimezone(UTC)
-    return None if utc >= _END - duration else utc + duration
-
-
 def _months_later(utc: datetime, months: int) -> datetime | None:
     """The same day and time of a later month in UTC, or the last day of that month where it has no such day."""
     year, month = divmod(utc.year * 12 + utc.month - 1 + months, 12)
-    if year > _END.year:
+    if year > END.year:
         return None
     due = utc.replace(year=year, month=month + 1, day=min(utc.day, monthrange(year, month + 1)[1]))
-    return due if due < _END else None
+    return due if due < END else None

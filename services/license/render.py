@@ -18,11 +18,11 @@ from services.license.customer_model import Customer
 from services.license.customer_session_model import CustomerSession
 from services.license.event_store import StoredEvent
 from services.license.model import License, marks
-from services.license.periods import grace_end
 from services.license.terms import Overrides
 from services.license.workload_model import WorkloadBinding
 from shared.etags import etag_of
 from shared.rpc.render import duration, struct, timestamp
+from shared.rules.expiry import grace_end
 from shared.rules.limits import LimitKind
 from shared.tenancy import Mode, Tenant
 

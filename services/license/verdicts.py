@@ -13,9 +13,9 @@ from services.license.deciding import Decided
 from services.license.decision import Code
 from services.license.explaining import Explained
 from services.license.facts import next_check_in, uses_limit
-from services.license.periods import grace_end
 from shared.freshness.reader import Source
 from shared.ids import Prefix, new_id
+from shared.rules.expiry import grace_end
 
 _FRESHNESS: Final = {source: Freshness.Source.Value(source.name) for source in Source}
 _WIRE: Final = {code: pb.ValidationCode.Code.Value(code.name) for code in Code}

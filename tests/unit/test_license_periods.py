@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.license.catalog_model import Policy
 from services.license.model import License, Status
-from services.license.periods import after, check_in_due, ended, first_expiry, grace_end, renewed
+from services.license.periods import after, check_in_due, first_expiry, renewed
 from services.license.terms import (
     CheckInInterval,
     ExpirationBasis,
@@ -25,6 +25,7 @@ from services.license.terms import (
 )
 from services.license.transitions import anchored_by, change_policy, check_in, renew
 from shared.errors import DomainError
+from shared.rules.expiry import ended, grace_end
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
