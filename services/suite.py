@@ -11,6 +11,7 @@ from services.license.settings import Settings
 from services.machine import app as machine
 from services.webhook import app as webhook
 from shared.clock import Clock
+from shared.facts.standing import standing
 from shared.rpc.runtime import App
 from shared.settings import Target
 
@@ -19,12 +20,14 @@ from shared.settings import Target
 async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
     """The methods of all four; ready when all are."""
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(license_.build(settings, clock, Target.ALL))
+        base = await stack.enter_async_context(standing(settings, clock))
+        first = await stack.enter_async_context(license_.build_on(base, settings, Target.ALL))
+        machines = await stack.enter_async_context(machine.build_on(base, settings))
         others = [
             await stack.enter_async_context(service.build(settings, clock, alone=False))
-            for service in (entitlement, machine, webhook)
+            for service in (entitlement, webhook)
         ]
-        apps = (first, *others)
+        apps = (first, machines, *others)
         yield App(
             bindings=tuple(binding for app in apps for binding in app.bindings),
             authenticator=first.authenticator,

@@ -21,6 +21,7 @@ class Prefix(StrEnum):
     CUSTOMER = "cus"
     CUSTOMER_SESSION = "cses"
     LICENSE = "lic"
+    MACHINE = "mach"
     EVENT = "evt"
     DECISION = "dec"
     CALL = "call"

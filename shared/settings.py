@@ -7,10 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "LICTOR_"
+REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 OTHER_VARIABLES: Final = frozenset(
     {
@@ -124,6 +125,29 @@ class ProcessSettings(BaseSettings):
 
     log_level: str = "INFO"
     """The least level that is logged."""
+
+
+class FactsSettings(ProcessSettings):
+    """What a target needs besides that keeps facts in memory."""
+
+    facts_memory_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """About how many bytes of facts are kept in memory; those used longest ago go first."""
+
+    redis_url: SecretStr | None = None
+    """Where facts are kept beside the record: `redis://`, `rediss://` or `unix://`. Absent or empty: nowhere."""
+
+    redis_password_file: Path | None = None
+    """The password of the user that `redis_url` names, or of the default one."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _of_a_redis(cls, given: SecretStr | None) -> SecretStr | None:
+        url = given.get_secret_value() if given is not None else ""
+        if not url:
+            return None
+        if not url.startswith(REDIS_SCHEMES):
+            raise ValueError(f"it must begin with one of {', '.join(REDIS_SCHEMES)}")
+        return given
 
 
 def refuse_unknown(known: type[ProcessSettings]) -> None:

@@ -81,9 +81,10 @@ ACCOUNT_SCOPES: Final = frozenset(
         "tiers:read", "tiers:write",
         "customers:read", "customers:write", "sessions:write",
         "licenses:read", "licenses:write", "licenses:validate", "licenses:reveal", "licenses:checkin", "licenses:use",
+        "machines:read", "machines:write", "machines:activate",
     }
 )  # fmt: skip
 """What an account's secret key, or a workload binding, may hold."""
 
-PUBLISHABLE_SCOPES: Final = frozenset({"licenses:validate", "licenses:checkin"})
+PUBLISHABLE_SCOPES: Final = frozenset({"licenses:validate", "licenses:checkin", "machines:activate"})
 """What an account's publishable key may hold."""

@@ -35,6 +35,7 @@ VIOLATIONS: Final = {
     "URL_INVALID": "not an http or https URL",
     "EMAIL_INVALID": "not an email address",
     "LICENSE_KEY_INVALID": "a key of your own that is not 8 to 255 printable ASCII characters without spaces",
+    "ADDRESS_INVALID": "neither an IPv4 nor an IPv6 address",
     "SPIFFE_ID_PATTERN_INVALID": "neither a SPIFFE ID with a path nor one whose last segment is `*`",
     "OTHER_PRODUCT": "belongs to another product than the license",
     "SCOPE_UNKNOWN": "no such scope",

@@ -27,27 +27,17 @@ from services.license.validation_marks import ValidationMarks
 from services.license.watch_hub import Watches
 from services.license.worker_metrics import WorkerMetrics
 from shared.clock import Clock
-from shared.crypto import keyring, root_secret
-from shared.crypto.hashing import SecretHasher
+from shared.crypto import keyring
 from shared.crypto.page_tokens import PageTokens
-from shared.crypto.root_secret import RootSecret
-from shared.db.pool import Database, PostgresTarget, read_passwords
+from shared.db.pool import Database
 from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
-from shared.facts.credentials import FactsAuthenticator
-from shared.facts.following import following
-from shared.facts.license_reader import LicenseFactsReader
-from shared.facts.stale_spans import longest_stale
+from shared.facts.standing import Standing, standing
 from shared.freshness.keeper import keep_forever
-from shared.freshness.redis_metrics import TierMetrics
-from shared.freshness.redis_tier import RedisTier
 from shared.freshness.resume import ResumeTokens
-from shared.freshness.token import RevisionTokens
-from shared.rpc.effects import EffectWaits
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App
 from shared.rpc.share import Share
-from shared.rpc.writes import Writer
 from shared.settings import Target
 
 MEMORY_PER_ANSWER: Final = 2048
@@ -59,27 +49,27 @@ WORKER_CONNECTIONS: Final = 4
 @asynccontextmanager
 async def build(settings: Settings, clock: Clock, target: Target = Target.LICENSE) -> AsyncGenerator[App]:
     """Opens what the service stands on, closes it in the end; `target` is what the process serves."""
-    record = PostgresTarget(settings.postgres_dsn.get_secret_value(), read_passwords(settings.postgres_password_file))
-    root = root_secret.load(settings.root_secret_file)
-    hasher = SecretHasher(root)
+    async with standing(settings, clock) as base, build_on(base, settings, target) as app:
+        yield app
+
+
+@asynccontextmanager
+async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncGenerator[App]:
+    """The same, on what a process has opened for all of its services."""
+    root, hasher = base.root, base.hasher
     kek = None if settings.kek_file is None else keyring.load(settings.kek_file)
-    tier_metrics = TierMetrics()
-    tier = _tier(settings, root, clock, tier_metrics)
     async with (
-        Database.opened(record, Role.LICENSE, size=settings.pool_size) as db,
-        Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
-        Database.opened(record, Role.LICENSE_WORKER, size=WORKER_CONNECTIONS) as worker,
-        following(record, clock, settings.facts_memory_bytes, tier) as known,
+        Database.opened(base.record, Role.LICENSE, size=settings.pool_size) as db,
+        Database.opened(base.record, Role.LICENSE_WORKER, size=WORKER_CONNECTIONS) as worker,
     ):
-        licenses = LicenseFactsReader(facts, known.reader)
         row, share = ProcessRow(db, target), Share()
-        writer = Writer(db, RevisionTokens(root), taken, lambda account_id: longest_stale(facts, account_id))
+        writer = base.writer(db, taken)
         metrics = WorkerMetrics()
         marks, counts = ValidationMarks(worker, metrics), AnswerCounts()
-        answers = Answers(known.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
-        watches = Watches(known.reader.tail, facts, ResumeTokens(root))
+        answers = Answers(base.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
+        watches = Watches(base.reader.tail, base.facts, ResumeTokens(root))
         resources = Resources(
-            db, licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches
+            db, base.licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches
         )
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
@@ -87,7 +77,7 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
             "boundaries": BoundaryWorker(worker, metrics).run(settings.boundary_interval_s),
             "marks": marks.run(settings.mark_interval_s),
         }
-        stop_telling = known.reader.tail.listen(watches.changed)
+        stop_telling = base.reader.tail.listen(watches.changed)
         tasks = [asyncio.create_task(work, name=name) for name, work in beside.items()]
         try:
             async with share.kept(row.beat, row.leave, BEAT_S):
@@ -102,29 +92,17 @@ async def build(settings: Settings, clock: Clock, target: Target = Target.LICENS
                             (validation_service_pb2, "ValidationService", ValidationServicer(resources, answers)),
                         )
                     ),
-                    authenticator=FactsAuthenticator(facts, known.reader, licenses, hasher),
+                    authenticator=base.authenticator,
                     ready=lambda: True,
                     live=lambda: share.live,
-                    waits=EffectWaits(known.reader.tail, clock, None if tier is None else tier.publish_hint),
+                    waits=base.waits,
                     collectors=[
-                        counts,
-                        writer.replayed,
-                        *metrics.collectors,
-                        *known.collectors,
-                        *tier_metrics.collectors,
-                        *watches.collectors,
+                        counts, writer.replayed, *metrics.collectors, *base.collectors, *watches.collectors,
                     ],
-                )
+                )  # fmt: skip
         finally:
             stop_telling()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             await marks.try_to_flush()
-
-
-def _tier(settings: Settings, root: RootSecret, clock: Clock, metrics: TierMetrics) -> RedisTier | None:
-    if settings.redis_url is None:
-        return None
-    url = settings.redis_url.get_secret_value()
-    return RedisTier(url, root, clock, metrics, password_file=settings.redis_password_file)

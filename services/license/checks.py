@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from lictor.account.v1 import account_service_pb2 as account
-from lictor.common.v1.common_pb2 import LicenseSelector, View
+from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from shared.errors import FieldViolation
@@ -72,21 +72,6 @@ def spiffe_id_pattern(message: Any) -> Iterator[FieldViolation]:
 def required_mode(message: Any) -> Iterator[FieldViolation]:
     if not message.mode:
         yield FieldViolation("mode", "REQUIRED", "is required")
-
-
-def one_selector(message: Any) -> Iterator[FieldViolation]:
-    selector: LicenseSelector = message.license
-    match selector.WhichOneof("selector"):
-        case None:
-            yield FieldViolation("license", "EXACTLY_ONE", "set license.license_key or license.license_id")
-        case "license_key":
-            if not 1 <= len(selector.license_key) <= f.MAX_TEXT_CHARS:
-                yield FieldViolation("license.license_key", "LENGTH_OUT_OF_RANGE", "must be 1 to 255 characters")
-        case "license_id":
-            if not 1 <= len(selector.license_id) <= _ID_CHARS:
-                yield FieldViolation(
-                    "license.license_id", "LENGTH_OUT_OF_RANGE", f"must be 1 to {_ID_CHARS} characters"
-                )
 
 
 def no_view(words: str) -> f.Check:

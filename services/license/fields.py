@@ -19,6 +19,7 @@ from services.license.customer_session_model import MAX_TTL, MIN_TTL
 from services.license.policy_terms import TERM_NAMES
 from shared.freshness.resume import MAX_CHARS as MAX_TOKEN_CHARS
 from shared.rpc import fields as f
+from shared.rpc.selectors import one_selector
 from shared.rules.limits import LimitKind
 from shared.rules.stale import MAX_STALE
 
@@ -118,7 +119,7 @@ _CUSTOMER_REF: Final = (checks.customer_ref, _optional_id("customer_id"), _EMAIL
 _STATUS_CHANGE: Final = (_RID, _id("license_id"), _ETAG, _REASON)
 
 _VALIDATION: Final = (
-    checks.one_selector, _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS), _optional_id("policy_id"),
+    one_selector, _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS), _optional_id("policy_id"),
     f.nested("required_entitlements", checks.feature_keys),
     f.nested("user", checks.user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
 )  # fmt: skip

@@ -1,17 +1,60 @@
-"""Composition root of the machine service, which has no methods yet."""
+"""Composition root of the machine service: settings -> resources -> servicers -> routes."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
+from lictor.machine.v1 import activation_service_pb2, machine_service_pb2
+
+from services.machine.activation_servicer import ActivationServicer
+from services.machine.errors import taken
+from services.machine.resources import Resources
+from services.machine.secrets import MachineSecrets
+from services.machine.servicer import MachineServicer
+from services.machine.settings import Settings
 from shared.clock import Clock
+from shared.crypto.fingerprints import FingerprintHasher
+from shared.crypto.page_tokens import PageTokens
+from shared.db.pool import Database
+from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
-from shared.rpc.empty import empty_app
+from shared.facts.standing import Standing, standing
+from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App
-from shared.settings import ProcessSettings
+from shared.rpc.share import Share
+from shared.settings import FactsSettings, Target
 
 
-def build(settings: ProcessSettings, clock: Clock, *, alone: bool = True) -> AbstractAsyncContextManager[App]:
-    """Opens what the service stands on, closes it in the end; `alone` unless the process serves others too."""
-    del clock
-    return empty_app("machine", Role.MACHINE, settings, alone=alone)
+@asynccontextmanager
+async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
+    """Opens what the service stands on, closes it in the end."""
+    async with standing(settings, clock) as base, Database.opened(base.record, Role.MACHINE, size=1) as own:
+        row, share = ProcessRow(own, Target.MACHINE), Share()
+        async with share.kept(row.beat, row.leave, BEAT_S), build_on(base, settings) as app:
+            yield replace(app, live=lambda: share.live, collectors=[*app.collectors, *base.collectors])
+
+
+@asynccontextmanager
+async def build_on(base: Standing, settings: FactsSettings) -> AsyncGenerator[App]:
+    """The same, on what a process has opened for all of its services."""
+    root = base.root
+    async with Database.opened(base.record, Role.MACHINE, size=settings.pool_size) as db:
+        writer = base.writer(db, taken)
+        resources = Resources(
+            db, base.licenses, writer, base.hasher, FingerprintHasher(root), MachineSecrets(root), PageTokens(root)
+        )
+        yield App(
+            bindings=tuple(
+                ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
+                for module, name, servicer in (
+                    (machine_service_pb2, "MachineService", MachineServicer(resources)),
+                    (activation_service_pb2, "ActivationService", ActivationServicer(resources)),
+                )
+            ),
+            authenticator=base.authenticator,
+            ready=lambda: True,
+            waits=base.waits,
+            collectors=[writer.replayed],
+        )

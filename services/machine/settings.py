@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.settings import ProcessSettings
+from shared.settings import FactsSettings
 
 
-class Settings(ProcessSettings):
-    """What every target needs, and nothing of its own yet."""
+class Settings(FactsSettings):
+    """What every target needs that keeps facts in memory, and nothing of its own yet."""

@@ -16,6 +16,8 @@ from shared.tenancy import Tenant
 
 PLAIN: Final = ""
 """The component's name of a plain fingerprint; none of a set can have it."""
+WORKLOAD: Final = "SPIFFE"
+"""The same of the SPIFFE ID of a workload: what a caller presents as a fingerprint is never taken for a certificate."""
 
 
 def _placed(tenant: Tenant, component: str, value: str) -> bytes:

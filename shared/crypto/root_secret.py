@@ -20,6 +20,7 @@ class Purpose(StrEnum):
     REVISION = "revision"
     L2_MAC = "l2-mac"
     RESUME = "resume"
+    MACHINE_SECRET = "machine-secret"
     FINGERPRINT = "fingerprint"
 
 

@@ -211,3 +211,52 @@ PAYLOADS: Final = (
     ENDED_SESSIONS,
     LICENSE,
 )
+
+MACHINE: Final = Payload(
+    "machine",
+    1,
+    (
+        _text("machine_id", "the id; its fingerprints and its secret are in no event"), _EXTERNAL_ID,
+        _text("license_id", "the license whose seat it holds, or held"), _PRODUCT_ID,
+        _text("policy_id", "the policy under which it was activated"),
+        or_null(_text("user_id", "the customer who uses it")),
+        _text("identity_kind", "what it is known by", "FINGERPRINT", "FINGERPRINT_SET", "WORKLOAD"),
+        Field("fingerprint_names", Kind.TEXTS, "the names of the fingerprints that it is known by"),
+        Field("component_names", Kind.TEXTS, "the names of its parts"),
+        Field("generation", Kind.WHOLE, "how often the identity was activated on the license"), _NAME,
+        _text("hostname", "its name in its network"),
+        _text("platform", "what it runs", "", "MACOS", "WINDOWS", "LINUX", "DOCKER", "KUBERNETES", "OTHER"),
+        _text("ip", "its address"),
+        or_null(Field("cores", Kind.WHOLE, "how many cores it has")),
+        or_null(Field("memory_bytes", Kind.WHOLE, "how much memory it has")),
+        or_null(Field("disk_bytes", Kind.WHOLE, "how much space on disks it has")),
+        _text("heartbeat_status", "how its heartbeats stand", "NOT_STARTED", "ALIVE", "DEAD"),
+        or_null(_time("last_heartbeat_at", "its last heartbeat")),
+        or_null(_time("died_at", "when it was dead")),
+        or_null(_time("offline_until", "until when it may be offline")),
+        or_null(Field("lease_epoch", Kind.WHOLE, "the number of its lease, where it has one")),
+        or_null(_time("lease_expires_at", "when its lease ends")),
+        _time("activated_at", "when it was activated"),
+        or_null(_time("deactivated_at", "when it lost its seat")),
+        or_null(
+            _text(
+                "deactivation_reason", "why", "SELF", "CUSTOMER", "ADMIN", "EVICTED", "TRANSFERRED", "LICENSE_ENDED", "CULLED",
+                "LEASE_EXPIRED", "REPLACED",
+            )
+        ), *_DATA,
+        Field("revision", Kind.WHOLE, "counts the changes of the subject, from 1"),
+        _time("updated_at", "when it was last changed"),
+    ),
+)  # fmt: skip
+
+REFUSED_ACTIVATION: Final = Payload(
+    "refused_activation",
+    1,
+    (
+        _text("license_id", "the license that had no seat left"),
+        _text("limit", "the limit of its policy that would have been exceeded"),
+        Field("allowed", Kind.WHOLE, "how many it allows"),
+        Field("machines", Kind.WHOLE, "how many machines it had"),
+    ),
+)
+"""Its subject is the license."""

@@ -45,7 +45,7 @@ ENVELOPE: Final = (
 
 _ACCOUNT, _API_KEY, _BINDING = payloads.ACCOUNT, payloads.API_KEY, payloads.WORKLOAD_BINDING
 _PRODUCT, _TIER, _POLICY = payloads.PRODUCT, payloads.TIER, payloads.POLICY
-_CUSTOMER, _LICENSE = payloads.CUSTOMER, payloads.LICENSE
+_CUSTOMER, _LICENSE, _MACHINE = payloads.CUSTOMER, payloads.LICENSE, payloads.MACHINE
 
 _AT: Final = (
     Field("boundary_time", Kind.TIME, "the moment itself; where no process ran, `occurred_at` may be much later"),
@@ -111,6 +111,15 @@ _EVENTS: Final = (
     EventType("license.usage.reset", _LICENSE, "uses are counted from 0 again"),
     EventType("license.limit_reached", _LICENSE, "its last use was counted"),
     EventType("license.deleted", _LICENSE, "it was deleted; `data` is what it was"),
+    EventType("machine.activated", _MACHINE, "it took a seat"),
+    EventType("machine.updated", _MACHINE, "what is said about it, or what it is known by, changed"),
+    EventType("machine.deactivated", _MACHINE, "it lost its seat; `deactivation_reason` says why"),
+    EventType("machine.transferred", _MACHINE, "it got the seat of another machine, which is deactivated"),
+    EventType("machine.heartbeat.started", _MACHINE, "its first heartbeat came", (), ("machine.heartbeat",)),
+    EventType("machine.heartbeat.dead", _MACHINE, "it was not heard of in time", (), ("machine.dead",)),
+    EventType("machine.heartbeat.resurrected", _MACHINE, "it was dead, and was heard of again"),
+    EventType("machine.heartbeat.reset", _MACHINE, "its heartbeats begin anew"),
+    EventType("machine.activation_rejected", payloads.REFUSED_ACTIVATION, "a machine found no seat; told of the license"),
     EventType("license.key.revealed", _LICENSE, "its key was shown again, to `actor`"),
     EventType("license.key.rotated", _LICENSE, "it has another key"),
 )

@@ -80,6 +80,7 @@ class CallContext:
         time_left_s: Seconds that the caller gave, read once on arrival; None when it gave no deadline.
         arrived: The event loop's time of arrival.
         effect_wait_s: How long the answer will wait for what the call changes to hold everywhere; 0 for not at all.
+        restricting_wait_s: How long that is for a method that takes a right away only at times; 0 for all others.
         metadata_size: Bytes of inbound metadata, as HTTP/2 counts them.
         outliving: A write that goes on though its caller gave up.
         trailing: Metadata to send after the answer.
@@ -90,7 +91,7 @@ class CallContext:
     __slots__ = (
         "_authenticate", "_call_id", "_callbacks", "_cancelled", "_charge", "_credential_taken", "_done", "_metadata",
         "_principal", "_wire", "arrived", "code", "deadline", "details", "effect_wait_s", "metadata_size", "method", "outliving",
-        "service", "time_left_s", "trailing",
+        "restricting_wait_s", "service", "time_left_s", "trailing",
     )  # fmt: skip
 
     def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
@@ -101,6 +102,7 @@ class CallContext:
         self.time_left_s = time_left_s
         self.deadline = math.inf if time_left_s is None else self.arrived + time_left_s
         self.effect_wait_s = 0.0
+        self.restricting_wait_s = 0.0
         self.outliving: asyncio.Task[bytes | None] | None = None
         self.trailing: Metadata = ()
         self.code = 0

@@ -65,9 +65,11 @@ def effects(waits: EffectWaits | None) -> Middleware:
     """Lets answers of calls that take rights away wait; without `waits` nobody answers from memory, and nothing waits."""
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
-        if waits is None or spec.rules.effect is not Effect.RESTRICTING:
+        if waits is None:
             return inner
-        return _waiting(waits, inner)
+        if spec.rules.effect is Effect.RESTRICTING:
+            return _waiting(waits, inner)
+        return _waiting_at_times(waits, inner) if spec.rules.may_evict else inner
 
     return layer
 
@@ -81,6 +83,17 @@ def _waiting(waits: EffectWaits, inner: Endpoint) -> Endpoint:
             if context.effect_wait_s and _may_hold_already(error):
                 await waits.hold()
             raise
+        if context.effect_wait_s:
+            await waits.hold()
+        return answer
+
+    return call
+
+
+def _waiting_at_times(waits: EffectWaits, inner: Endpoint) -> Endpoint:
+    async def call(context: CallContext, body: Body) -> bytes | None:
+        context.restricting_wait_s = waits.wait_s
+        answer = await inner(context, body)
         if context.effect_wait_s:
             await waits.hold()
         return answer

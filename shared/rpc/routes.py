@@ -61,6 +61,8 @@ class Rules:
     """Whether its stream of answers has no end of its own."""
     in_grace: bool = False
     """Whether calls may be answered from memory without a lease while the record is away."""
+    may_evict: bool = False
+    """Whether it takes somebody's right away at times, and waits for its effect then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,14 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
         raise ValueError(f"{method.full_name} writes what a stream of requests says; a write takes one message")
     also_serves = frozenset(PrincipalKind(options_pb2.CallerKind.Kind.Name(kind)) for kind in stated.also_serves)
     rules = Rules(
-        Effect(stated.effect), stated.scope, stated.idempotent, stated.hot, also_serves, stated.endless, stated.in_grace
+        Effect(stated.effect),
+        stated.scope,
+        stated.idempotent,
+        stated.hot,
+        also_serves,
+        stated.endless,
+        stated.in_grace,
+        stated.may_evict,
     )
     return MethodSpec(
         path=f"/{service.full_name}/{method.name}",

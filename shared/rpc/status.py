@@ -18,6 +18,8 @@ MAX_MESSAGE_BYTES: Final = 600
 MAX_VALUE_CHARS: Final = 256
 MAX_VIOLATIONS_BYTES: Final = 2560
 
+_QUOTAS: Final = frozenset({Reason.INSUFFICIENT_USAGE, Reason.MACHINE_LIMIT_EXCEEDED, Reason.TRANSFER_LIMIT_EXCEEDED})
+
 _NAMES: Final = {
     0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND",
     6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 10: "ABORTED",
@@ -62,7 +64,7 @@ def to_status(error: DomainError, call_id: str, method: str = "") -> status_pb2.
             type=error.reason.value, subject=metadata.get("id", method), description=_cut(error.message)
         )
         status.details.add().Pack(failure)
-    if error.reason is Reason.INSUFFICIENT_USAGE:
+    if error.reason in _QUOTAS:
         quota = error_details_pb2.QuotaFailure()
         quota.violations.add(subject=metadata.get("id", method), description=_cut(error.message))
         status.details.add().Pack(quota)

@@ -74,9 +74,18 @@ class Writer:
         self._taken = taken
         self.replayed = Counter("lictor_writes_replayed", "Retries that were given the stored answer", registry=None)
 
-    async def run(self, context: CallContext, request: Message, response_type: type[R], work: Work[R]) -> R:
+    async def run(
+        self,
+        context: CallContext,
+        request: Message,
+        response_type: type[R],
+        work: Work[R],
+        *,
+        restricts: Callable[[R], bool] = lambda _: False,
+    ) -> R:
         """The answer of `work`, or the stored one of an earlier call with the same `request_id`. DEADLINE_TOO_SHORT, with
-        nothing changed, where less time is left than the effect takes."""
+        nothing changed, where less time is left than the effect takes. `restricts` says of an answer whether it took a right
+        away from somebody though its method does not always."""
         wait_s = context.effect_wait_s
         if getattr(request, "return_before_effective", False):
             context.effect_wait_s = 0.0
@@ -84,6 +93,10 @@ class Writer:
         try:
             async with self._db.transaction(context.principal.tenant) as tx:
                 response = await self._in_transaction(tx, context, request, response_type, work)
+                if restricts(response):
+                    wait_s = context.restricting_wait_s
+                    if not getattr(request, "return_before_effective", False):
+                        context.effect_wait_s = wait_s
                 at, known = await _record_time(tx), monotonic()
                 refuse_short(context)
         except asyncpg.IntegrityConstraintViolationError as error:

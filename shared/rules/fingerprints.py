@@ -127,9 +127,9 @@ def check_set(components: Sequence[tuple[str, str]], path: str) -> Iterator[Fiel
             yield FieldViolation(f"{path}[{n}].name", "FORMAT_INVALID", f"must match {NAME_PATTERN}")
         elif name in names:
             yield FieldViolation(f"{path}[{n}].name", "DUPLICATE", "another component has this name")
-        wrong = list(check_fingerprint(value, f"{path}[{n}].value"))
+        wrong = list(check_fingerprint(value, f"{path}[{n}].fingerprint"))
         if not wrong and value in values:
-            wrong = [FieldViolation(f"{path}[{n}].value", "DUPLICATE", "another component has this value")]
+            wrong = [FieldViolation(f"{path}[{n}].fingerprint", "DUPLICATE", "another component has this value")]
         yield from wrong
         names.add(name)
         values.add(value)

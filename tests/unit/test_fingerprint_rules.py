@@ -181,8 +181,8 @@ def test_every_bad_component_of_a_set_is_named_at_once() -> None:
     given_set = [("mac", "12345678"), ("mac", "short"), ("disk", "12345678"), ("no-name", "")]
     assert [(bad.field, bad.reason) for bad in check_set(given_set, "c")] == [
         ("c[1].name", "DUPLICATE"),
-        ("c[1].value", "LENGTH_OUT_OF_RANGE"),
-        ("c[2].value", "DUPLICATE"),
+        ("c[1].fingerprint", "LENGTH_OUT_OF_RANGE"),
+        ("c[2].fingerprint", "DUPLICATE"),
         ("c[3].name", "FORMAT_INVALID"),
-        ("c[3].value", "REQUIRED"),
+        ("c[3].fingerprint", "REQUIRED"),
     ]

@@ -329,6 +329,8 @@ CREATE VIEW license.activation_terms WITH (security_barrier) AS
       JOIN license.policy AS p ON p.account_id = l.account_id AND p.mode = l.mode AND p.policy_id = l.policy_id
       JOIN license.product AS d ON d.account_id = l.account_id AND d.mode = l.mode AND d.product_id = l.product_id
       LEFT JOIN license.customer AS c ON c.account_id = l.account_id AND c.mode = l.mode AND c.customer_id = l.customer_id;
+CREATE VIEW license.holders WITH (security_barrier) AS
+    SELECT c.account_id, c.mode, c.customer_id, c.banned_at IS NOT NULL AS banned FROM license.customer AS c;
 CREATE VIEW machine.activations WITH (security_barrier) AS
     SELECT s.account_id, s.mode, s.license_id, s.machines, s.first_activated_at FROM machine.seat AS s;
 
@@ -345,11 +347,13 @@ BEGIN
 END $$;
 GRANT CREATE ON SCHEMA license, machine TO lictor_views;
 ALTER VIEW license.activation_terms OWNER TO lictor_views;
+ALTER VIEW license.holders OWNER TO lictor_views;
 ALTER VIEW machine.activations OWNER TO lictor_views;
 REVOKE CREATE ON SCHEMA license, machine FROM lictor_views;
 GRANT USAGE ON SCHEMA license TO lictor_machine, lictor_machine_worker;
 SET LOCAL ROLE lictor_views;
 GRANT SELECT ON license.activation_terms TO lictor_machine, lictor_machine_worker;
+GRANT SELECT ON license.holders TO lictor_machine;
 GRANT SELECT ON machine.activations TO lictor_license, lictor_license_worker;
 SET LOCAL ROLE lictor_migrate;
 GRANT USAGE ON SCHEMA machine TO lictor_license_worker;

@@ -79,6 +79,10 @@ class ErrorReason(_message.Message):
         """NOT_FOUND. No tier of this account and mode has this id. Metadata: `id`.
         Example: `{"reason": "TIER_NOT_FOUND", "metadata": {"id": "tier_1"}}`.
         """
+        MACHINE_NOT_FOUND: ErrorReason._Reason.ValueType  # 28
+        """NOT_FOUND. No machine of this account and mode has this id, or it is not of the caller's own license. Metadata: `id`.
+        Example: `{"reason": "MACHINE_NOT_FOUND", "metadata": {"id": "mach_1"}}`.
+        """
         EXTERNAL_ID_TAKEN: ErrorReason._Reason.ValueType  # 40
         """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
         Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
@@ -99,6 +103,10 @@ class ErrorReason(_message.Message):
         CUSTOMER_TAKEN: ErrorReason._Reason.ValueType  # 44
         """ALREADY_EXISTS. Another customer of this account and mode has this `email` or `subject_ref`. Metadata: `field`.
         Example: `{"reason": "CUSTOMER_TAKEN", "metadata": {"field": "email"}}`.
+        """
+        FINGERPRINT_TAKEN: ErrorReason._Reason.ValueType  # 45
+        """ALREADY_EXISTS. Another machine, within what the policy's `machine_uniqueness` or `component_uniqueness` says, has this
+        fingerprint. Metadata: `field`. Example: `{"reason": "FINGERPRINT_TAKEN", "metadata": {"field": "identity"}}`.
         """
         STATE_TRANSITION_INVALID: ErrorReason._Reason.ValueType  # 60
         """FAILED_PRECONDITION. The resource's state does not allow this action. Metadata: `from`, `action`.
@@ -133,6 +141,20 @@ class ErrorReason(_message.Message):
         """FAILED_PRECONDITION. The license has fewer uses left, or counted, than the call asks for; nothing was counted. `QuotaFailure`
         names the license. Metadata: `id`, `asked`, `available`.
         Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
+        """
+        MACHINE_LIMIT_EXCEEDED: ErrorReason._Reason.ValueType  # 66
+        """FAILED_PRECONDITION. The license has no seat left, or its machines would have more of something than it allows; nothing was
+        changed. `QuotaFailure` names the license, `limit` the policy's field. Metadata: `id`, `limit`, `allowed`.
+        Example: `{"reason": "MACHINE_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "limit": "max_machines", "allowed": "2"}}`.
+        """
+        HEARTBEAT_DEAD: ErrorReason._Reason.ValueType  # 67
+        """FAILED_PRECONDITION. The machine was not heard of in time, and for longer than its policy lets it live again: activate it
+        again. Metadata: `id`. Example: `{"reason": "HEARTBEAT_DEAD", "metadata": {"id": "mach_1"}}`.
+        """
+        TRANSFER_LIMIT_EXCEEDED: ErrorReason._Reason.ValueType  # 68
+        """FAILED_PRECONDITION. Machines of the license were given up or replaced as often within `transfer_period` as its policy allows.
+        `QuotaFailure` names the license. Metadata: `id`, `allowed`.
+        Example: `{"reason": "TRANSFER_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "allowed": "2"}}`.
         """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
         """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the
@@ -233,6 +255,10 @@ class ErrorReason(_message.Message):
     """NOT_FOUND. No tier of this account and mode has this id. Metadata: `id`.
     Example: `{"reason": "TIER_NOT_FOUND", "metadata": {"id": "tier_1"}}`.
     """
+    MACHINE_NOT_FOUND: ErrorReason.Reason.ValueType  # 28
+    """NOT_FOUND. No machine of this account and mode has this id, or it is not of the caller's own license. Metadata: `id`.
+    Example: `{"reason": "MACHINE_NOT_FOUND", "metadata": {"id": "mach_1"}}`.
+    """
     EXTERNAL_ID_TAKEN: ErrorReason.Reason.ValueType  # 40
     """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
     Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
@@ -253,6 +279,10 @@ class ErrorReason(_message.Message):
     CUSTOMER_TAKEN: ErrorReason.Reason.ValueType  # 44
     """ALREADY_EXISTS. Another customer of this account and mode has this `email` or `subject_ref`. Metadata: `field`.
     Example: `{"reason": "CUSTOMER_TAKEN", "metadata": {"field": "email"}}`.
+    """
+    FINGERPRINT_TAKEN: ErrorReason.Reason.ValueType  # 45
+    """ALREADY_EXISTS. Another machine, within what the policy's `machine_uniqueness` or `component_uniqueness` says, has this
+    fingerprint. Metadata: `field`. Example: `{"reason": "FINGERPRINT_TAKEN", "metadata": {"field": "identity"}}`.
     """
     STATE_TRANSITION_INVALID: ErrorReason.Reason.ValueType  # 60
     """FAILED_PRECONDITION. The resource's state does not allow this action. Metadata: `from`, `action`.
@@ -287,6 +317,20 @@ class ErrorReason(_message.Message):
     """FAILED_PRECONDITION. The license has fewer uses left, or counted, than the call asks for; nothing was counted. `QuotaFailure`
     names the license. Metadata: `id`, `asked`, `available`.
     Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
+    """
+    MACHINE_LIMIT_EXCEEDED: ErrorReason.Reason.ValueType  # 66
+    """FAILED_PRECONDITION. The license has no seat left, or its machines would have more of something than it allows; nothing was
+    changed. `QuotaFailure` names the license, `limit` the policy's field. Metadata: `id`, `limit`, `allowed`.
+    Example: `{"reason": "MACHINE_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "limit": "max_machines", "allowed": "2"}}`.
+    """
+    HEARTBEAT_DEAD: ErrorReason.Reason.ValueType  # 67
+    """FAILED_PRECONDITION. The machine was not heard of in time, and for longer than its policy lets it live again: activate it
+    again. Metadata: `id`. Example: `{"reason": "HEARTBEAT_DEAD", "metadata": {"id": "mach_1"}}`.
+    """
+    TRANSFER_LIMIT_EXCEEDED: ErrorReason.Reason.ValueType  # 68
+    """FAILED_PRECONDITION. Machines of the license were given up or replaced as often within `transfer_period` as its policy allows.
+    `QuotaFailure` names the license. Metadata: `id`, `allowed`.
+    Example: `{"reason": "TRANSFER_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "allowed": "2"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
     """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the

@@ -124,6 +124,7 @@ class MethodRules(_message.Message):
     ALSO_SERVES_FIELD_NUMBER: _builtins.int
     ENDLESS_FIELD_NUMBER: _builtins.int
     IN_GRACE_FIELD_NUMBER: _builtins.int
+    MAY_EVICT_FIELD_NUMBER: _builtins.int
     effect: Global___Effect.Kind.ValueType
     """The effect of a mutation; unset on reads."""
     scope: _builtins.str
@@ -136,6 +137,8 @@ class MethodRules(_message.Message):
     """Whether its stream of answers has no end of its own: when the process leaves, it ends with DRAINING."""
     in_grace: _builtins.bool
     """Whether calls may be answered from memory without a lease while the record cannot be reached (`Freshness.GRACE`)."""
+    may_evict: _builtins.bool
+    """Whether it takes a right away from somebody else at times, such as a seat: then it waits as a RESTRICTING method does."""
     @_builtins.property
     def also_serves(self) -> _containers.RepeatedScalarFieldContainer[Global___CallerKind.Kind.ValueType]:
         """The kinds of callers that the method serves besides operators, secret keys and workloads; closed to those not named."""
@@ -150,10 +153,11 @@ class MethodRules(_message.Message):
         also_serves: _abc.Iterable[Global___CallerKind.Kind.ValueType] | None = ...,
         endless: _builtins.bool = ...,
         in_grace: _builtins.bool = ...,
+        may_evict: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_serves", b"also_serves", "effect", b"effect", "endless", b"endless", "hot", b"hot", "idempotent", b"idempotent", "in_grace", b"in_grace", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_serves", b"also_serves", "effect", b"effect", "endless", b"endless", "hot", b"hot", "idempotent", b"idempotent", "in_grace", b"in_grace", "may_evict", b"may_evict", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,109 @@
+"""ActivationService: protobuf to model and back, nothing else."""
+
+from __future__ import annotations
+
+from google.protobuf.json_format import MessageToDict
+from lictor.machine.v1 import activation_service_pb2 as pb
+
+from services.machine import callers, fields, render
+from services.machine.commands.activate_machine import Activated, NewMachine, NoSeatError, activate_machine
+from services.machine.commands.beat_machine import beat_machine
+from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
+from services.machine.events import refusal_event
+from services.machine.identities import identity_of, named_hashes
+from services.machine.licenses import license_of
+from services.machine.model import DeactivationReason
+from services.machine.resources import Resources
+from services.machine.servicer import platform
+from shared.db.outbox import emit
+from shared.db.pool import Transaction
+from shared.rpc.context import CallContext
+
+
+class ActivationServicer:
+    """What the software on a machine calls."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._r = resources
+
+    async def ActivateMachine(
+        self, request: pb.ActivateMachineRequest, context: CallContext
+    ) -> pb.ActivateMachineResponse:
+        principal = context.principal
+        license_id = await license_of(self._r, context, request.license, lambda: fields.check(request))
+        wanted = self._new_machine(request, context)
+
+        async def work(tx: Transaction) -> pb.ActivateMachineResponse:
+            made = await activate_machine(tx, actor=principal.key_id, license_id=license_id, wanted=wanted)
+            return self._activated(context, made, tx)
+
+        try:
+            return await self._r.writer.run(
+                context,
+                request,
+                pb.ActivateMachineResponse,
+                work,
+                restricts=lambda answer: len(answer.evicted_machine_ids) > 0,
+            )
+        except NoSeatError as refusal:
+            async with self._r.db.transaction(principal.tenant) as tx:
+                limit, allowed = refusal.metadata["limit"], int(refusal.metadata["allowed"])
+                await emit(tx, refusal_event(license_id, limit, allowed, refusal.seats, principal.key_id))
+            raise
+
+    async def DeactivateSelf(
+        self, request: pb.DeactivateSelfRequest, context: CallContext
+    ) -> pb.DeactivateSelfResponse:
+        fields.check(request)
+        principal = context.principal
+        wanted = Deactivation(request.machine_id, DeactivationReason.SELF, reason=request.reason)
+
+        async def work(tx: Transaction) -> pb.DeactivateSelfResponse:
+            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
+            gone = await deactivate_machine(tx, principal, wanted)
+            machine = callers.shown(principal, render.machine(*gone, tx.now))
+            return pb.DeactivateSelfResponse(machine=machine)
+
+        return await self._r.writer.run(context, request, pb.DeactivateSelfResponse, work)
+
+    async def HeartbeatMachine(
+        self, request: pb.HeartbeatMachineRequest, context: CallContext
+    ) -> pb.HeartbeatMachineResponse:
+        fields.check(request)
+        principal = context.principal
+        async with self._r.db.transaction(principal.tenant) as tx:
+            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
+            beat = await beat_machine(tx, actor=principal.key_id, machine_id=request.machine_id)
+        heartbeat = render.heartbeat(beat.machine, beat.terms, tx.now)
+        return pb.HeartbeatMachineResponse(heartbeat=heartbeat, resurrected=beat.resurrected)
+
+    def _new_machine(self, request: pb.ActivateMachineRequest, context: CallContext) -> NewMachine:
+        tenant, hasher = context.principal.tenant, self._r.fingerprints
+        parts = named_hashes(hasher, tenant, request.components)
+        return NewMachine(
+            identity_of(hasher, context, request.identity),
+            external_id=request.external_id or None,
+            display_name=request.display_name,
+            hostname=request.hostname,
+            platform=platform(request.platform),
+            ip=request.ip,
+            cores=request.cores if request.HasField("cores") else None,
+            memory_bytes=request.memory_bytes if request.HasField("memory_bytes") else None,
+            disk_bytes=request.disk_bytes if request.HasField("disk_bytes") else None,
+            user_id=request.user_id or None,
+            components={name: hashes[0] for name, hashes in parts.items()},
+            labels=dict(request.labels),
+            metadata=MessageToDict(request.metadata),
+        )
+
+    def _activated(self, context: CallContext, made: Activated, tx: Transaction) -> pb.ActivateMachineResponse:
+        principal = context.principal
+        return pb.ActivateMachineResponse(
+            machine=callers.shown(principal, render.machine(made.machine, made.terms, tx.now)),
+            already_active=made.already_active,
+            machine_secret=self._r.secrets.of(principal.tenant, made.machine.machine_id),
+            heartbeat=render.heartbeat(made.machine, made.terms, tx.now),
+            seats=render.seat_count(made.seats, made.terms),
+            overage=made.overage,
+            evicted_machine_ids=[gone.machine_id for gone in made.evicted],
+        )

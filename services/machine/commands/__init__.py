@@ -1,0 +1,1 @@
+"""One write per module."""

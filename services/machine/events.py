@@ -1,0 +1,40 @@
+"""What this service's events carry: the machine as it is after the change. No fingerprint, no secret."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from services.machine.model import Machine
+from services.machine.seats import Seats
+from shared.db.outbox import SOURCE_API, Event
+
+_LEFT_OUT = frozenset({"identity_hash", "uniqueness_scope", "fingerprints", "components", "heartbeat_from"})
+
+
+def event_data(machine: Machine) -> dict[str, Any]:
+    """JSON: times as RFC 3339, fingerprints by their names alone."""
+    plain = {
+        field.name: _plain(getattr(machine, field.name)) for field in fields(machine) if field.name not in _LEFT_OUT
+    }
+    return {
+        **plain,
+        "fingerprint_names": sorted(name for name in machine.fingerprints if name),
+        "component_names": sorted(machine.components),
+    }
+
+
+def machine_event(name: str, machine: Machine, actor: str, reason: str = "", source: str = SOURCE_API) -> Event:
+    """What happened to a machine."""
+    return Event(name, machine.machine_id, event_data(machine), actor, reason, source)
+
+
+def refusal_event(license_id: str, limit: str, allowed: int, seats: Seats, actor: str) -> Event:
+    """An activation that found no seat; it happened to the license."""
+    data = {"license_id": license_id, "limit": limit, "allowed": allowed, "machines": seats.machines}
+    return Event("machine.activation_rejected", license_id, data, actor)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,71 @@
+"""The constraints of this service's requests, one table per message; the protos' comments say the same in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from types import MappingProxyType
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from lictor.machine.v1 import activation_service_pb2 as activation
+from lictor.machine.v1 import machine_service_pb2 as machines
+
+from shared.errors import FieldViolation
+from shared.rpc import fields as f
+from shared.rpc.selectors import one_identity, one_selector, parts
+
+MACHINE_FIELDS: Final = (
+    "external_id", "display_name", "hostname", "platform", "ip", "cores", "memory_bytes", "disk_bytes", "user_id", "labels",
+    "metadata",
+)  # fmt: skip
+
+_ID_CHARS: Final = 64
+_SECRET_CHARS: Final = 64
+_RID: Final = f.request_id()
+_ID: Final = f.text("machine_id", required=True, max_chars=_ID_CHARS)
+_ETAG: Final = f.text("etag", max_chars=_ID_CHARS)
+_REASON: Final = f.text("reason")
+_SECRET: Final = f.text("machine_secret", max_chars=_SECRET_CHARS)
+_SEEN: Final = (f.text("display_name"), f.text("hostname"), f.known_enum("platform"))
+
+
+def _address(message: Any) -> Iterator[FieldViolation]:
+    if message.ip:
+        try:
+            ip_address(message.ip)
+        except ValueError:
+            yield FieldViolation("ip", "ADDRESS_INVALID", "must be an IPv4 or IPv6 address")
+
+
+_OF_A_MACHINE: Final = (
+    f.text("external_id"), *_SEEN, _address, f.number("cores", least=1), f.number("memory_bytes", least=1),
+    f.number("disk_bytes", least=1), f.text("user_id", max_chars=_ID_CHARS), f.labels(), f.metadata(),
+)  # fmt: skip
+
+TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
+    {
+        activation.ActivateMachineRequest: (
+            _RID, one_selector, one_identity("identity", needed=True), *_OF_A_MACHINE, parts("components"),
+        ),
+        activation.DeactivateSelfRequest: (_RID, _ID, _SECRET, _REASON),
+        activation.HeartbeatMachineRequest: (_ID, _SECRET),
+        machines.GetMachineRequest: (
+            f.one_of_id("machine_id"), f.text("machine_id", max_chars=_ID_CHARS), f.text("external_id"),
+        ),
+        machines.ListMachinesRequest: (
+            f.page_size(), f.text("page_token", max_chars=512),
+            *(f.text(name, max_chars=_ID_CHARS) for name in ("license_id", "product_id", "policy_id", "user_id")),
+            f.known_enum("status"),
+        ),
+        machines.UpdateMachineRequest: (_RID, _ID, _ETAG, f.mask(MACHINE_FIELDS), *_OF_A_MACHINE),
+        machines.DeactivateMachineRequest: (_RID, _ID, _ETAG, _REASON),
+        machines.TransferMachineRequest: (_RID, _ID, _ETAG, one_identity("identity", needed=True), *_SEEN, _REASON),
+        machines.ResetMachineHeartbeatRequest: (_RID, _ID, _ETAG, _REASON),
+    }
+)  # fmt: skip
+
+
+def check(request: Message) -> None:
+    """Raises FIELD_INVALID naming every bad field of a request of this service."""
+    f.check(request, TABLES[type(request)])

@@ -1,0 +1,26 @@
+"""What this service's servicers stand on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.machine.secrets import MachineSecrets
+from shared.crypto.fingerprints import FingerprintHasher
+from shared.crypto.hashing import SecretHasher
+from shared.crypto.page_tokens import PageTokens
+from shared.db.pool import Database
+from shared.facts.license_reader import LicenseFactsReader
+from shared.rpc.writes import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Opened by app.py, closed with the process. `db` is lictor_machine's pool; facts are read as lictor_facts."""
+
+    db: Database
+    facts: LicenseFactsReader
+    writer: Writer
+    hasher: SecretHasher
+    fingerprints: FingerprintHasher
+    secrets: MachineSecrets
+    pages: PageTokens

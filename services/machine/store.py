@@ -1,0 +1,295 @@
+"""Every SQL statement on machines and seats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from services.machine.model import DeactivationReason, IdentityKind, Machine
+from services.machine.terms import Leasing, SeatAcquire, Terms, Uniqueness
+from shared.db import statements
+from shared.db.pool import Transaction
+from shared.rules.fingerprints import MatchingRule
+from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection, HeartbeatStatus
+from shared.rules.seats import OverageStrategy
+
+_MACHINE: Final = (
+    "machine_id", "external_id", "license_id", "product_id", "policy_id", "user_id", "identity_kind", "identity_hash",
+    "uniqueness_scope", "generation", "display_name", "hostname", "platform", "ip", "cores", "memory_bytes", "disk_bytes",
+    "heartbeat_status", "heartbeat_from", "died_at", "offline_until", "lease_epoch", "activated_at", "deactivated_at",
+    "deactivation_reason", "labels", "metadata", "revision", "updated_at",
+)  # fmt: skip
+_TERMS: Final = tuple(field.name for field in fields(Terms))
+_WORDS: Final[Mapping[str, Any]] = {
+    "overage_strategy": OverageStrategy, "machine_uniqueness": Uniqueness, "machine_matching": MatchingRule,
+    "component_uniqueness": Uniqueness, "component_matching": MatchingRule, "machine_leasing": Leasing,
+    "process_leasing": Leasing, "seat_acquire": SeatAcquire, "heartbeat_basis": HeartbeatBasis,
+    "heartbeat_cull": HeartbeatCull, "heartbeat_resurrection": HeartbeatResurrection,
+}  # fmt: skip
+_NAMED: Final = """
+    coalesce((SELECT jsonb_object_agg({alias}.name, encode({alias}.fingerprint_hash, 'hex')) FROM machine.{table} AS {alias}
+               WHERE {alias}.account_id = m.account_id AND {alias}.mode = m.mode AND {alias}.machine_id = m.machine_id), '{{}}')
+"""
+_WHOLE: Final = ", ".join(
+    (
+        *(f"m.{column}" for column in _MACHINE), "b.last_heartbeat_at", "b.lease_expires_at",
+        _NAMED.format(table="fingerprint", alias="f") + " AS fingerprints",
+        _NAMED.format(table="component", alias="c") + " AS components",
+    )
+)  # fmt: skip
+_FROM: Final = """
+      FROM machine.machine AS m
+      LEFT JOIN machine.beat AS b ON b.account_id = m.account_id AND b.mode = m.mode AND b.machine_id = m.machine_id
+     WHERE m.account_id = $1 AND m.mode = $2
+"""
+
+TERMS_OF: Final = statements.select("license.activation_terms", _TERMS, "license_id = $3")
+TERMS_OF_MANY: Final = statements.select("license.activation_terms", _TERMS, "license_id = ANY ($3)")
+IS_HOLDER: Final = statements.select("license.holders", ("customer_id",), "customer_id = $3")
+OPEN_SEATS: Final = (
+    statements.insert("machine.seat", ("license_id",)) + " ON CONFLICT (account_id, mode, license_id) DO NOTHING"
+)
+_SEAT: Final = ("machines", "users", "cores", "memory_bytes", "disk_bytes", "processes", "first_activated_at")
+LOCK_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3") + " FOR UPDATE"
+GET_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3")
+HOLD_SCOPE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('machine/' || $1 || '/' || $2 || '/' || $3, 0))"
+GET_MACHINE: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = $3"
+GET_MACHINE_BY_EXTERNAL_ID: Final = f"SELECT {_WHOLE} {_FROM} AND m.external_id = $3"
+LOCK_MACHINE: Final = statements.select("machine.machine", ("license_id",), "machine_id = $3") + " FOR UPDATE"
+LICENSE_OF: Final = statements.select("machine.machine", ("license_id",), "machine_id = $3")
+KNOWN_BY: Final = f"""
+    SELECT {_WHOLE} {_FROM} AND m.deactivated_at IS NULL AND m.machine_id IN (
+        SELECT f.machine_id FROM machine.fingerprint AS f
+         WHERE f.account_id = $1 AND f.mode = $2 AND f.uniqueness_scope = $3 AND f.fingerprint_hash = ANY ($4))
+     ORDER BY m.machine_id
+"""
+LIVE_OF_LICENSE: Final = (
+    f"SELECT {_WHOLE} {_FROM} AND m.license_id = $3 AND m.deactivated_at IS NULL ORDER BY m.machine_id"
+)
+COUNT_OF_USER: Final = statements.select(
+    "machine.machine", ("count(*)",), "license_id = $3", "user_id = $4", "deactivated_at IS NULL"
+)
+GENERATIONS: Final = statements.select(
+    "machine.machine", ("coalesce(max(generation), 0)",), "license_id = $3", "identity_hash = ANY ($4)"
+)
+GIVEN_UP: Final = statements.select(
+    "machine.machine", ("count(*)",), "license_id = $3", "deactivated_at > $4",
+    "deactivation_reason IN ('SELF', 'CUSTOMER', 'TRANSFERRED')",
+)  # fmt: skip
+INSERT_MACHINE: Final = statements.insert("machine.machine", _MACHINE)
+UPDATE_MACHINE: Final = statements.update("machine.machine", "machine_id", _MACHINE[1:])
+INSERT_BEAT: Final = statements.insert("machine.beat", ("machine_id", "last_heartbeat_at", "lease_expires_at"))
+UPDATE_BEAT: Final = statements.update("machine.beat", "machine_id", ("last_heartbeat_at", "lease_expires_at"))
+_FINGERPRINT: Final = ("machine_id", "name", "license_id", "uniqueness_scope", "fingerprint_hash")
+_COMPONENT: Final = ("machine_id", "name", "uniqueness_scope", "fingerprint_hash")
+INSERT_FINGERPRINTS: Final = statements.insert_many("machine.fingerprint", _FINGERPRINT)
+INSERT_COMPONENTS: Final = statements.insert_many("machine.component", _COMPONENT)
+DROP_FINGERPRINTS: Final = "DELETE FROM machine.fingerprint WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
+DROP_COMPONENTS: Final = "DELETE FROM machine.component WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """What the machines of a license are together."""
+
+    machines: int
+    users: int
+    cores: int
+    memory_bytes: int
+    disk_bytes: int
+    processes: int
+    first_activated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFilter:
+    """What a list is narrowed to; empty fields do not narrow. `customer_id` is the holder of the license."""
+
+    license_id: str = ""
+    product_id: str = ""
+    policy_id: str = ""
+    user_id: str = ""
+    live: bool | None = None
+    customer_id: str = ""
+
+
+def page_of_machines_statement(narrowed: MachineFilter) -> tuple[str, list[str]]:
+    """The statement of a page and the values of its filters, from $5 on."""
+    conditions: list[str] = []
+    values: list[str] = []
+    for column in ("license_id", "product_id", "policy_id", "user_id"):
+        if value := getattr(narrowed, column):
+            values.append(value)
+            conditions.append(f"m.{column} = ${4 + len(values)}")
+    if narrowed.customer_id:
+        values.append(narrowed.customer_id)
+        mine = statements.select("license.activation_terms", ("license_id",), f"customer_id = ${4 + len(values)}")
+        conditions.append(f"m.license_id IN ({mine})")
+    if narrowed.live is not None:
+        conditions.append(f"m.deactivated_at IS {'NULL' if narrowed.live else 'NOT NULL'}")
+    narrowing = " ".join(f"AND {condition}" for condition in conditions)
+    return f"SELECT {_WHOLE} {_FROM} AND m.machine_id > $3 {narrowing} ORDER BY m.machine_id LIMIT $4", values
+
+
+def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
+    return (tx.tenant.account_id, tx.tenant.mode.value, *values)
+
+
+def _machine(row: asyncpg.Record | None) -> Machine | None:
+    if row is None:
+        return None
+    values: dict[str, Any] = {column: row[column] for column in (*_MACHINE, "last_heartbeat_at", "lease_expires_at")}
+    values["identity_kind"] = IdentityKind(values["identity_kind"])
+    values["heartbeat_status"] = HeartbeatStatus(values["heartbeat_status"])
+    reason = values["deactivation_reason"]
+    values["deactivation_reason"] = None if reason is None else DeactivationReason(reason)
+    for name in ("fingerprints", "components"):
+        values[name] = {key: bytes.fromhex(value) for key, value in row[name].items()}
+    return Machine(**values)
+
+
+def _values(machine: Machine) -> tuple[Any, ...]:
+    given = {column: getattr(machine, column) for column in _MACHINE}
+    given["labels"], given["metadata"] = dict(machine.labels), dict(machine.metadata)
+    return tuple(given[column] for column in _MACHINE)
+
+
+async def terms_of(tx: Transaction, license_id: str) -> Terms | None:
+    """What the license says of its machines, as it is by now."""
+    row = await tx.conn.fetchrow(TERMS_OF, *_in_tenant(tx, license_id))
+    return None if row is None else _terms(row)
+
+
+def _terms(row: asyncpg.Record) -> Terms:
+    values: dict[str, Any] = {name: row[name] for name in _TERMS}
+    return Terms(**(values | {name: word(values[name]) for name, word in _WORDS.items()}))
+
+
+async def is_customer(tx: Transaction, customer_id: str) -> bool:
+    return await tx.conn.fetchval(IS_HOLDER, *_in_tenant(tx, customer_id)) is not None
+
+
+async def lock_seats(tx: Transaction, license_id: str) -> Seats:
+    """The seats of a license, which nobody else can take or free until this transaction ends."""
+    await tx.conn.execute(OPEN_SEATS, *_in_tenant(tx, license_id))
+    row = await tx.conn.fetchrow(LOCK_SEATS, *_in_tenant(tx, license_id))
+    assert row is not None
+    return _seats(row)
+
+
+async def get_seats(tx: Transaction, license_id: str) -> Seats:
+    """As they are; none of a license that never had a machine."""
+    row = await tx.conn.fetchrow(GET_SEATS, *_in_tenant(tx, license_id))
+    return Seats(0, 0, 0, 0, 0, 0, None) if row is None else _seats(row)
+
+
+def _seats(row: asyncpg.Record) -> Seats:
+    return Seats(
+        row["machines"], row["users"], row["cores"], int(row["memory_bytes"]), int(row["disk_bytes"]), row["processes"],
+        row["first_activated_at"],
+    )  # fmt: skip
+
+
+async def hold_scope(tx: Transaction, scope: str) -> None:
+    """Nobody else who holds the scope can look for a machine in it until this transaction ends."""
+    await tx.conn.execute(HOLD_SCOPE, *_in_tenant(tx, scope))
+
+
+async def get_machine(tx: Transaction, machine_id: str) -> Machine | None:
+    return _machine(await tx.conn.fetchrow(GET_MACHINE, *_in_tenant(tx, machine_id)))
+
+
+async def get_machine_by_external_id(tx: Transaction, external_id: str) -> Machine | None:
+    return _machine(await tx.conn.fetchrow(GET_MACHINE_BY_EXTERNAL_ID, *_in_tenant(tx, external_id)))
+
+
+async def lock_machine(tx: Transaction, machine_id: str) -> Machine | None:
+    """The machine and the seats of its license, which nobody else can change until this transaction ends. Seats first: all who
+    hold both take them in this order."""
+    license_id = await tx.conn.fetchval(LICENSE_OF, *_in_tenant(tx, machine_id))
+    if license_id is None:
+        return None
+    await lock_seats(tx, license_id)
+    await tx.conn.fetchval(LOCK_MACHINE, *_in_tenant(tx, machine_id))
+    return await get_machine(tx, machine_id)
+
+
+async def known_by(tx: Transaction, scope: str, hashes: Sequence[bytes]) -> Sequence[Machine]:
+    """The machines in a scope that hold a seat and are known by one of the hashes."""
+    rows = await tx.conn.fetch(KNOWN_BY, *_in_tenant(tx, scope, list(hashes)))
+    return [found for row in rows if (found := _machine(row)) is not None]
+
+
+async def live_of_license(tx: Transaction, license_id: str) -> Sequence[Machine]:
+    """All that hold a seat of a license."""
+    rows = await tx.conn.fetch(LIVE_OF_LICENSE, *_in_tenant(tx, license_id))
+    return [found for row in rows if (found := _machine(row)) is not None]
+
+
+async def count_of_user(tx: Transaction, license_id: str, user_id: str) -> int:
+    """How many seats of a license a user has."""
+    return await tx.conn.fetchval(COUNT_OF_USER, *_in_tenant(tx, license_id, user_id))
+
+
+async def last_generation(tx: Transaction, license_id: str, identity_hashes: Sequence[bytes]) -> int:
+    """How often an identity was activated on a license."""
+    return await tx.conn.fetchval(GENERATIONS, *_in_tenant(tx, license_id, list(identity_hashes)))
+
+
+async def given_up(tx: Transaction, license_id: str, within: timedelta) -> int:
+    """How many machines of a license were given up by who holds it, or passed on."""
+    return await tx.conn.fetchval(GIVEN_UP, *_in_tenant(tx, license_id, tx.now - within))
+
+
+async def insert_machine(tx: Transaction, machine: Machine, component_scope: str) -> None:
+    """The machine, what it is known by, and its parts."""
+    await tx.conn.execute(INSERT_MACHINE, *_in_tenant(tx, *_values(machine)))
+    await tx.conn.execute(
+        INSERT_BEAT, *_in_tenant(tx, machine.machine_id, machine.last_heartbeat_at, machine.lease_expires_at)
+    )
+    await set_fingerprints(tx, machine)
+    if machine.components:
+        parts = [(machine.machine_id, name, component_scope, hashed) for name, hashed in machine.components.items()]
+        await tx.conn.execute(INSERT_COMPONENTS, *_in_tenant(tx, statements.rows(_COMPONENT, parts)))
+
+
+async def set_fingerprints(tx: Transaction, machine: Machine) -> None:
+    """What the machine is known by, in place of what it was."""
+    await tx.conn.execute(DROP_FINGERPRINTS, *_in_tenant(tx, machine.machine_id))
+    rows = [
+        (machine.machine_id, name, machine.license_id, machine.uniqueness_scope, hashed)
+        for name, hashed in machine.fingerprints.items()
+    ]
+    await tx.conn.execute(INSERT_FINGERPRINTS, *_in_tenant(tx, statements.rows(_FINGERPRINT, rows)))
+
+
+async def update_machine(tx: Transaction, machine: Machine) -> None:
+    """The row, and the heartbeats; of one that has ended what it was known by goes."""
+    first, *rest = _values(machine)
+    await tx.conn.execute(UPDATE_MACHINE, *_in_tenant(tx, first, *rest))
+    await update_beat(tx, machine)
+    if not machine.live:
+        await tx.conn.execute(DROP_FINGERPRINTS, *_in_tenant(tx, first))
+        await tx.conn.execute(DROP_COMPONENTS, *_in_tenant(tx, first))
+
+
+async def update_beat(tx: Transaction, machine: Machine) -> None:
+    """The heartbeats alone."""
+    values = (machine.machine_id, machine.last_heartbeat_at, machine.lease_expires_at)
+    await tx.conn.execute(UPDATE_BEAT, *_in_tenant(tx, *values))
+
+
+async def page_of_machines(
+    tx: Transaction, after: str, limit: int, narrowed: MachineFilter
+) -> Sequence[tuple[Machine, Terms | None]]:
+    """Each with what its license says of it; None of a license that is gone."""
+    statement, values = page_of_machines_statement(narrowed)
+    rows = await tx.conn.fetch(statement, *_in_tenant(tx, after, limit, *values))
+    machines = [found for row in rows if (found := _machine(row)) is not None]
+    licenses = sorted({machine.license_id for machine in machines})
+    terms = {row["license_id"]: _terms(row) for row in await tx.conn.fetch(TERMS_OF_MANY, *_in_tenant(tx, licenses))}
+    return [(machine, terms.get(machine.license_id)) for machine in machines]
