@@ -137,6 +137,17 @@ def call(
 
 
 @app.command()
+def fingerprint(
+    product: Annotated[str, typer.Option(help="The product that the fingerprint is for.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show this machine's fingerprint and what it is made of; sends nothing."""
+    from services.fingerprint import fingerprint as run  # noqa: PLC0415
+
+    raise typer.Exit(run(product, as_json=as_json))
+
+
+@app.command()
 def demo(
     flow: Annotated[str, typer.Option(help="Which flow; all of them by default.")] = "",
     split: Annotated[bool, typer.Option("--split", help="Four processes, each with its own database role.")] = False,

@@ -23,9 +23,12 @@ OTHER_VARIABLES: Final = frozenset(
         "LICTOR_TLS_CA_FILE",
         "LICTOR_CLIENT_CERT_FILE",
         "LICTOR_CLIENT_KEY_FILE",
+        "LICTOR_MACHINE_ID_FILE",
+        "LICTOR_NODE_UID",
+        "LICTOR_POD_UID",
     }
 )
-"""What other commands read; known to the check for misspelled names."""
+"""What other commands and the client read; known to the check for misspelled names."""
 
 
 class Target(StrEnum):

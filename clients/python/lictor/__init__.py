@@ -19,6 +19,7 @@ from ._core.errors import (
     Internal,
     InvalidArgument,
     LictorError,
+    NoStableIdentityError,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
@@ -26,9 +27,11 @@ from ._core.errors import (
     Unavailable,
     Unimplemented,
 )
+from ._core.fingerprint import FactUse, Fingerprint
 from ._core.requests_validation import Explanation, Validation
 from ._core.requests_watch import LicenseChange
 from ._core.sync_client import Lictor
+from ._core.this_machine import fingerprint
 from ._core.validation_result import ValidationResult
 
 __all__ = [
@@ -39,13 +42,16 @@ __all__ = [
     "AsyncLictor",
     "DeadlineExceeded",
     "Explanation",
+    "FactUse",
     "FailedPrecondition",
     "FieldViolation",
+    "Fingerprint",
     "Internal",
     "InvalidArgument",
     "LicenseChange",
     "Lictor",
     "LictorError",
+    "NoStableIdentityError",
     "NotFound",
     "PermissionDenied",
     "ResourceExhausted",
@@ -55,4 +61,5 @@ __all__ = [
     "Unimplemented",
     "Validation",
     "ValidationResult",
+    "fingerprint",
 ]

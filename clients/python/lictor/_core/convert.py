@@ -13,10 +13,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lictor.common.v1.common_pb2 import FingerprintSet, MachineIdentity, NamedFingerprint
+
+from .fingerprint import Fingerprint
+
 if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as EnumType  # pyright: ignore[reportPrivateUsage]
 
 JsonValue: TypeAlias = "bool | float | str | Mapping[str, JsonValue] | Sequence[JsonValue] | None"
+MachineLike: TypeAlias = str | Mapping[str, str] | Fingerprint
+"""A machine: one fingerprint, several by name, or what `fingerprint()` made, which are its components."""
 EnumT = TypeVar("EnumT", bound=int)
 T = TypeVar("T")
 D = TypeVar("D")
@@ -126,3 +132,12 @@ def enum_value(kind: EnumType[EnumT], value: str | EnumT | None) -> EnumT:
 def enum_name(kind: EnumType[EnumT], number: EnumT) -> str:
     """An enum's name; a number newer than this client reads `UNKNOWN_320`."""
     return kind.Name(number) if number in kind.values() else f"UNKNOWN_{number}"
+
+
+def machine_identity(machine: MachineLike) -> MachineIdentity:
+    """What names a machine. That of `fingerprint()` goes as its components, so that one of them may have changed."""
+    if isinstance(machine, str):
+        return MachineIdentity(fingerprint=machine)
+    parts = machine.components if isinstance(machine, Fingerprint) else machine
+    named = [NamedFingerprint(name=name, fingerprint=value) for name, value in parts.items()]
+    return MachineIdentity(fingerprints=FingerprintSet(fingerprints=named))

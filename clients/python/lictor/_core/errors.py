@@ -127,6 +127,28 @@ class Internal(LictorError):
     """A fault of the server, or an answer that cannot be read."""
 
 
+class NoStableIdentityError(LictorError):
+    """This machine has nothing that tells it from others and stays, so it has no fingerprint. Nothing was sent.
+
+    `reason` is CONTAINER_WITHOUT_IDENTITY, IDENTITY_UNUSABLE, IDENTITY_AMBIGUOUS or NO_MACHINE_IDENTITY; `remedy` says what
+    to do about it. Raised by `fingerprint()` alone.
+    """
+
+    def __init__(self, message: str, *, reason: str, remedy: str) -> None:
+        super().__init__(message, code="FAILED_PRECONDITION", reason=reason)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}. {self.remedy}."
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_refusal, (self.message, self.reason, self.remedy)
+
+
+def _rebuild_refusal(message: str, reason: str, remedy: str) -> NoStableIdentityError:
+    return NoStableIdentityError(message, reason=reason, remedy=remedy)
+
+
 BY_CODE: Final[Mapping[str, type[LictorError]]] = MappingProxyType(
     {
         "INVALID_ARGUMENT": InvalidArgument,

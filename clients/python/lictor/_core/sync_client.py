@@ -20,10 +20,12 @@ from . import requests_watch as watch
 from . import requests_workloads as workloads
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
+from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .requests_watch import METHOD as WATCH
 from .requests_watch import LicenseChange, Watching
+from .this_machine import ThisMachine
 from .tries import Tries
 
 
@@ -254,11 +256,19 @@ class Lictor(SyncNamespace):
         self.api_keys = ApiKeys(self.runner)
         self.accounts = Accounts(self.runner)
         self.workload_bindings = WorkloadBindings(self.runner)
+        self._machine = ThisMachine()
 
     validate = sync_method(validation.validate)
     validate_batch = sync_method(validation.validate_batch)
     explain_validation = sync_method(validation.explain_validation)
     whoami = sync_method(accounts.whoami)
+
+    def fingerprint(self, *, product: str = "") -> Fingerprint:
+        """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.
+
+        NoStableIdentityError where the machine has none.
+        """
+        return self._machine.fingerprint(product)
 
     @property
     def endpoint(self) -> str:
