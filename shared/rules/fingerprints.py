@@ -111,9 +111,9 @@ def check_fingerprint(value: str, path: str) -> Iterator[FieldViolation]:
 
 
 def check_set(components: Sequence[tuple[str, str]], path: str) -> Iterator[FieldViolation]:
-    """What is wrong with a set of (name, value), whose list is the field at `path`.
+    """What is wrong with a set of (name, fingerprint), whose list of NamedFingerprint is the field at `path`.
 
-    A value under two names would count twice, so values are unique as well as names.
+    One fingerprint under two names would count twice, so fingerprints are unique as well as names.
     """
     if not components:
         yield FieldViolation(path, "REQUIRED", "at least 1")
@@ -129,7 +129,7 @@ def check_set(components: Sequence[tuple[str, str]], path: str) -> Iterator[Fiel
             yield FieldViolation(f"{path}[{n}].name", "DUPLICATE", "another component has this name")
         wrong = list(check_fingerprint(value, f"{path}[{n}].fingerprint"))
         if not wrong and value in values:
-            wrong = [FieldViolation(f"{path}[{n}].fingerprint", "DUPLICATE", "another component has this value")]
+            wrong = [FieldViolation(f"{path}[{n}].fingerprint", "DUPLICATE", "another component has this fingerprint")]
         yield from wrong
         names.add(name)
         values.add(value)
