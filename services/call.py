@@ -81,7 +81,8 @@ def _method(path: str, rpc: MethodDescriptor) -> Method:
         response=GetMessageClass(rpc.output_type),
         unary=not (shape.client_streaming or shape.server_streaming),
         takes_request_id=rules.idempotent,
-        retry_safe=rules.idempotent or rules.effect == options_pb2.Effect.KIND_UNSPECIFIED,
+        # A hot call that writes is a heartbeat, and again one when it is repeated.
+        retry_safe=rules.idempotent or rules.hot or rules.effect == options_pb2.Effect.KIND_UNSPECIFIED,
         hot=rules.hot,
     )
 

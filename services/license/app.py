@@ -97,7 +97,7 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
                     live=lambda: share.live,
                     waits=base.waits,
                     collectors=[
-                        counts, writer.replayed, *metrics.collectors, *base.collectors, *watches.collectors,
+                        counts, *metrics.collectors, *base.collectors, *watches.collectors,
                     ],
                 )  # fmt: skip
         finally:

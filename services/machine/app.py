@@ -56,5 +56,4 @@ async def build_on(base: Standing, settings: FactsSettings) -> AsyncGenerator[Ap
             authenticator=base.authenticator,
             ready=lambda: True,
             waits=base.waits,
-            collectors=[writer.replayed],
         )

@@ -199,18 +199,6 @@ LICENSE: Final = Payload(
     ),
 )  # fmt: skip
 
-PAYLOADS: Final = (
-    ACCOUNT,
-    API_KEY,
-    WORKLOAD_BINDING,
-    PRODUCT,
-    TIER,
-    POLICY,
-    CUSTOMER,
-    CUSTOMER_SESSION,
-    ENDED_SESSIONS,
-    LICENSE,
-)
 
 MACHINE: Final = Payload(
     "machine",
@@ -260,3 +248,18 @@ REFUSED_ACTIVATION: Final = Payload(
     ),
 )
 """Its subject is the license."""
+
+PAYLOADS: Final = (
+    ACCOUNT,
+    API_KEY,
+    WORKLOAD_BINDING,
+    PRODUCT,
+    TIER,
+    POLICY,
+    CUSTOMER,
+    CUSTOMER_SESSION,
+    ENDED_SESSIONS,
+    LICENSE,
+    MACHINE,
+    REFUSED_ACTIVATION,
+)

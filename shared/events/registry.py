@@ -119,7 +119,9 @@ _EVENTS: Final = (
     EventType("machine.heartbeat.dead", _MACHINE, "it was not heard of in time", (), ("machine.dead",)),
     EventType("machine.heartbeat.resurrected", _MACHINE, "it was dead, and was heard of again"),
     EventType("machine.heartbeat.reset", _MACHINE, "its heartbeats begin anew"),
-    EventType("machine.activation_rejected", payloads.REFUSED_ACTIVATION, "a machine found no seat; told of the license"),
+    EventType(
+        "machine.activation_rejected", payloads.REFUSED_ACTIVATION, "a machine found no seat; told of the license"
+    ),
     EventType("license.key.revealed", _LICENSE, "its key was shown again, to `actor`"),
     EventType("license.key.rotated", _LICENSE, "it has another key"),
 )

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
 from shared.clock import Clock
@@ -23,7 +24,7 @@ from shared.freshness.redis_metrics import TierMetrics
 from shared.freshness.redis_tier import RedisTier
 from shared.freshness.token import RevisionTokens
 from shared.rpc.effects import EffectWaits
-from shared.rpc.writes import Taken, Writer
+from shared.rpc.writes import Taken, Writer, replays
 from shared.settings import FactsSettings
 
 
@@ -39,11 +40,13 @@ class Standing:
     licenses: LicenseFactsReader
     authenticator: FactsAuthenticator
     waits: EffectWaits
+    replayed: Counter
     collectors: Sequence[Collector]
 
     def writer(self, db: Database, taken: Taken) -> Writer:
         """Runs the mutations of a service, whose pool is `db`."""
-        return Writer(db, RevisionTokens(self.root), taken, lambda account_id: longest_stale(self.facts, account_id))
+        tokens = RevisionTokens(self.root)
+        return Writer(db, tokens, taken, lambda account_id: longest_stale(self.facts, account_id), self.replayed)
 
 
 @asynccontextmanager
@@ -57,7 +60,7 @@ async def standing(settings: FactsSettings, clock: Clock) -> AsyncGenerator[Stan
         Database.opened(record, Role.FACTS, size=settings.pool_size) as facts,
         following(record, clock, settings.facts_memory_bytes, tier) as known,
     ):
-        licenses = LicenseFactsReader(facts, known.reader)
+        licenses, replayed = LicenseFactsReader(facts, known.reader), replays()
         yield Standing(
             record=record,
             root=root,
@@ -67,7 +70,8 @@ async def standing(settings: FactsSettings, clock: Clock) -> AsyncGenerator[Stan
             licenses=licenses,
             authenticator=FactsAuthenticator(facts, known.reader, licenses, hasher),
             waits=EffectWaits(known.reader.tail, clock, None if tier is None else tier.publish_hint),
-            collectors=[*known.collectors, *metrics.collectors],
+            replayed=replayed,
+            collectors=[replayed, *known.collectors, *metrics.collectors],
         )
 
 

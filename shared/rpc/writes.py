@@ -57,6 +57,11 @@ def _holds_secret(descriptor: Descriptor) -> bool:
     return False
 
 
+def replays() -> Counter:
+    """The count of all writers of a process."""
+    return Counter("lictor_writes_replayed", "Retries that were given the stored answer", registry=None)
+
+
 class Writer:
     """Runs mutations of one service.
 
@@ -65,14 +70,17 @@ class Writer:
         tokens: Marks the states that they make.
         taken: Says what a violated unique or foreign key means to the caller.
         stale: For how long answers may be given without a lease while the record is away, of the account with an id.
+        replayed: Counts the retries that were given the stored answer.
     """
 
-    def __init__(self, db: Database, tokens: RevisionTokens, taken: Taken, stale: Stale) -> None:
+    def __init__(
+        self, db: Database, tokens: RevisionTokens, taken: Taken, stale: Stale, replayed: Counter | None = None
+    ) -> None:
         self._db = db
         self._stale = stale
         self.tokens = tokens
         self._taken = taken
-        self.replayed = Counter("lictor_writes_replayed", "Retries that were given the stored answer", registry=None)
+        self._replayed = replayed or replays()
 
     async def run(
         self,
@@ -121,7 +129,7 @@ class Writer:
         if claim is not None:
             stored = await idempotency.claim(tx, claim)
             if stored is not None:
-                self.replayed.inc()
+                self._replayed.inc()
                 return cast("R", message_type.FromString(stored))
         response = await work(tx)
         response.revision_token.token = self.tokens.make(await _revision(tx))

@@ -28,6 +28,7 @@ from lictor.license.v1 import (
 )
 from lictor.license.v1.catalog_service_pb2 import Policy, Product
 from lictor.license.v1.license_service_pb2 import CreateLicenseResponse
+from lictor.machine.v1 import activation_service_pb2, machine_service_pb2
 
 from shared.rpc.status import DETAILS_KEY
 from tests.helpers.echo import Refusal, as_is, refusal
@@ -42,6 +43,8 @@ FILES: Final = tuple(
         customer_service_pb2,
         license_service_pb2,
         validation_service_pb2,
+        activation_service_pb2,
+        machine_service_pb2,
     )
 )
 METHODS: Final[dict[str, MethodDescriptor]] = {

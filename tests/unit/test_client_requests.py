@@ -17,6 +17,7 @@ from lictor._core import requests_accounts as accounts
 from lictor._core import requests_catalog as catalog
 from lictor._core import requests_customers as customers
 from lictor._core import requests_licenses as licenses
+from lictor._core import requests_machines as machines
 from lictor._core import requests_tiers as tiers
 from lictor._core import requests_usage as usage
 from lictor._core import requests_validation as validation
@@ -37,10 +38,10 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     """Every RPC has a builder, and its path, retry and hot flags are those of the descriptors."""
     required: dict[str, object] = {
         "code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"],
-        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s", "items": (),
+        "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s", "items": (), "fingerprint": "fingerprint",
     }  # fmt: skip
     seen: set[str] = set()
-    for module in (accounts, catalog, customers, licenses, tiers, usage, validation, workloads):
+    for module in (accounts, catalog, customers, licenses, machines, tiers, usage, validation, workloads):
         for name, build in inspect.getmembers(module, inspect.isfunction):
             if build.__module__ != module.__name__ or name.startswith("_"):
                 continue
@@ -73,7 +74,7 @@ def _first(made: object) -> object:
     return cast(Listing[Any, object], made).ask("") if isinstance(made, Listing) else made
 
 
-NAMESPACES = ("products", "tiers", "policies", "customers", "licenses", "api_keys", "accounts")
+NAMESPACES = ("products", "tiers", "policies", "customers", "licenses", "machines", "api_keys", "accounts")
 
 
 def _methods_of(thing: object) -> dict[str, Callable[..., object]]:

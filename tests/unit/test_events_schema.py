@@ -35,6 +35,8 @@ MODELS: list[tuple[Payload, Any]] = [
     (payloads.ENDED_SESSIONS, EndedSessions),
     (payloads.LICENSE, License),
 ]
+OF_MACHINES = (payloads.MACHINE, payloads.REFUSED_ACTIVATION)
+"""Told by the machine service, whose own tests hold them against what it tells."""
 LEFT_OUT = {"hint", "key_hint", "terms", "check_in_since", "last_validated_at"}
 ACCOUNT = Account("acc_1", None, "Acme", AccountStatus.ACTIVE, 1, NOW, NOW)
 
@@ -59,7 +61,7 @@ def test_a_schema_is_the_subject_without_what_hints_at_a_key(payload: Payload, m
 
 def test_every_payload_is_of_some_event_and_none_is_left_out_of_the_page() -> None:
     assert {event.payload.name for event in EVENTS.values()} == {payload.name for payload in PAYLOADS}
-    assert len(MODELS) == len(PAYLOADS)
+    assert len(MODELS) + len(OF_MACHINES) == len(PAYLOADS)
 
 
 def test_texts_that_are_one_of_several_name_all_that_there_are() -> None:

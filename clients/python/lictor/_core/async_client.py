@@ -13,6 +13,7 @@ from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_customers as customers
 from . import requests_licenses as licenses
+from . import requests_machines as machines
 from . import requests_tiers as tiers
 from . import requests_usage as usage
 from . import requests_validation as validation
@@ -221,6 +222,16 @@ class AsyncLicenses(AsyncNamespace):
     watch = async_watch(watch.watch_licenses)
 
 
+class AsyncMachines(AsyncNamespace):
+    get = async_method(machines.get_machine)
+    list = async_list(machines.list_machines)
+    page = async_page(machines.list_machines)
+    update = async_method(machines.update_machine)
+    deactivate = async_method(machines.deactivate_machine)
+    transfer = async_method(machines.transfer_machine)
+    reset_heartbeat = async_method(machines.reset_machine_heartbeat)
+
+
 class AsyncApiKeys(AsyncNamespace):
     create = async_method(accounts.create_api_key)
     get = async_method(accounts.get_api_key)
@@ -271,6 +282,7 @@ class AsyncLictor(AsyncNamespace):
         self.policies = AsyncPolicies(self.runner)
         self.customers = AsyncCustomers(self.runner)
         self.licenses = AsyncLicenses(self.runner)
+        self.machines = AsyncMachines(self.runner)
         self.api_keys = AsyncApiKeys(self.runner)
         self.accounts = AsyncAccounts(self.runner)
         self.workload_bindings = AsyncWorkloadBindings(self.runner)
@@ -280,6 +292,9 @@ class AsyncLictor(AsyncNamespace):
     validate_batch = async_method(validation.validate_batch)
     explain_validation = async_method(validation.explain_validation)
     whoami = async_method(accounts.whoami)
+    activate = async_method(machines.activate)
+    deactivate = async_method(machines.deactivate)
+    heartbeat = async_method(machines.heartbeat)
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

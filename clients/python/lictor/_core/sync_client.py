@@ -13,6 +13,7 @@ from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_customers as customers
 from . import requests_licenses as licenses
+from . import requests_machines as machines
 from . import requests_tiers as tiers
 from . import requests_usage as usage
 from . import requests_validation as validation
@@ -203,6 +204,16 @@ class Licenses(SyncNamespace):
     watch = sync_watch(watch.watch_licenses)
 
 
+class Machines(SyncNamespace):
+    get = sync_method(machines.get_machine)
+    list = sync_list(machines.list_machines)
+    page = sync_page(machines.list_machines)
+    update = sync_method(machines.update_machine)
+    deactivate = sync_method(machines.deactivate_machine)
+    transfer = sync_method(machines.transfer_machine)
+    reset_heartbeat = sync_method(machines.reset_machine_heartbeat)
+
+
 class ApiKeys(SyncNamespace):
     create = sync_method(accounts.create_api_key)
     get = sync_method(accounts.get_api_key)
@@ -253,6 +264,7 @@ class Lictor(SyncNamespace):
         self.policies = Policies(self.runner)
         self.customers = Customers(self.runner)
         self.licenses = Licenses(self.runner)
+        self.machines = Machines(self.runner)
         self.api_keys = ApiKeys(self.runner)
         self.accounts = Accounts(self.runner)
         self.workload_bindings = WorkloadBindings(self.runner)
@@ -262,6 +274,9 @@ class Lictor(SyncNamespace):
     validate_batch = sync_method(validation.validate_batch)
     explain_validation = sync_method(validation.explain_validation)
     whoami = sync_method(accounts.whoami)
+    activate = sync_method(machines.activate)
+    deactivate = sync_method(machines.deactivate)
+    heartbeat = sync_method(machines.heartbeat)
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.
