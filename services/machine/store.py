@@ -64,7 +64,10 @@ LICENSE_OF: Final = statements.select("machine.machine", ("license_id",), "machi
 KNOWN_BY: Final = f"""
     SELECT {_WHOLE} {_FROM} AND m.deactivated_at IS NULL AND m.machine_id IN (
         SELECT f.machine_id FROM machine.fingerprint AS f
-         WHERE f.account_id = $1 AND f.mode = $2 AND f.uniqueness_scope = $3 AND f.fingerprint_hash = ANY ($4))
+         WHERE f.account_id = $1 AND f.mode = $2 AND f.uniqueness_scope = $3 AND f.fingerprint_hash = ANY ($4)
+        UNION
+        SELECT f.machine_id FROM machine.fingerprint AS f
+         WHERE f.account_id = $1 AND f.mode = $2 AND f.license_id = $5 AND f.fingerprint_hash = ANY ($4))
      ORDER BY m.machine_id
 """
 LIVE_OF_LICENSE: Final = (
@@ -218,9 +221,10 @@ async def lock_machine(tx: Transaction, machine_id: str) -> Machine | None:
     return await get_machine(tx, machine_id)
 
 
-async def known_by(tx: Transaction, scope: str, hashes: Sequence[bytes]) -> Sequence[Machine]:
-    """The machines in a scope that hold a seat and are known by one of the hashes."""
-    rows = await tx.conn.fetch(KNOWN_BY, *_in_tenant(tx, scope, list(hashes)))
+async def known_by(tx: Transaction, scope: str, license_id: str, hashes: Sequence[bytes]) -> Sequence[Machine]:
+    """The machines in a scope, or of a license, that hold a seat and are known by one of the hashes. A machine keeps the scope
+    that it was activated in, whatever its license's policy says by now."""
+    rows = await tx.conn.fetch(KNOWN_BY, *_in_tenant(tx, scope, list(hashes), license_id))
     return [found for row in rows if (found := _machine(row)) is not None]
 
 

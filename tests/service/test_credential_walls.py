@@ -13,7 +13,7 @@ from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1.license_service_pb2 import ListLicensesRequest
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
 
-from services.license import app as license_app
+from services import suite as services_suite
 from shared.clock import SystemClock
 from shared.errors import DomainError
 from shared.observe.metrics import Metrics
@@ -40,11 +40,13 @@ from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 BY_NAME: Final = {method.name: method for method in METHODS.values()}
+ON_A_MACHINE: Final = frozenset({"ActivateMachine", "DeactivateSelf", "HeartbeatMachine"})
 REACHED: Final = {
-    PrincipalKind.PUBLISHABLE_KEY: {"WhoAmI", "ValidateLicense", "BatchValidateLicenses"},
-    PrincipalKind.LICENSE_KEY: {"WhoAmI", "ValidateLicense", "CheckInLicense"},
+    PrincipalKind.PUBLISHABLE_KEY: {"WhoAmI", "ValidateLicense", "BatchValidateLicenses", *ON_A_MACHINE},
+    PrincipalKind.LICENSE_KEY: {"WhoAmI", "ValidateLicense", "CheckInLicense", "TransferMachine", *ON_A_MACHINE},
     PrincipalKind.CUSTOMER_SESSION: {
         "WhoAmI", "GetCustomer", "ListLicenses", "GetLicense", "RevealLicenseKey", "RotateLicenseKey",
+        "GetMachine", "ListMachines", "DeactivateMachine",
     },
     PrincipalKind.OPERATOR: {
         name for name, method in BY_NAME.items() if rules_of(method).scope in OPERATOR_SCOPES | {""}
@@ -115,7 +117,7 @@ async def test_a_workload_reaches_what_a_secret_key_reaches(suite: Suite, world:
         await operator.workload_bindings.create(
             spiffe_id_pattern=f"spiffe://{domain}/*", account_id=world.account_id, mode="TEST", scopes=ACCOUNT_SCOPES
         )
-    async with license_app.build(suite.settings, SystemClock()) as app:
+    async with services_suite.build(suite.settings, SystemClock()) as app:
         chain = standard_chain(
             AdmissionGate(8),
             Metrics(),

@@ -24,6 +24,8 @@ from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as pb
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
+from lictor.machine.v1 import activation_service_pb2 as activations
+from lictor.machine.v1 import machine_service_pb2 as machines
 
 from shared.crypto import sealing
 from shared.db import pool
@@ -186,6 +188,59 @@ async def insufficient_usage(scene: Scene) -> Refusal:
     made = await scene.shop.issue()
     await scene.world.test.licenses.increment_uses(made.license.license_id, 2)
     return await scene.refused(pb.IncrementUsesRequest(request_id=uuid(), license_id=made.license.license_id, uses=2))
+
+
+@provokes(Reason.MACHINE_NOT_FOUND, "id")
+async def machine_not_found(scene: Scene) -> Refusal:
+    return await scene.refused(machines.GetMachineRequest(machine_id="nope"))
+
+
+async def seated(scene: Scene, fingerprint: str, **terms: Any) -> str:
+    """A machine with a seat under terms as the record has them."""
+    async with scene.suite.admin() as conn:
+        for column, value in terms.items():
+            await conn.execute(
+                f"UPDATE license.policy SET {column} = $2 WHERE policy_id = $1", scene.shop.policy.policy_id, value
+            )
+    made = await scene.world.test.activate(license_id=await scene.issue(), fingerprint=fingerprint)
+    return made.machine.machine_id
+
+
+def activation(license_id: str, fingerprint: str) -> Message:
+    request = activations.ActivateMachineRequest(license=LicenseSelector(license_id=license_id))
+    request.identity.fingerprint = fingerprint
+    return request
+
+
+@provokes(Reason.FINGERPRINT_TAKEN, "field")
+async def fingerprint_taken(scene: Scene) -> Refusal:
+    await seated(scene, "fingerprint", machine_uniqueness="UNIQUE_PER_POLICY")
+    return await scene.refused(activation(await scene.issue(), "fingerprint"))
+
+
+@provokes(Reason.MACHINE_LIMIT_EXCEEDED, "id", "limit", "allowed")
+async def machine_limit_exceeded(scene: Scene) -> Refusal:
+    await scene.world.test.policies.update(scene.shop.policy.policy_id, max_machines=1)
+    license_id = await scene.issue()
+    await scene.world.test.activate(license_id=license_id, fingerprint="fingerprint")
+    return await scene.refused(activation(license_id, "another-fingerprint"))
+
+
+@provokes(Reason.HEARTBEAT_DEAD, "id")
+async def heartbeat_dead(scene: Scene) -> Refusal:
+    machine_id = await seated(scene, "fingerprint", require_heartbeat=True)
+    await scene.world.test.heartbeat(machine_id)
+    async with scene.suite.admin() as conn:
+        long_ago = "now() - interval '1 day'"
+        await conn.execute(f"UPDATE machine.beat SET last_heartbeat_at = {long_ago} WHERE machine_id = $1", machine_id)
+        await conn.execute(f"UPDATE machine.machine SET heartbeat_from = {long_ago} WHERE machine_id = $1", machine_id)
+    return await scene.refused(activations.HeartbeatMachineRequest(machine_id=machine_id))
+
+
+@provokes(Reason.TRANSFER_LIMIT_EXCEEDED, "id", "allowed")
+async def transfer_limit_exceeded(scene: Scene) -> Refusal:
+    machine_id = await seated(scene, "fingerprint", max_transfers=0)
+    return await scene.refused(activations.DeactivateSelfRequest(machine_id=machine_id))
 
 
 @provokes(Reason.EXTERNAL_ID_TAKEN, "field")
@@ -398,5 +453,5 @@ async def test_every_reason_is_raised_over_the_wire(scene: Scene, name: str) -> 
     assert (found.precondition is not None) is failed
     assert not failed or (found.precondition or ("",))[0] == name
     assert found.message
-    quota = reason is Reason.INSUFFICIENT_USAGE
+    quota = reason in {Reason.INSUFFICIENT_USAGE, Reason.MACHINE_LIMIT_EXCEEDED, Reason.TRANSFER_LIMIT_EXCEEDED}
     assert len(found.status.details) == 2 + bool(found.violations) + failed + quota + (reason in RETRIED)

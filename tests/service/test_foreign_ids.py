@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1 import license_service_pb2 as pb
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
+from lictor.machine.v1.machine_service_pb2 import TransferMachineRequest
 
 from shared.tenancy import OPERATOR_SCOPES
 from tests.helpers.builders import (
@@ -30,8 +31,17 @@ from tests.helpers.suite import Suite, World
 RESOURCES = {
     "license_id": "LICENSE_NOT_FOUND", "policy_id": "POLICY_NOT_FOUND", "product_id": "PRODUCT_NOT_FOUND",
     "tier_id": "TIER_NOT_FOUND", "customer_id": "CUSTOMER_NOT_FOUND", "api_key_id": "API_KEY_NOT_FOUND",
+    "machine_id": "MACHINE_NOT_FOUND",
 }  # fmt: skip
-FILTERS = {"ListLicenses", "ListPolicies", "ListTiers", "ListCustomers", "ValidateLicense", "WatchLicenses"}
+FILTERS = {
+    "ListLicenses",
+    "ListPolicies",
+    "ListTiers",
+    "ListCustomers",
+    "ListMachines",
+    "ValidateLicense",
+    "WatchLicenses",
+}
 
 
 def naming_methods() -> list[Any]:
@@ -50,6 +60,7 @@ async def stock(shop: Shop) -> dict[str, str]:
     made = await shop.issue(customer_email="ada@example.com")
     tier = await shop.client.tiers.create(product_id=shop.product.product_id, slug="pro", display_name="Pro")
     key = await shop.client.api_keys.create(scopes=["keys:read"])
+    machine = await shop.client.activate(license_id=made.license.license_id, fingerprint="fingerprint")
     return {
         "license_id": made.license.license_id,
         "policy_id": shop.policy.policy_id,
@@ -57,6 +68,7 @@ async def stock(shop: Shop) -> dict[str, str]:
         "tier_id": tier.tier.tier_id,
         "customer_id": made.license.customer_id,
         "api_key_id": key.api_key.api_key_id,
+        "machine_id": machine.machine.machine_id,
     }
 
 
@@ -73,6 +85,8 @@ def naming(method: MethodDescriptor, field: str, resource_id: str, own: dict[str
             setattr(request, known.name, own[known.name])
         elif known.name in VALUES and not method.name.startswith(("Suspend", "Get")):
             setattr(request, known.name, VALUES[known.name])
+    if isinstance(request, TransferMachineRequest):
+        request.identity.fingerprint = "another-fingerprint"
     return request
 
 
@@ -114,7 +128,7 @@ def test_no_method_with_an_id_was_left_out() -> None:
     }
     assert others == {
         "CreateProduct", "ListProducts", "CreateApiKey", "ListApiKeys", "WhoAmI", "BatchValidateLicenses",
-        "ImportLicenses",
+        "ImportLicenses", "ActivateMachine",
         "ExplainValidation",
     }  # fmt: skip
 

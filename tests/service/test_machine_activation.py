@@ -157,6 +157,16 @@ async def test_one_of_two_licenses_has_a_fingerprint(
     assert sorted(await asyncio.gather(*map(one, keys))) == ["FINGERPRINT_TAKEN", "seated"]
 
 
+async def test_a_machine_is_known_where_its_scope_has_changed_since(suite: Suite, world: World) -> None:
+    shop = await shop_with(world)
+    issued = await shop.issue()
+    fingerprint = a_fingerprint()
+    first = await world.test.activate(key=issued.key, fingerprint=fingerprint)
+    await set_terms(suite, shop, machine_uniqueness="UNIQUE_PER_ACCOUNT")
+    again = await world.test.activate(key=issued.key, fingerprint=fingerprint)
+    assert (again.already_active, again.machine.machine_id) == (True, first.machine.machine_id)
+
+
 async def test_a_machine_is_recognised_by_some_of_its_fingerprints(suite: Suite, world: World) -> None:
     shop = await shop_with(world, max_machines=1)
     await set_terms(suite, shop, machine_matching="MATCH_MOST")

@@ -17,6 +17,8 @@ from lictor.common.v1.common_pb2 import Mode as ModePb
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
+from lictor.machine.v1 import activation_service_pb2 as activation
+from lictor.machine.v1 import machine_service_pb2 as machines
 
 from shared.tenancy import Mode
 from tests.helpers.suite import Suite, World, bearer
@@ -93,6 +95,11 @@ class Stage:
         await self.world.test.licenses.suspend(license_id)
         return license_id
 
+    async def machine_id(self) -> str:
+        license_id = await self.license_id()
+        made = await self.world.test.activate(license_id=license_id, fingerprint=f"fingerprint-{uuid4()}")
+        return made.machine.machine_id
+
     async def api_key_id(self) -> str:
         return (await self.world.test.api_keys.create(scopes=["keys:read"])).api_key.api_key_id
 
@@ -135,7 +142,7 @@ async def send(suite: Suite, method: str, request: Message, key: str, request_id
 
 def _mutations() -> dict[str, MethodDescriptor]:
     found: dict[str, MethodDescriptor] = {}
-    for module in (account, catalog, customers, licenses):
+    for module in (account, catalog, customers, licenses, activation, machines):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 if "revision_token" in method.output_type.fields_by_name:
@@ -207,6 +214,18 @@ async def _change_policy(s: Stage) -> Message:
 async def _transfer(s: Stage) -> Message:
     holder = licenses.CustomerRef(customer_id=await s.customer_id())
     return licenses.TransferLicenseRequest(license_id=await s.license_id(), customer=holder)
+
+
+async def _activate(s: Stage) -> Message:
+    request = activation.ActivateMachineRequest()
+    request.license.license_id, request.identity.fingerprint = await s.license_id(), "fingerprint"
+    return request
+
+
+async def _transfer_machine(s: Stage) -> Message:
+    request = machines.TransferMachineRequest(machine_id=await s.machine_id())
+    request.identity.fingerprint = "another-fingerprint"
+    return request
 
 
 def _of(kind: Callable[..., Message], field: str, make: Callable[[Stage], Awaitable[str]], **more: str) -> Any:
@@ -288,6 +307,20 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     ),
     "ResetUses": (_of(licenses.ResetUsesRequest, "license_id", Stage.used_license_id), ("license.usage.reset",)),
     "ChangeTier": (_change_tier, ("license.tier.updated",)),
+    "ActivateMachine": (_activate, ("machine.activated",)),
+    "DeactivateSelf": (
+        _of(activation.DeactivateSelfRequest, "machine_id", Stage.machine_id, reason="why"), ("machine.deactivated",),
+    ),
+    "UpdateMachine": (
+        _of(machines.UpdateMachineRequest, "machine_id", Stage.machine_id, display_name="new"), ("machine.updated",),
+    ),
+    "DeactivateMachine": (
+        _of(machines.DeactivateMachineRequest, "machine_id", Stage.machine_id), ("machine.deactivated",),
+    ),
+    "TransferMachine": (_transfer_machine, ("machine.deactivated", "machine.transferred")),
+    "ResetMachineHeartbeat": (
+        _of(machines.ResetMachineHeartbeatRequest, "machine_id", Stage.machine_id), ("machine.heartbeat.reset",),
+    ),
     "DeleteLicense": (_of(licenses.DeleteLicenseRequest, "license_id", Stage.license_id), ("license.deleted",)),
 }  # fmt: skip
 

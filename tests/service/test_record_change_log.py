@@ -96,6 +96,15 @@ async def put_parents(conn: asyncpg.Connection, table: str) -> None:
             await insert(conn, name, row)
 
 
+BESIDE = {"duration"}
+"""What a fact says only where another column is empty."""
+
+
+def own(table: str, logged: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without the seats of the license, whose row a trigger keeps by its machines."""
+    return [key for key in logged if table != "machine.machine" or key[0] != "seats"]
+
+
 @pytest.mark.parametrize("replication_role", REPLICATION_ROLES)
 async def test_inserts_and_deletes_log_the_row(db: Scratch, replication_role: str) -> None:
     async with db.connect() as conn:
@@ -105,9 +114,9 @@ async def test_inserts_and_deletes_log_the_row(db: Scratch, replication_role: st
             async with undone(conn, replication_role):
                 await put_parents(conn, table)
                 inserted = await observe(conn, [(table, row)], partial(insert, conn, table, row))
-                assert (inserted.changed, inserted.logged) == ({key}, [key]), table
+                assert (inserted.changed, own(table, inserted.logged)) == ({key}, [key]), table
                 deleted = await observe(conn, [(table, row)], partial(conn.execute, f"DELETE FROM {table}"))
-                assert (deleted.changed, deleted.logged) == ({key}, [key]), table
+                assert (deleted.changed, own(table, deleted.logged)) == ({key}, [key]), table
 
 
 @pytest.mark.parametrize("variant", ["other", "null"])
@@ -139,16 +148,14 @@ async def test_updates_of_any_column_log_the_row_under_both_its_keys(
                         assert variant == "null", (table, column)
                         continue
                     assert change.changed <= set(change.logged), (table, column)
-                    assert sorted(change.logged) == sorted({function.key_of(old), function.key_of(new)}), (
-                        table,
-                        column,
-                    )
+                    keys = {function.key_of(old), function.key_of(new)}
+                    assert sorted(own(table, change.logged)) == sorted(keys), (table, column)
                     telling |= {column} if change.changed else set()
             whether = {"revoked_at"}  # facts say only whether it is there
             if variant == "null":
                 assert telling >= function.reads & whether, table
             elif replication_role == "replica":
-                assert telling == function.reads - whether, table
+                assert telling == function.reads - whether - BESIDE, table
 
 
 async def test_the_triggers_always_fire(db: Scratch) -> None:

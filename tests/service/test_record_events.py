@@ -130,6 +130,10 @@ def _secrets(answer: Any) -> list[str]:
     return [value for field, value in answer.ListFields() if field.GetOptions().debug_redact]
 
 
+BESIDE = {
+    "machine.activation_rejected", "machine.heartbeat.started", "machine.heartbeat.dead", "machine.heartbeat.resurrected",
+}  # fmt: skip
+"""What calls make that change nothing else, or are no mutations of the contract."""
 OF_TIME = {event.name for event in EVENTS.values() if event.also}
 """What no call makes but a worker, when its time has come: tests of the workers see each of them."""
 
@@ -138,7 +142,7 @@ async def test_every_registered_event_is_made_by_some_call(stage: Stage) -> None
     made: set[str] = set()
     for method in MUTATIONS:
         made |= set((await case_of(stage, method)).events)
-    assert made == EVENTS.keys() - OF_TIME
+    assert made == EVENTS.keys() - OF_TIME - BESIDE
     assert len(OF_TIME) == 6
 
 

@@ -22,8 +22,9 @@ from lictor.license.v1.license_service_pb2 import ListLicensesRequest as ListReq
 from lictor.license.v1.license_service_pb2 import UpdateLicenseRequest as UpdateRequest
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
 
-from services.license.fields import TABLES
+from services.license import fields as license_fields
 from services.license.fields import check as check_request
+from services.machine import fields as machine_fields
 from shared.errors import DomainError, Reason
 from shared.rpc import fields as f
 from tests.helpers.builders import METHODS, request_class
@@ -336,6 +337,9 @@ def test_contradictions() -> None:
         assert [(v.field, v.reason) for v in caught.value.violations] == [(field, "CONTRADICTION")]
 
 
+TABLES = {**license_fields.TABLES, **machine_fields.TABLES}
+
+
 def test_every_request_of_the_contract_has_a_table() -> None:
     described = {cast("Descriptor", kind.DESCRIPTOR).full_name for kind in TABLES}
     assert described == set(METHODS)
@@ -371,5 +375,5 @@ def test_no_string_of_any_request_is_unbounded(
     request = request_type()
     put(request, "x" * 4096)
     with pytest.raises(DomainError) as caught:
-        check_request(request)
+        f.check(request, TABLES[request_type])
     assert path in {violation.field for violation in caught.value.violations}

@@ -82,7 +82,7 @@ async def activate_machine(tx: Transaction, *, actor: str, license_id: str, want
     seats = await store.lock_seats(tx, license_id)
     terms = await _terms(tx, license_id)  # as it is now that nobody else is at the seats
     refuse_unusable(terms, "activate", tx.now, seats.first_activated_at)
-    found = await store.known_by(tx, scope, wanted.identity.hashes)
+    found = await store.known_by(tx, scope, license_id, wanted.identity.hashes)
     known = recognised(wanted.identity, terms.machine_matching, found, license_id)
     if known is not None and known.state_at(tx.now, terms) in {State.NOT_STARTED, State.ALIVE}:
         known = await _rebound(tx, actor, known, wanted.identity, terms)

@@ -50,7 +50,7 @@ async def transfer_machine(tx: Transaction, *, actor: str, asked: Transfer) -> t
             )
         await refuse_too_many(tx, terms)
     scope = terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, "")
-    known = await store.known_by(tx, scope, asked.wanted.identity.hashes)
+    known = await store.known_by(tx, scope, terms.license_id, asked.wanted.identity.hashes)
     if recognised(asked.wanted.identity, terms.machine_matching, known, terms.license_id) is not None:
         raise taken("identity")
     gone = deactivated(found, Action.TRANSFER, DeactivationReason.TRANSFERRED, tx.now, terms)
