@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,46 +12,30 @@ from lictor import AsyncLictor
 from lictor.account.v1 import account_service_pb2 as pb
 from lictor.common.v1.common_pb2 import Mode as ModePb
 
-from services.license import app as license_app
 from shared.clock import SystemClock
 from shared.errors import DomainError, Reason
-from shared.observe.metrics import Metrics
-from shared.rpc.accounts import AccountPlaces
-from shared.rpc.admission import AdmissionGate
 from shared.rpc.auth import Authenticator
-from shared.rpc.context import CallContext
-from shared.rpc.middleware import standard_chain
-from shared.rpc.rates import Rates
-from shared.rpc.routes import Route, build_routes
-from shared.tasks import TaskGroupTracker
 from shared.tenancy import Mode, Principal, PrincipalKind
 from tests.helpers.builders import events, uuid
-from tests.helpers.echo import NoWire
+from tests.helpers.chained import Chained, chained
 from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 SCOPES = frozenset({"keys:read", "keys:write", "licenses:validate"})
 
 
-class CertifiedWire(NoWire):
-    """The transport's side of a call whose caller has shown a certificate."""
-
-    def __init__(self, peer_identity: str) -> None:
-        self._peer_identity = peer_identity
-
-    def peer_identity(self) -> str:
-        return self._peer_identity
-
-
 @dataclass(frozen=True)
 class Door:
     """The license service on the suite's record, without a transport: its authenticator and its routes."""
 
-    authenticator: Authenticator
-    routes: Mapping[str, Route]
+    process: Chained
     operator: AsyncLictor
     world: World
     domain: str
+
+    @property
+    def authenticator(self) -> Authenticator:
+        return self.process.authenticator
 
     def id(self, path: str) -> str:
         return f"spiffe://{self.domain}{path}"
@@ -73,30 +57,14 @@ class Door:
 
     async def call(self, method: str, request: Any, path: str) -> bytes:
         """One call through the whole chain, as a transport makes it of a caller with a certificate."""
-        service = "lictor.account.v1.AccountService"
-        full = f"/{service}/{method}"
-        wire = CertifiedWire(self.id(path))
-        context = CallContext(method=full, service=service, wire=wire, metadata=(), time_left_s=10.0)
-        answer = await self.routes[full].call(context, request.SerializeToString())
-        assert answer is not None
-        return answer
+        full = f"/lictor.account.v1.AccountService/{method}"
+        return await self.process.call(full, request.SerializeToString(), None, self.id(path))
 
 
 @pytest_asyncio.fixture(loop_scope="session", name="door")
 async def _door(suite: Suite, world: World) -> AsyncGenerator[Door]:
-    async with (
-        license_app.build(suite.settings, SystemClock()) as app,
-        suite.client(suite.operator_key) as operator,
-    ):
-        chain = standard_chain(
-            AdmissionGate(8),
-            Metrics(),
-            TaskGroupTracker(),
-            app.authenticator,
-            places=AccountPlaces(8, 100),
-            rates=Rates(app.live),
-        )
-        yield Door(app.authenticator, build_routes(app.bindings, chain), operator, world, f"{uuid()}.test")
+    async with chained(suite.settings, SystemClock()) as process, suite.client(suite.operator_key) as operator:
+        yield Door(process, operator, world, f"{uuid()}.test")
 
 
 async def test_a_binding_says_account_mode_and_scopes(door: Door) -> None:
