@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tests.consistency.history import (
     BEFORE_ALL,
+    FOREVER,
     Anomaly,
     History,
     Kind,
@@ -17,6 +18,7 @@ from tests.consistency.history import (
     Write,
     lines_of,
 )
+from tests.consistency.moments import as_states, of_another_time
 from tests.consistency.ordering import Shown, knots
 
 
@@ -40,25 +42,25 @@ class _Checker:
             self._begins.append(max(self._begins[-1], begin))
 
     def run(self) -> list[Anomaly]:
+        reads, found = as_states(self._history.reads)
         for line in self._lines.values():
             line.settle({})
         seen_by: dict[Write, float] = {}
-        for read in self._history.reads:
+        for read in reads:
             for versions in self._shown(read).values():
                 if len(versions) == 1 and (made := versions[0].made) is not None:
-                    seen_by[made] = min(seen_by.get(made, read.end), read.end)
+                    seen_by[made] = min(seen_by.get(made, FOREVER), self._until(read))
         for line in self._lines.values():
             line.settle(seen_by)
-        found: list[Anomaly] = []
         shown: list[Shown] = []
-        for read in self._history.reads:
+        for read in reads:
             candidates = self._shown(read)
             wrong = self._judge(read, candidates)
             if wrong is not None:
                 found.append(wrong)
             else:
                 shown.append(Shown(read, tuple(each[0] for each in candidates.values() if len(each) == 1)))
-        for read, why in knots(self._lines, self._history.writes, shown):
+        for read, why in knots(self._lines, self._history.writes, shown, self._until):
             found.append(Anomaly(Kind.MIXED, read, why))
         return found
 
@@ -67,23 +69,30 @@ class _Checker:
         restricted = self._begins[bisect_left(self._ends, read.begin)]
         return max(read.begin - read.lag_s, restricted, *(write.begin for write in read.after))
 
+    def _until(self, read: Read) -> float:
+        """The latest one."""
+        return min(read.end, read.until + self._history.slack_s)
+
     def _shown(self, read: Read) -> dict[str, list[Version]]:
         """For each line what the read can have seen, by itself."""
         since = self._since(read)
         return {
             name: [
                 version
-                for version in self._lines[name].near(since, read.end)
+                for version in self._lines[name].near(since, self._until(read))
                 if version.shows(value) and _blame(version, read, self._lines[name]) is None
             ]
             for name, value in read.seen.items()
         }
 
     def _judge(self, read: Read, candidates: dict[str, list[Version]]) -> Anomaly | None:
+        wrong = of_another_time(read, self._since(read), self._history.slack_s)
+        if wrong is not None:
+            return wrong
         for name, value in read.seen.items():
             if not candidates[name]:
                 return self._alone(read, self._lines[name], value)
-        spans = [(self._since(read), read.end)]
+        spans = [(self._since(read), self._until(read))]
         for found in candidates.values():
             spans = [
                 (max(low, version.begin), min(high, version.gone_by))
@@ -101,9 +110,10 @@ class _Checker:
         same = [version for version in line.versions if version.shows(value)]
         if not same:
             return Anomaly(Kind.NEVER, read, f"{line.name} never was {value}")
-        last = max(same, key=lambda version: (version.begin <= read.end, version.begin))
-        if last.begin > read.end:
-            return Anomaly(Kind.FUTURE, read, f"{line.name} was {value} only {last.begin - read.end:.6f} s later")
+        until = self._until(read)
+        last = max(same, key=lambda version: (version.begin <= until, version.begin))
+        if last.begin > until:
+            return Anomaly(Kind.FUTURE, read, f"{line.name} was {value} only {last.begin - until:.6f} s later")
         return Anomaly(_blame(last, read, line) or Kind.LATE, read, f"{line.name} was {value} no more: {_span(last)}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 import grpc.aio
-from lictor.common.v1.common_pb2 import Freshness, LicenseSelector
+from google.protobuf.timestamp_pb2 import Timestamp
+from lictor.common.v1.common_pb2 import Decision, Freshness, LicenseSelector
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from tests.consistency.fleet import Server
@@ -143,18 +144,17 @@ class Eyes:
             self._ledger.refusals[f"{METHODS[request.DESCRIPTOR.full_name].name} {reason}"] += 1
             if reason == "CREDENTIALS_INVALID":
                 bad: Value = {"active": False} if line == "account" else None
-                self._read(f"{server.name} credential", begin, {line: bad}, self._scene.lease_s)
+                self._credential_seen(server, begin, line, bad)
             else:
                 await asyncio.sleep(0.02)
             return None
         if line != STAYS:
-            self._read(f"{server.name} credential", begin, {line: good}, self._scene.lease_s)
+            self._credential_seen(server, begin, line, good)
         return answer
 
-    def _read(
-        self, name: str, begin: float, seen: Mapping[str, Value], lag_s: float, after: tuple[Write, ...] = ()
-    ) -> None:
-        self._ledger.reads.append(Read(name, begin, now(), seen, lag_s, after))
+    def _credential_seen(self, server: Server, begin: float, line: str, value: Value) -> None:
+        """Who calls is a decision of its own, and does not say when it held."""
+        self._ledger.reads.append(Read(f"{server.name} credential", begin, now(), {line: value}, self._scene.lease_s))
 
     def _note(
         self,
@@ -169,14 +169,28 @@ class Eyes:
         try:
             for question, answer in answers:
                 merge(seen, shown(question, answer, ledger.initial))
+            source, at = told_once([answer.decision for _, answer in answers])
         except TornError as torn:
             ledger.torn.append(f"{server.name}: {torn}")
             return
-        source = {answer.decision.freshness for _, answer in answers}
-        ledger.sources.update(Freshness.Source.Name(each) for each in source)
-        is_exact = after is None or source == {Freshness.RECORD}
-        lag_s = 0.0 if is_exact else self._scene.lease_s
-        self._read(f"{server.name} {len(answers)}", begin, seen, lag_s, after or ())
+        ledger.sources[Freshness.Source.Name(source)] += 1
+        leased = source == Freshness.LEASED
+        if after is None and leased:
+            ledger.torn.append(f"{server.name}: a state under a lease for who asked for the record's")
+        lag_s = self._scene.lease_s if leased else 0.0
+        evaluated = at.ToNanoseconds() / 1e9 - ledger.wall_s
+        memory = server.name if leased else ""
+        name = f"{server.name} {len(answers)}"
+        ledger.reads.append(Read(name, begin, now(), seen, lag_s, after or (), evaluated, memory))
+
+
+def told_once(decisions: Sequence[Decision]) -> tuple[Freshness.Source.ValueType, Timestamp]:
+    """Where all of these came from, and when that held. TornError where that is not one state."""
+    first = decisions[0]
+    for other in decisions:
+        if (other.freshness, other.evaluated_at) != (first.freshness, first.evaluated_at):
+            raise TornError(f"of one batch, {first} and {other}")
+    return first.freshness, first.evaluated_at
 
 
 def merge(seen: Seen, more: Mapping[str, Mapping[str, object] | None]) -> None:

@@ -4,6 +4,9 @@ A *line* is one thing whose value the writes change: a license, a policy, whethe
 one moment between its beginning and its end, in all its lines at once. A read answers from one state of the record. That
 state may be older than the read by `lag_s` at most, holds every write whose token was sent along, and holds every
 restricting write that ended before the read began. Times are seconds of one clock that all processes share.
+
+A read may say when that state held: after the state was taken and before the read ended. Reads out of one *memory* that say
+the same time are of one state, a later time is that of a later state, and a memory never goes back.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ class Write:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """One answer: the values that it shows of each line, all at once. `after` are the writes whose token it sent."""
+    """One answer: the values that it shows of each line, all at once. `after` are the writes whose token it sent, `evaluated`
+    is when it says that its state held, and `memory` names what it was made from; empty for the record."""
 
     name: str
     begin: float
@@ -42,15 +46,24 @@ class Read:
     seen: Mapping[str, Value]
     lag_s: float = 0.0
     after: tuple[Write, ...] = ()
+    evaluated: float | None = None
+    memory: str = ""
+
+    @property
+    def until(self) -> float:
+        """The last moment whose state it may show."""
+        return self.end if self.evaluated is None else min(self.end, self.evaluated)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the lines held at first, and all that was done to them and seen of them; in no order."""
+    """What the lines held at first, and all that was done to them and seen of them; in no order. The clock that answers go by
+    may be `slack_s` off."""
 
     initial: Mapping[str, Value]
     writes: Sequence[Write]
     reads: Sequence[Read]
+    slack_s: float = 0.0
 
 
 class Kind(StrEnum):
@@ -66,6 +79,10 @@ class Kind(StrEnum):
     """It shows what the write whose token it sent has changed."""
     LATE = "LATE"
     """It shows what was changed longer ago than it may be behind."""
+    EVALUATED = "EVALUATED"
+    """It says that its state held at a time at which no state did that it may show."""
+    BACK = "BACK"
+    """It says an earlier time than an answer before it out of the same memory."""
     MIXED = "MIXED"
     """It shows values that never were there together."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -28,12 +28,15 @@ class Shown:
     versions: tuple[Version, ...]
 
 
-def knots(lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Shown]) -> list[tuple[Read, str]]:
-    """Answers that come before themselves, each with the circle. Those that are part of a circle already told are left out."""
+def knots(
+    lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Shown], until: Callable[[Read], float]
+) -> list[tuple[Read, str]]:
+    """Answers that come before themselves, each with the circle. Those that are part of a circle already told are left out.
+    `until` is the last moment whose state an answer may show."""
     graph = _Graph()
     commits = {write: graph.node() for write in writes}
     moments = sorted({at for write in writes for at in (write.begin, write.end) if at is not None} | {
-        one.read.end for one in shown
+        until(one.read) for one in shown
     })  # fmt: skip
     times = [graph.node() for _ in moments]
     graph.chain(times)
@@ -52,7 +55,7 @@ def knots(lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Sh
         read, node = one.read, graph.node()
         reads[node] = read
         graph.after(node, times, bisect_left(moments, read.begin - read.lag_s))
-        graph.edge(node, times[bisect_left(moments, read.end)])
+        graph.edge(node, times[bisect_left(moments, until(read))])
         graph.after(node, held, bisect_left(ends, read.begin))
         for write in read.after:
             graph.edge(commits[write], node)
@@ -61,6 +64,9 @@ def knots(lines: Mapping[str, Line], writes: Sequence[Write], shown: Sequence[Sh
                 graph.edge(commits[version.made], node)
             for write in following[id(version)]:
                 graph.edge(node, commits[write])
+    for memory in {read.memory for read in reads.values() if read.memory}:
+        states = [node for node, read in reads.items() if read.memory == memory]
+        graph.chain(sorted(states, key=lambda node: reads[node].until))
     names = {node: f"write {write.name} begun {write.begin:.6f}" for write, node in commits.items()}
     names |= {node: f"read {read.name} begun {read.begin:.6f}" for node, read in reads.items()}
     return [

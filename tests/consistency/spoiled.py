@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from services.cli import main
 from shared.freshness.changes import ChangeMap
 from shared.freshness.memory import Memory
+from shared.freshness.poll import Polled, RecordSource
 from shared.freshness.sealed_entry import Sealer
 from shared.freshness.snapshot import Snapshot
 from shared.freshness.tail import Tail
@@ -72,8 +75,20 @@ def no_seal() -> None:
     Sealer.open = opened
 
 
+def old_time() -> None:
+    """All answers out of memory say the time of the first poll."""
+    poll, first = RecordSource.poll, list[datetime]()
+
+    async def polled(self: RecordSource, since: Snapshot | None, most: int, within_s: float) -> Polled:
+        found = await poll(self, since, most, within_s)
+        first.append(found.at)
+        return replace(found, at=first[0])
+
+    RecordSource.poll = polled
+
+
 WAYS: Final[dict[str, Callable[[], None]]] = {
-    way.__name__: way for way in (no_wait, no_lease, no_eviction, any_age, ahead, no_seal)
+    way.__name__: way for way in (no_wait, no_lease, no_eviction, any_age, ahead, no_seal, old_time)
 }
 
 if __name__ == "__main__":

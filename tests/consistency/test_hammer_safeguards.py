@@ -29,6 +29,7 @@ OLD: Final = {Kind.STALE, Kind.LATE}
         ("any_age", None, OLD),
         ("any_age", "valkey_is_set_back", OLD),
         ("ahead", None, {Kind.MIXED}),
+        ("old_time", None, {Kind.EVALUATED}),
         ("no_seal", "valkey_is_forged", {Kind.NEVER, Kind.STALE, "INTERNAL_FAULT"}),
     ],
     ids=lambda given: str(given) if not isinstance(given, set) else "",

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import permutations, product
 from random import Random
-from typing import Final
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.consistency.checker import check
+from tests.consistency.every_order import explained, small_histories
 from tests.consistency.history import History, Kind, Read, Value, Write
 
 OLD, NEW, NEWER = {"v": 0}, {"v": 1}, {"v": 2}
@@ -138,67 +136,6 @@ def test_a_circle_of_three() -> None:
 
 
 # Against every order there is.
-
-LINES: Final = ("a", "b")
-MOMENTS = st.integers(0, 12)
-
-
-@st.composite
-def small_histories(draw: st.DrawFn, *, one_after_the_other: bool) -> History:
-    """A few writes of two lines with values of their own, and two or three answers out of nowhere."""
-    writes: list[Write] = []
-    free: dict[str, float] = dict.fromkeys(LINES, 0.0)
-    values: dict[str, list[Value]] = {line: [{"v": 0}] for line in LINES}
-    for n in range(1, draw(st.integers(1, 3)) + 1):
-        changed = draw(st.sampled_from([("a",), ("b",), LINES]))
-        least = max(free[line] for line in changed) if one_after_the_other else 0.0
-        if math.isinf(least):
-            continue
-        begin = least + draw(st.integers(1, 5))
-        end = draw(st.one_of(st.none(), st.integers(0, 6).map(begin.__add__)))
-        free |= dict.fromkeys(changed, math.inf if end is None else end)
-        values |= {line: [*values[line], {"v": n}] for line in changed}
-        writes.append(Write(f"w{n}", begin, end, {line: {"v": n} for line in changed}, draw(st.booleans())))
-    reads: list[Read] = []
-    for n in range(draw(st.integers(1, 3))):
-        begin = float(draw(MOMENTS))
-        ended = [made for made in writes if made.end is not None and made.end <= begin]
-        after = tuple(made for made in ended if draw(st.booleans()) and draw(st.booleans()))
-        shown = draw(st.sampled_from([("a",), ("b",), LINES]))
-        seen = {line: draw(st.sampled_from(values[line])) for line in shown}
-        reads.append(
-            Read(f"r{n}", begin, begin + draw(st.integers(0, 4)), seen, draw(st.sampled_from([0, 2, 20])), after)
-        )
-    return History({line: {"v": 0} for line in LINES}, writes, reads)
-
-
-def explained(history: History) -> bool:
-    """Whether some order of all writes that happened and all answers does: by trying all of them."""
-    lost = [made for made in history.writes if made.end is None]
-    for happened in product([False, True], repeat=len(lost)):
-        gone = {made for made, was in zip(lost, happened, strict=True) if not was}
-        steps: list[Write | Read] = [made for made in history.writes if made not in gone]
-        if any(follows(order, history.initial) for order in permutations([*steps, *history.reads])):
-            return True
-    return False
-
-
-def follows(order: Sequence[Write | Read], initial: Mapping[str, Value]) -> bool:
-    state, now, done = dict(initial), -math.inf, set[Write]()
-    known = [step for step in order if isinstance(step, Write)]
-    for step in order:
-        earliest = step.begin if isinstance(step, Write) else step.begin - step.lag_s
-        now = max(now, earliest)
-        if now > (math.inf if step.end is None else step.end):
-            return False
-        if isinstance(step, Write):
-            state |= step.changes
-            done.add(step)
-            continue
-        ended = {made for made in known if made.restricting and made.end is not None and made.end < step.begin}
-        if not (ended | set(step.after)) <= done or any(state[line] != value for line, value in step.seen.items()):
-            return False
-    return True
 
 
 @given(small_histories(one_after_the_other=True))
