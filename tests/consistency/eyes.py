@@ -1,51 +1,55 @@
-"""Those who validate while the processes are hammered, and what an answer shows of the states that it was made of."""
+"""Those who validate while the processes are hammered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
-from lictor.common.v1.common_pb2 import Decision, Freshness, LicenseSelector
+from lictor.account.v1 import account_service_pb2 as accounts
+from lictor.common.v1.common_pb2 import Freshness, LicenseSelector
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from tests.consistency.fleet import Server
 from tests.consistency.hands import reason_of
 from tests.consistency.history import Read, Value, Write
 from tests.consistency.scene import MIDDLE, STAYS, Scene, bearer_of, now
+from tests.consistency.sight import Question, Seen, TornError, merge, shown, told_once
 from tests.helpers.builders import METHODS
 
-Code = pb.ValidationCode.Code
 READ_WITHIN_S: Final = 2.0
 BATCH: Final = 24
-TELLING: Final = {Code.VALID, Code.IN_GRACE}
 FULLY_CONSISTENT: Final = 0.03
 SENDS_TOKEN: Final = 0.3
+NOTHING: Final[Value] = {}
+"""Nothing that changes is seen."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """One validation: by which key, of whom, and what else it names."""
+class Showing:
+    """What a caller shows, and what that tells of a line where it is good, where it is none that works, and where it is not
+    good for this call."""
 
-    request: pb.ValidateLicenseRequest
-    key: str
-    license_id: str
-    holder: str
-    """The customer that it names, if it names one by his id."""
-    subject: str
-    """The subject that it names, and `owner`, whose it is or was."""
-    owner: str
-
-
-class TornError(Exception):
-    """An answer that contradicts itself."""
+    line: str
+    authorization: str | None
+    good: Value = field(default_factory=lambda: NOTHING)
+    bad: Value = None
+    narrow: Mapping[str, Value] | None = None
+    identity: str = ""
 
 
-Seen = dict[str, dict[str, object] | None]
+def by_key(line: str, secret: str) -> Showing:
+    """An API key or a session."""
+    return Showing(line, bearer_of(secret), {"live": True})
+
+
+def by_license_key(publishable_key: str, key: str) -> Showing:
+    """A license key, with a publishable key that stays. One that ends between the two decisions is not allowed to ask."""
+    line = f"key:{key}"
+    return Showing(line, f"License {publishable_key}:{key}", {"found": True}, narrow={line: None})
 
 
 class Eyes:
@@ -56,17 +60,23 @@ class Eyes:
         self._ledger, self._random = scene.ledger, scene.random
 
     def tasks(self, each: int = 2) -> list[Awaitable[None]]:
-        """For each process `each` who ask for one license at a time, and one who asks for many."""
+        """For each process `each` who ask for one license at a time, one who asks for many, and one of each other kind of
+        caller."""
         work: list[Awaitable[None]] = []
         for server in self._scene.fleet.servers:
             work += [self._one_by_one(server) for _ in range(each)]
-            work += [self._by_batch(server), self._of_the_other(server)]
+            work += [self._by_batch(server), self._of_the_other(server), self._with_a_license_key(server)]
+            work += [
+                self._by_session(server),
+                *(self._by_certificate(server, one) for one in self._scene.callers.workloads),
+            ]
         return work
 
-    def _question(self) -> Question:
+    def _question(self, key: str = "") -> Question:
+        """About the license of this key; without one about any, by its key or by its id."""
         scene, random = self._scene, self._random
         license_id = random.choice(scene.licenses)
-        key = random.choice(scene.recent_keys) if random.random() < 0.4 else ""
+        key = key or (random.choice(scene.recent_keys) if random.random() < 0.4 else "")
         selector = LicenseSelector(license_key=key) if key else LicenseSelector(license_id=license_id)
         request = pb.ValidateLicenseRequest(license=selector)
         holder = subject = owner = ""
@@ -97,31 +107,32 @@ class Eyes:
             return (write,)
         return ()
 
-    def _credential(self) -> tuple[str, str]:
-        """An API key that is good, or was not long ago, and its line; most of the time the one that stays."""
+    def _credential(self) -> Showing:
+        """An API key that is good, or was not long ago; most of the time the one that stays."""
         scene, random = self._scene, self._random
-        if random.random() < 0.6 or not scene.api_keys:
-            return STAYS, scene.key
-        return random.choice([*scene.api_keys.items(), *scene.recent_api_keys])
+        if random.random() < 0.6 or not scene.api_keys.good:
+            return Showing(STAYS, bearer_of(scene.key))
+        return by_key(*random.choice(scene.api_keys.known))
 
     async def _one_by_one(self, server: Server) -> None:
         while not self._stop.is_set():
-            question = self._question()
-            after = self._consistency(question.request)
-            line, secret = self._credential()
-            begin = now()
-            answer = await self._ask(server, question.request, line, secret, begin)
-            if answer is not None:
-                self._note(server, begin, [(question, answer)], after)
+            await self._validate(server, self._question(), self._credential())
+
+    async def _validate(self, server: Server, question: Question, showing: Showing) -> None:
+        """One validation, by whoever shows this."""
+        after = self._consistency(question.request)
+        begin = now()
+        answer = await self._ask(server, question.request, showing, begin)
+        if answer is not None:
+            self._note(server, begin, [(question, answer)], after)
 
     async def _by_batch(self, server: Server) -> None:
         while not self._stop.is_set():
             questions = [self._question() for _ in range(self._random.randint(2, BATCH))]
             request = pb.BatchValidateLicensesRequest(requests=[question.request for question in questions])
             after = self._consistency(request)
-            line, secret = self._credential()
             begin = now()
-            answer = await self._ask(server, request, line, secret, begin)
+            answer = await self._ask(server, request, self._credential(), begin)
             if answer is not None:
                 self._note(
                     server, begin, [(q, r.response) for q, r in zip(questions, answer.results, strict=True)], after
@@ -130,31 +141,71 @@ class Eyes:
     async def _of_the_other(self, server: Server) -> None:
         """Of the account that is suspended now and then, nothing but whether its key is good."""
         request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key="none"))
+        showing = Showing("account", bearer_of(self._scene.other_key), {"active": True}, {"active": False})
         while not self._stop.is_set():
-            await self._ask(server, request, "account", self._scene.other_key, now())
+            await self._ask(server, request, showing, now())
             await asyncio.sleep(self._random.uniform(0, 0.05))
 
-    async def _ask(self, server: Server, request: Any, line: str, secret: str, begin: float) -> Any:
+    async def _with_a_license_key(self, server: Server) -> None:
+        """An application with a publishable key: it shows a license key as its credential, or asks about one."""
+        callers = self._scene.callers
+        while not self._stop.is_set():
+            key = self._random.choice(self._scene.recent_keys)
+            question = self._question(key)
+            if self._random.random() < 0.5:
+                if self._random.random() < 0.5:
+                    question.request.ClearField("license")
+                await self._validate(server, question, by_license_key(callers.publishable_key, key))
+            elif callers.publishable.known:
+                await self._validate(server, question, by_key(*self._random.choice(callers.publishable.known)))
+            await asyncio.sleep(self._random.uniform(0, 0.02))
+
+    async def _by_session(self, server: Server) -> None:
+        """A customer who asks who it is, while it has a session and after."""
+        while not self._stop.is_set():
+            if self._scene.callers.sessions.known:
+                showing = by_key(*self._random.choice(self._scene.callers.sessions.known))
+                await self._ask(server, accounts.WhoAmIRequest(), showing, now())
+            await asyncio.sleep(self._random.uniform(0, 0.03))
+
+    async def _by_certificate(self, server: Server, workload: str) -> None:
+        """A caller without a key: it asks who it is, and about licenses, which its binding allows now and then."""
+        line = f"workload:{workload}"
+        showing = Showing(line, None, {"validates": True}, narrow={line: {"validates": False}}, identity=workload)
+        while not self._stop.is_set():
+            if self._random.random() < 0.5:
+                begin = now()
+                who = await self._ask(server, accounts.WhoAmIRequest(), replace(showing, good=NOTHING), begin)
+                if who is not None:
+                    others = ",".join(sorted(set(who.scopes) - {"licenses:validate"}))
+                    value = {"scopes": others, "validates": "licenses:validate" in who.scopes}
+                    self._credential_seen(server, begin, {line: value})
+            else:
+                await self._validate(server, self._question(), showing)
+            await asyncio.sleep(self._random.uniform(0, 0.02))
+
+    async def _ask(self, server: Server, request: Any, showing: Showing, begin: float) -> Any:
         """The answer, or None. What it tells of the credential is noted: that is a decision of its own."""
-        good: Value = {"active": True} if line == "account" else {"live": True}
         try:
-            answer = await server.send(request, bearer_of(secret), READ_WITHIN_S)
+            answer = await server.send(request, showing.authorization, READ_WITHIN_S, showing.identity)
         except grpc.aio.AioRpcError as error:
             reason = reason_of(error)
             self._ledger.refusals[f"{METHODS[request.DESCRIPTOR.full_name].name} {reason}"] += 1
             if reason == "CREDENTIALS_INVALID":
-                bad: Value = {"active": False} if line == "account" else None
-                self._credential_seen(server, begin, line, bad)
+                self._credential_seen(server, begin, {showing.line: showing.bad})
+            elif reason == "CALLER_NOT_ALLOWED" and showing.narrow is not None:
+                self._credential_seen(server, begin, showing.narrow)
             else:
                 await asyncio.sleep(0.02)
             return None
-        if line != STAYS:
-            self._credential_seen(server, begin, line, good)
+        self._ledger.shown[showing.line.partition(":")[0]] += 1
+        if showing.good is not NOTHING:
+            self._credential_seen(server, begin, {showing.line: showing.good})
         return answer
 
-    def _credential_seen(self, server: Server, begin: float, line: str, value: Value) -> None:
+    def _credential_seen(self, server: Server, begin: float, seen: Mapping[str, Value]) -> None:
         """Who calls is a decision of its own, and does not say when it held."""
-        self._ledger.reads.append(Read(f"{server.name} credential", begin, now(), {line: value}, self._scene.lease_s))
+        self._ledger.reads.append(Read(f"{server.name} credential", begin, now(), seen, self._scene.lease_s))
 
     def _note(
         self,
@@ -182,70 +233,3 @@ class Eyes:
         memory = server.name if leased else ""
         name = f"{server.name} {len(answers)}"
         ledger.reads.append(Read(name, begin, now(), seen, lag_s, after or (), evaluated, memory))
-
-
-def told_once(decisions: Sequence[Decision]) -> tuple[Freshness.Source.ValueType, Timestamp]:
-    """Where all of these came from, and when that held. TornError where that is not one state."""
-    first = decisions[0]
-    for other in decisions:
-        if (other.freshness, other.evaluated_at) != (first.freshness, first.evaluated_at):
-            raise TornError(f"of one batch, {first} and {other}")
-    return first.freshness, first.evaluated_at
-
-
-def merge(seen: Seen, more: Mapping[str, Mapping[str, object] | None]) -> None:
-    """Puts what one answer shows to what others of the same state show. TornError where they differ."""
-    for line, value in more.items():
-        if line not in seen:
-            seen[line] = None if value is None else dict(value)
-            continue
-        known = seen[line]
-        if known is None or value is None:
-            if known is not value:
-                raise TornError(f"{line} is {known} and {value}")
-            continue
-        for name, one in value.items():
-            if known.setdefault(name, one) != one:
-                raise TornError(f"{name} of {line} is {known[name]} and {one}")
-
-
-def shown(question: Question, answer: pb.ValidateLicenseResponse, known: Mapping[str, Value]) -> Seen:
-    """What an answer shows of each line. TornError where its code is not the first that these give."""
-    if answer.code == Code.NOT_FOUND:
-        return {f"key:{question.key}" if question.key else f"license:{question.license_id}": None}
-    asked, codes = question.request, list(answer.all_codes)
-    line = f"license:{answer.license_id}"
-    found: dict[str, object] = {
-        "expires": answer.expire_time.seconds,
-        "suspended": Code.SUSPENDED in codes,
-        "policy": answer.policy_id,
-        "tier": answer.tier_id,
-    }
-    policy: dict[str, object] = {
-        "grace": answer.grace_end_time.seconds - answer.expire_time.seconds,
-        "trial": answer.is_trial,
-    }
-    seen: Seen = {line: found, f"policy:{answer.policy_id}": policy, f"tier:{answer.tier_id}": {"slug": answer.tier}}
-    if question.key:
-        seen[f"key:{question.key}"] = {"found": True}
-    if not asked.product:
-        policy["product"] = Code.PRODUCT_SCOPE_REQUIRED in codes
-    if not asked.policy_id:
-        policy["policy"] = Code.POLICY_SCOPE_REQUIRED in codes
-    elif (Code.POLICY_SCOPE_MISMATCH in codes) != (answer.policy_id != asked.policy_id):
-        raise TornError(f"{line} is under {answer.policy_id}, asked for {asked.policy_id}: {codes}")
-    if asked.required_tier:
-        seen[f"tier:{answer.tier_id}"] = {"slug": answer.tier, "high": Code.TIER_SCOPE_MISMATCH not in codes}
-    is_match = Code.USER_SCOPE_MISMATCH not in codes
-    if not asked.HasField("user"):
-        policy["user"] = Code.USER_SCOPE_REQUIRED in codes
-    elif is_match:
-        holder = question.holder or question.owner
-        found["holder"] = holder
-        customer: dict[str, object] = {"banned": Code.BANNED in codes}
-        if question.subject:
-            customer["subject"] = question.subject
-        seen[f"customer:{holder}"] = customer
-    if answer.valid != (set(codes) <= TELLING) or (codes and answer.code != codes[0]):
-        raise TornError(f"{line}: valid is {answer.valid}, and the codes {codes}")
-    return {name: value for name, value in seen.items() if name in known}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from uuid import uuid4
 
+import grpc
 import grpc.aio
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
@@ -26,6 +27,7 @@ from shared.embedded.process import GuardedProcess
 from shared.embedded.serving import SERVE
 from shared.embedded.valkey import EmbeddedValkey
 from tests.helpers.builders import METHODS, path_of
+from tests.helpers.certificates import Authority, Pair
 from tests.helpers.echo import as_is
 from tests.helpers.links import Link, link_to
 from tests.helpers.serving import launch, settled
@@ -56,6 +58,32 @@ def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+@dataclass(frozen=True)
+class Tls:
+    """Certificates of the servers, and of each caller; who has no name has one without."""
+
+    authority: Authority
+    pairs: Mapping[str, Pair]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def written(cls, folder: Path, names: Sequence[str]) -> Tls:
+        authority = Authority()
+        cert_file, key_file = authority.server().write(folder, "server")
+        ca_file = authority.write(folder / "callers.pem")
+        files = {"CERT": cert_file, "KEY": key_file, "CLIENT_CA": ca_file}
+        pairs = {"": authority.client(), **{name: authority.client(name) for name in names}}
+        return cls(authority, pairs, {f"LICTOR_TLS_{name}_FILE": str(path) for name, path in files.items()})
+
+
+def _channel(address: str, tls: Tls | None, name: str) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL)
+    pair = tls.pairs[name]
+    credentials = grpc.ssl_channel_credentials(tls.authority.certificate, pair.key, pair.certificate)
+    return grpc.aio.secure_channel(address, credentials, options=CHANNEL)
+
+
 @dataclass
 class Server:
     """One `lictor serve`. It keeps its addresses when it is started again."""
@@ -66,7 +94,8 @@ class Server:
     listen: Listen
     link: Link
     environment: Mapping[str, str]
-    channel: grpc.aio.Channel
+    channels: Mapping[str, grpc.aio.Channel]
+    """By the SPIFFE ID in the certificate that is shown; empty for none."""
     command: Sequence[str | Path] = SERVE
     process: GuardedProcess | None = None
     stopped: list[int] = field(default_factory=list[int])
@@ -101,13 +130,13 @@ class Server:
             self.resume()
             await asyncio.to_thread(self.process.stop)
 
-    async def send(self, request: Message, authorization: str, timeout_s: float) -> Any:
+    async def send(self, request: Message, authorization: str | None, timeout_s: float, identity: str = "") -> Any:
         """One call of the method that takes this request, as it is: nothing is tried again."""
         method = METHODS[cast("Descriptor", request.DESCRIPTOR).full_name]
         answer = message_factory.GetMessageClass(method.output_type)
-        call = self.channel.unary_unary(path_of(method), as_is, answer.FromString)
-        metadata = grpc.aio.Metadata(("authorization", authorization))
-        return await call(request.SerializeToString(), timeout=timeout_s, metadata=metadata)
+        call = self.channels[identity].unary_unary(path_of(method), as_is, answer.FromString)
+        shown = [] if authorization is None else [("authorization", authorization)]
+        return await call(request.SerializeToString(), timeout=timeout_s, metadata=grpc.aio.Metadata(*shown))
 
 
 @dataclass
@@ -119,6 +148,8 @@ class Fleet:
     operator: str = field(repr=False)
     admin_dsn: str
     valkey: EmbeddedValkey | None
+    workloads: Sequence[str]
+    """Who has a certificate."""
 
 
 @asynccontextmanager
@@ -128,9 +159,12 @@ async def fleet(
     transports: Sequence[str],
     commands: Sequence[Sequence[str | Path]] = (),
     valkey: EmbeddedValkey | None = None,
+    *,
+    workloads: int = 0,
     **more: str,
 ) -> AsyncGenerator[Fleet]:
-    """One process for each transport, all ready, while the block runs. `more` are settings without their prefix."""
+    """One process for each transport, all ready, while the block runs. With `workloads` so many callers have certificates, and
+    every connection is mutual TLS. `more` are settings without their prefix."""
     settings = new_settings(postgres, folder)
     await migrate(postgres.admin_dsn())
     key_file = folder / f"operator-{uuid4().hex}"
@@ -145,15 +179,20 @@ async def fleet(
         **({"LICTOR_REDIS_URL": valkey.dsn()} if valkey is not None else {}),
         **{f"LICTOR_{name.upper()}": value for name, value in more.items()},
     }
+    # Of one trust domain and under one path, each in a folder of its own.
+    domain = f"spiffe://{uuid4().hex}.test/hammer"
+    names = [f"{domain}/{n}/workload" for n in range(workloads)]
+    tls = Tls.written(folder, names) if names else None
+    environment |= {} if tls is None else tls.environment
     async with AsyncExitStack() as stack:
         servers: list[Server] = []
         for n, transport in enumerate(transports):
             link = await stack.enter_async_context(link_to(postgres.socket_dir))
             listen = free_listen("127.0.0.1")
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(listen.api, options=CHANNEL))
+            channels = {name: await stack.enter_async_context(_channel(listen.api, tls, name)) for name in ("", *names)}
             command = commands[n] if commands else SERVE
-            server = Server(f"{transport}-{n}", transport, folder, listen, link, environment, channel, command)
+            server = Server(f"{transport}-{n}", transport, folder, listen, link, environment, channels, command)
             stack.push_async_callback(server.stop)
             servers.append(server)
         await asyncio.gather(*(server.start() for server in servers))
-        yield Fleet(postgres, servers, f"Bearer {key_file.read_text().strip()}", postgres.admin_dsn(), valkey)
+        yield Fleet(postgres, servers, f"Bearer {key_file.read_text().strip()}", postgres.admin_dsn(), valkey, names)

@@ -16,7 +16,8 @@ from tests.consistency.eyes import Eyes
 from tests.consistency.fleet import Fleet
 from tests.consistency.hands import Hands
 from tests.consistency.history import Kind
-from tests.consistency.scene import Scene, set_up
+from tests.consistency.scene import Scene
+from tests.consistency.setting import set_up
 
 Fault = Callable[[Scene, asyncio.Event], Awaitable[None]]
 """Breaks things until the event is set, and mends them then."""
@@ -35,6 +36,7 @@ class Tally:
     examples: list[str]
     torn: list[str]
     sources: Counter[str]
+    shown: Counter[str]
     refusals: Counter[str]
     took_s: float
 
@@ -44,10 +46,11 @@ class Tally:
 
     def told(self) -> str:
         bad = " ".join(f"{kind.lower()} {n}" for kind, n in self.anomalies.items())
+        shown = " ".join(f"{name} {n}" for name, n in sorted(self.shown.items()))
         sources = " ".join(f"{name} {n}" for name, n in sorted(self.sources.items()))
         return (
             f"{self.answers} answers in {self.reads} reads ({sources}), {self.writes} writes, {self.lost} of them lost, "
-            f"{self.took_s:.0f} s: {bad}, torn {len(self.torn)}; {self.refusals.total()} refusals"
+            f"{self.took_s:.0f} s: {bad}, torn {len(self.torn)}; {self.refusals.total()} refusals; by {shown}"
         )
 
 
@@ -94,6 +97,7 @@ def judged(scene: Scene, took_s: float) -> Tally:
         examples=examples[:20],
         torn=ledger.torn,
         sources=ledger.sources,
+        shown=ledger.shown,
         refusals=ledger.refusals,
         took_s=took_s,
     )

@@ -15,13 +15,14 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from lictor.account.v1 import account_service_pb2 as accounts
+from lictor.common.v1.common_pb2 import Mode
 from lictor.common.v1.options_pb2 import Effect
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from tests.consistency.history import Value, Write
-from tests.consistency.scene import Scene, license_value, new_key, now, policy_terms, tier_terms
+from tests.consistency.scene import Scene, Secrets, license_value, new_key, now, policy_terms, scopes_of, tier_terms
 from tests.helpers.builders import METHODS, rules_of
 from tests.helpers.echo import Refusal, refusal
 
@@ -110,8 +111,11 @@ class Hands:
             self._keep([lambda: self._tier(self._random.choice(scene.tiers))]),
             *(self._keep([lambda n=n: self._customer(scene.customers[n % 4 :: 4])]) for n in range(4)),
             *(self._keep([self._short_life]) for _ in range(2)),
-            self._keep([self._api_key]),
+            self._keep([lambda: self._api_key(scene.api_keys, accounts.ApiKeyKind.SECRET)]),
+            self._keep([lambda: self._api_key(scene.callers.publishable, accounts.ApiKeyKind.PUBLISHABLE)]),
             self._keep([self._account]),
+            *(self._keep([lambda one=one: self._session(one)]) for one in scene.callers.customers),
+            *(self._keep([lambda one=one: self._binding(one)]) for one in scene.callers.workloads),
         ]
 
     async def _license(self, license_id: str) -> None:
@@ -210,21 +214,64 @@ class Hands:
         gone = licenses.DeleteLicenseRequest(license_id=made.license.license_id)
         await self.write(gone, {f"key:{key}": None, line: None})
 
-    async def _api_key(self) -> None:
+    async def _api_key(self, known: Secrets, kind: accounts.ApiKeyKind.Kind.ValueType) -> None:
         """A key goes, and another comes, by itself or in its place."""
-        scene = self._scene
-        line = self._random.choice(list(scene.api_keys))
+        line = self._random.choice(list(known.good))
         api_key_id = line.partition(":")[2]
-        scene.recent_api_keys.append((line, scene.api_keys.pop(line)))
+        known.end(line)
         if self._random.random() < 0.5:
             request = accounts.RotateApiKeyRequest(api_key_id=api_key_id, overlap=Duration())
             made = await self.write(request, {line: None}, born=_api_key)
         else:
             await self.write(accounts.RevokeApiKeyRequest(api_key_id=api_key_id), {line: None})
-            request = accounts.CreateApiKeyRequest(scopes=["licenses:validate"])
+            request = accounts.CreateApiKeyRequest(kind=kind, scopes=["licenses:validate"])
             made = await self.write(request, {}, born=_api_key)
         if made is not None:
-            scene.api_keys[f"api_key:{made.api_key.api_key_id}"] = made.secret
+            known.good[f"api_key:{made.api_key.api_key_id}"] = made.secret
+        await asyncio.sleep(self._random.uniform(0, 0.1))
+
+    async def _session(self, customer_id: str) -> None:
+        """A session begins, and ends, by itself or with a ban of its customer."""
+        sessions = self._scene.callers.sessions
+        request = customers.CreateCustomerSessionRequest(customer_id=customer_id)
+        made = await self.write(request, {}, born=_new_session)
+        if made is None:
+            return
+        line = f"session:{made.customer_session.customer_session_id}"
+        sessions.good[line] = made.token
+        await asyncio.sleep(self._random.uniform(0, 0.5))
+        sessions.end(line)
+        if self._random.random() < 0.5:
+            await self.write(customers.RevokeCustomerSessionsRequest(customer_id=customer_id), {line: None})
+            return
+        await self.write(customers.BanCustomerRequest(customer_id=customer_id), {line: None})
+        # What a ban does to a session does not matter here: it is over before the ban is.
+        await self.write(customers.RevokeCustomerSessionsRequest(customer_id=customer_id), {})
+        await self.write(customers.UnbanCustomerRequest(customer_id=customer_id), {})
+
+    async def _binding(self, workload: str) -> None:
+        """A workload's own binding comes, changes and goes."""
+        scene, operator = self._scene, self._scene.fleet.operator
+        line, bindings = f"workload:{workload}", scene.callers.bindings
+        shown, scopes = scopes_of(next(scene.numbers))
+        binding_id = bindings.get(workload)
+        if binding_id is None:
+            request: Any = accounts.CreateWorkloadBindingRequest(
+                spiffe_id_pattern=workload, account_id=scene.account_id, mode=Mode.TEST, scopes=scopes
+            )
+            made = await self.write(request, {line: shown}, operator)
+            if made is not None:
+                bindings[workload] = made.workload_binding.workload_binding_id
+        elif self._random.random() < 0.5:
+            request = accounts.UpdateWorkloadBindingRequest(
+                workload_binding_id=binding_id, scopes=scopes, update_mask=FieldMask(paths=["scopes"])
+            )
+            await self.write(request, {line: shown}, operator)
+        else:
+            request = accounts.DeleteWorkloadBindingRequest(workload_binding_id=binding_id)
+            if await self.write(request, {line: scene.callers.beneath.get(workload)}, operator) is not None:
+                del bindings[workload]
+        await asyncio.sleep(self._random.uniform(0, 0.2))
 
     async def _account(self) -> None:
         """The other account, all of whose keys stop and go on with it."""
@@ -239,3 +286,7 @@ class Hands:
 
 def _api_key(made: Any) -> Mapping[str, Value]:
     return {f"api_key:{made.api_key.api_key_id}": {"live": True}}
+
+
+def _new_session(made: Any) -> Mapping[str, Value]:
+    return {f"session:{made.customer_session.customer_session_id}": {"live": True}}

@@ -17,19 +17,12 @@ from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from lictor.account.v1.account_service_pb2 import CreateAccountRequest, CreateApiKeyRequest
 from lictor.common.v1.common_pb2 import RevisionToken
-from lictor.license.v1 import catalog_service_pb2 as catalog
-from lictor.license.v1 import license_service_pb2 as licenses
 
+from shared.tenancy import ACCOUNT_SCOPES
 from tests.consistency.fleet import Fleet
 from tests.consistency.history import History, Read, Value, Write
 
-LICENSES: Final = 24
-POLICIES: Final = 4
-TIERS: Final = 3
-CUSTOMERS: Final = 8
-API_KEYS: Final = 5
 FAR: Final = 2_000_000_000
 """Seconds: when licenses expire, plus a number that is used once."""
 CLOCK_S: Final = 0.001
@@ -74,6 +67,8 @@ class Ledger:
     tokens: deque[tuple[Write, RevisionToken]] = field(default_factory=lambda: deque(maxlen=8))
     refusals: Counter[str] = field(default_factory=Counter[str])
     sources: Counter[str] = field(default_factory=Counter[str])
+    shown: Counter[str] = field(default_factory=Counter[str])
+    """How many calls got in, by the kind of the line of what they showed."""
     wall_s: float = field(default_factory=wall_ahead_s)
     """By how much the wall clock was ahead of `now` at first: Postgres, on this machine, goes by it."""
 
@@ -89,6 +84,40 @@ class Ledger:
         """For the checker. What was seen of lines that nobody here has made is left out."""
         moved_s = abs(wall_ahead_s() - self.wall_s)
         return History(self.initial, self.writes, self.reads, moved_s + CLOCK_S)
+
+
+@dataclass
+class Secrets:
+    """Credentials of one kind, by their lines: those that are good, and some that were."""
+
+    good: dict[str, str] = field(default_factory=dict[str, str])
+    gone: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=8))
+
+    @property
+    def known(self) -> list[tuple[str, str]]:
+        return [*self.good.items(), *self.gone]
+
+    def end(self, line: str) -> None:
+        """It is about to end."""
+        self.gone.append((line, self.good.pop(line)))
+
+
+@dataclass
+class Callers:
+    """Who calls beside those with a secret key."""
+
+    publishable_key: str = field(default="", repr=False)
+    """Stays good, with license keys."""
+    publishable: Secrets = field(default_factory=Secrets)
+    sessions: Secrets = field(default_factory=Secrets)
+    customers: list[str] = field(default_factory=list[str])
+    """Those who have the sessions."""
+    workloads: list[str] = field(default_factory=list[str])
+    """The SPIFFE IDs of those with a certificate."""
+    bindings: dict[str, str] = field(default_factory=dict[str, str])
+    """The binding that each has to itself, where there is one."""
+    beneath: dict[str, Value] = field(default_factory=dict[str, Value])
+    """What they are without."""
 
 
 @dataclass
@@ -115,9 +144,8 @@ class Scene:
     """Each license's key."""
     recent_keys: deque[str] = field(default_factory=lambda: deque(maxlen=24))
     """License keys that are about to be, are, or were."""
-    api_keys: dict[str, str] = field(default_factory=dict[str, str])
-    """The lines of API keys, and their secrets: those that are good."""
-    recent_api_keys: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=8))
+    api_keys: Secrets = field(default_factory=Secrets)
+    callers: Callers = field(default_factory=Callers)
     numbers: count[int] = field(default_factory=lambda: count(1))
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last call has ended."""
@@ -150,83 +178,17 @@ def tier_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:
     return {"slug": f"g{n}", "high": high}, {"slug": f"g{n}", "position": 90 if high else 10}
 
 
+def scopes_of(n: int) -> tuple[dict[str, object], list[str]]:
+    """The `n`-th scopes of a binding: what a caller sees of them. The other scopes are the digits of the number."""
+    digits = sorted(ACCOUNT_SCOPES - {"licenses:validate"})
+    scopes = [scope for place, scope in enumerate(digits) if (n + 1) >> place & 1]
+    validates = n % 3 != 2
+    return {"scopes": ",".join(scopes), "validates": validates}, scopes + ["licenses:validate"] * validates
+
+
 def new_key() -> str:
     """A license key that nothing has had."""
     return f"K{uuid4().hex.upper()}"
-
-
-async def set_up(fleet: Fleet, random: Random, lease_s: float) -> Scene:
-    """Two accounts, and in the first all that validations look at."""
-    server = fleet.servers[0]
-
-    async def ask(request: Any, authorization: str) -> Any:
-        request.request_id = str(uuid4())
-        return await server.send(request, authorization, 20)
-
-    first, other = [await ask(CreateAccountRequest(display_name="Hammered"), fleet.operator) for _ in range(2)]
-    scene = Scene(
-        fleet, Ledger(), random, lease_s, first.account.account_id, first.test_api_key,
-        other.account.account_id, other.test_api_key,
-    )  # fmt: skip
-    ledger, mine = scene.ledger, scene.authorization
-    ledger.begin("account", {"active": True})
-    ledger.begin(STAYS, {"live": True})
-    product = await ask(catalog.CreateProductRequest(code="HAMMER", display_name="Hammer"), mine)
-    scene.product_id = product.product.product_id
-
-    async def policy() -> None:
-        shown, fields = policy_terms(next(scene.numbers))
-        request = catalog.CreatePolicyRequest(
-            product_id=scene.product_id, display_name="P", perpetual=True, max_machines=1, **fields
-        )
-        policy_id = (await ask(request, mine)).policy.policy_id
-        scene.policies.append(policy_id)
-        ledger.begin(f"policy:{policy_id}", shown)
-
-    async def tier() -> None:
-        shown, fields = tier_terms(next(scene.numbers))
-        request = catalog.CreateTierRequest(product_id=scene.product_id, display_name="T", **fields)
-        tier_id = (await ask(request, mine)).tier.tier_id
-        scene.tiers.append(tier_id)
-        ledger.begin(f"tier:{tier_id}", shown)
-
-    async def customer() -> None:
-        subject = f"s{next(scene.numbers)}"
-        holder = licenses.CustomerRef(subject_ref=subject)
-        request = licenses.CreateLicenseRequest(policy_id=scene.policies[0], customer=holder)
-        customer_id = (await ask(request, mine)).license.customer_id
-        scene.customers.append(customer_id)
-        ledger.begin(f"customer:{customer_id}", {"banned": False, "subject": subject})
-
-    middle = catalog.CreateTierRequest(product_id=scene.product_id, slug=MIDDLE, display_name="M", position=50)
-    await asyncio.gather(ask(middle, mine), *(policy() for _ in range(POLICIES)))
-    await asyncio.gather(*(tier() for _ in range(TIERS)), *(customer() for _ in range(CUSTOMERS)))
-    await asyncio.gather(*(issue(scene, n, ask) for n in range(LICENSES)))
-    for _ in range(API_KEYS):
-        request = CreateApiKeyRequest(scopes=["licenses:validate"])
-        made = await ask(request, mine)
-        line = f"api_key:{made.api_key.api_key_id}"
-        scene.api_keys[line] = made.secret
-        ledger.begin(line, {"live": True})
-    return scene
-
-
-async def issue(scene: Scene, n: int, ask: Any) -> None:
-    """The `n`-th license."""
-    pair = (scene.customers[2 * n % CUSTOMERS], scene.customers[(2 * n + 1) % CUSTOMERS])
-    policy_id, tier_id = scene.random.choice(scene.policies), scene.random.choice(scene.tiers)
-    seconds, expire_time = scene.far()
-    key = new_key()
-    request = licenses.CreateLicenseRequest(
-        policy_id=policy_id, tier_id=tier_id, key=key, expire_time=expire_time,
-        customer=licenses.CustomerRef(customer_id=pair[0]),
-    )  # fmt: skip
-    license_id = (await ask(request, scene.authorization)).license.license_id
-    scene.licenses.append(license_id)
-    scene.holders[license_id], scene.keys[license_id] = pair, key
-    scene.recent_keys.append(key)
-    scene.ledger.begin(f"key:{key}", {"found": True})
-    scene.ledger.begin(f"license:{license_id}", license_value(seconds, policy_id, tier_id, pair[0]))
 
 
 def license_value(seconds: int, policy_id: str, tier_id: str, holder: str, *, suspended: bool = False) -> Value:

@@ -45,6 +45,17 @@ def no_eviction() -> None:
     Memory.drop = drop
 
 
+def callers_stay() -> None:
+    """Sessions and workloads stay in memory as they were."""
+    dropped = Memory.drop
+
+    def drop(self: Memory, key: str) -> None:
+        if not key.startswith(("customer_session:", "workload:")):
+            dropped(self, key)
+
+    Memory.drop = drop
+
+
 def any_age() -> None:
     """What was read before a change that is known is let into memory after it."""
 
@@ -88,7 +99,7 @@ def old_time() -> None:
 
 
 WAYS: Final[dict[str, Callable[[], None]]] = {
-    way.__name__: way for way in (no_wait, no_lease, no_eviction, any_age, ahead, no_seal, old_time)
+    way.__name__: way for way in (no_wait, no_lease, no_eviction, callers_stay, any_age, ahead, no_seal, old_time)
 }
 
 if __name__ == "__main__":

@@ -32,16 +32,19 @@ LITTLE: Final = "20000"
 
 @asynccontextmanager
 async def staged(
-    folder: Path, transports: Sequence[str] = BOTH, *, with_valkey: bool = False, without: str = ""
+    folder: Path, transports: Sequence[str] = BOTH, *, with_valkey: bool = False, without: str = "", workloads: int = 0
 ) -> AsyncGenerator[Fleet]:
-    """Three processes, `without` a safeguard or as they are. `with_valkey` they have next to no memory of their own."""
+    """Three processes, `without` a safeguard or as they are, and so many `workloads` with certificates. `with_valkey` they have
+    next to no memory of their own."""
     command = (sys.executable, "-m", "tests.consistency.spoiled", without) if without else SERVE
     with ExitStack() as stack:
         state = stack.enter_context(state_directory())
         postgres = stack.enter_context(EmbeddedPostgres(state, durable=False))
         valkey = stack.enter_context(EmbeddedValkey(state)) if with_valkey else None
         more = {"facts_memory_bytes": LITTLE} if with_valkey else {}
-        async with fleet(postgres, folder, transports, [command] * len(transports), valkey, **more) as running:
+        async with fleet(
+            postgres, folder, transports, [command] * len(transports), valkey, workloads=workloads, **more
+        ) as running:
             yield running
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.consistency import faults
 from tests.consistency.fleet import Fleet
 from tests.consistency.hammer import Fault, Tally, hammer
+from tests.consistency.scene import STAYS
 from tests.consistency.staged import FOR_S, SEED, staged, tell
 from tests.consistency.valkey_faults import VALKEY_FAULTS
 from tests.helpers.serving import ops_get, samples
@@ -19,6 +20,9 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 LEAST: Final = 100
 """Answers a second that a scenario must have had, faults and all; else it shows nothing."""
+KINDS: Final = (STAYS, "api_key", "key", "session")
+"""The lines of those who call: some of each get in, whatever is revoked meanwhile."""
+WORKLOADS: Final = 2
 
 FAULTS: Final[dict[str, Fault | None]] = {
     "undisturbed": None,
@@ -37,6 +41,7 @@ def assert_fine(tally: Tally) -> None:
     assert tally.wrong == 0, "\n".join((*tally.examples, *tally.torn[:20]))
     assert tally.answers > LEAST * FOR_S
     assert tally.writes > 2 * FOR_S
+    assert min(tally.shown[line] for line in KINDS) > FOR_S
     assert not [what for what in tally.refusals if "INTERNAL" in what or "UNKNOWN" in what]
 
 
@@ -44,10 +49,11 @@ def assert_fine(tally: Tally) -> None:
 async def test_no_answer_is_stale_and_none_is_mixed(
     fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with staged(tmp_path) as running:
+    async with staged(tmp_path, workloads=WORKLOADS) as running:
         tally = await hammer(running, SEED, FOR_S, FAULTS[fault])
     tell(fault, tally, capsys)
     assert_fine(tally)
+    assert tally.shown["workload"] > FOR_S
 
 
 @pytest.mark.parametrize("fault", VALKEY_FAULTS)

@@ -25,6 +25,7 @@ OLD: Final = {Kind.STALE, Kind.LATE}
     [
         ("no_wait", None, {Kind.STALE}),
         ("no_eviction", None, {Kind.STALE}),
+        ("callers_stay", None, {Kind.STALE}),
         ("no_lease", "bad_links", OLD),
         ("any_age", None, OLD),
         ("any_age", "valkey_is_set_back", OLD),
@@ -38,7 +39,9 @@ async def test_it_is_found(
     safeguard: str, fault: str | None, signs: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known: dict[str | None, Fault | None] = {None: None, "bad_links": faults.bad_links, **VALKEY_FAULTS}
-    async with staged(tmp_path, ("grpcio",) * 3, with_valkey=fault in VALKEY_FAULTS, without=safeguard) as running:
+    async with staged(
+        tmp_path, ("grpcio",) * 3, with_valkey=fault in VALKEY_FAULTS, without=safeguard, workloads=2
+    ) as running:
         for attempt in range(ATTEMPTS):
             tally = await hammer(running, SEED + attempt, FOR_S / 2, known[fault])
             tell(f"without a safeguard, {safeguard}", tally, capsys)

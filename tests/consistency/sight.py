@@ -1,0 +1,104 @@
+"""What an answer to a validation shows of the state that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from lictor.common.v1.common_pb2 import Decision, Freshness
+from lictor.license.v1 import validation_service_pb2 as pb
+
+from tests.consistency.history import Value
+
+Code = pb.ValidationCode.Code
+TELLING: Final = {Code.VALID, Code.IN_GRACE}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One validation: by which key, of whom, and what else it names."""
+
+    request: pb.ValidateLicenseRequest
+    key: str
+    license_id: str
+    holder: str
+    """The customer that it names, if it names one by his id."""
+    subject: str
+    """The subject that it names, and `owner`, whose it is or was."""
+    owner: str
+
+
+class TornError(Exception):
+    """An answer that contradicts itself."""
+
+
+Seen = dict[str, dict[str, object] | None]
+
+
+def told_once(decisions: Sequence[Decision]) -> tuple[Freshness.Source.ValueType, Timestamp]:
+    """Where all of these came from, and when that held. TornError where that is not one state."""
+    first = decisions[0]
+    for other in decisions:
+        if (other.freshness, other.evaluated_at) != (first.freshness, first.evaluated_at):
+            raise TornError(f"of one batch, {first} and {other}")
+    return first.freshness, first.evaluated_at
+
+
+def merge(seen: Seen, more: Mapping[str, Mapping[str, object] | None]) -> None:
+    """Puts what one answer shows to what others of the same state show. TornError where they differ."""
+    for line, value in more.items():
+        if line not in seen:
+            seen[line] = None if value is None else dict(value)
+            continue
+        known = seen[line]
+        if known is None or value is None:
+            if known is not value:
+                raise TornError(f"{line} is {known} and {value}")
+            continue
+        for name, one in value.items():
+            if known.setdefault(name, one) != one:
+                raise TornError(f"{name} of {line} is {known[name]} and {one}")
+
+
+def shown(question: Question, answer: pb.ValidateLicenseResponse, known: Mapping[str, Value]) -> Seen:
+    """What an answer shows of each line. TornError where its code is not the first that these give."""
+    if answer.code == Code.NOT_FOUND:
+        return {f"key:{question.key}" if question.key else f"license:{question.license_id}": None}
+    asked, codes = question.request, list(answer.all_codes)
+    line = f"license:{answer.license_id}"
+    found: dict[str, object] = {
+        "expires": answer.expire_time.seconds,
+        "suspended": Code.SUSPENDED in codes,
+        "policy": answer.policy_id,
+        "tier": answer.tier_id,
+    }
+    policy: dict[str, object] = {
+        "grace": answer.grace_end_time.seconds - answer.expire_time.seconds,
+        "trial": answer.is_trial,
+    }
+    seen: Seen = {line: found, f"policy:{answer.policy_id}": policy, f"tier:{answer.tier_id}": {"slug": answer.tier}}
+    if question.key:
+        seen[f"key:{question.key}"] = {"found": True}
+    if not asked.product:
+        policy["product"] = Code.PRODUCT_SCOPE_REQUIRED in codes
+    if not asked.policy_id:
+        policy["policy"] = Code.POLICY_SCOPE_REQUIRED in codes
+    elif (Code.POLICY_SCOPE_MISMATCH in codes) != (answer.policy_id != asked.policy_id):
+        raise TornError(f"{line} is under {answer.policy_id}, asked for {asked.policy_id}: {codes}")
+    if asked.required_tier:
+        seen[f"tier:{answer.tier_id}"] = {"slug": answer.tier, "high": Code.TIER_SCOPE_MISMATCH not in codes}
+    is_match = Code.USER_SCOPE_MISMATCH not in codes
+    if not asked.HasField("user"):
+        policy["user"] = Code.USER_SCOPE_REQUIRED in codes
+    elif is_match:
+        holder = question.holder or question.owner
+        found["holder"] = holder
+        customer: dict[str, object] = {"banned": Code.BANNED in codes}
+        if question.subject:
+            customer["subject"] = question.subject
+        seen[f"customer:{holder}"] = customer
+    if answer.valid != (set(codes) <= TELLING) or (codes and answer.code != codes[0]):
+        raise TornError(f"{line}: valid is {answer.valid}, and the codes {codes}")
+    return {name: value for name, value in seen.items() if name in known}
