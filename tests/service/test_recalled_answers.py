@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import pytest_asyncio
 from lictor import Validation
+from lictor.account.v1.account_service_pb2 import WhoAmIRequest
 from lictor.common.v1.common_pb2 import Consistency, Decision, Freshness, LicenseSelector
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from tests.helpers.builders import Shop, ago, ahead, open_shop, send, shift
+from tests.helpers.builders import Shop, ago, ahead, key_with, open_shop, send, shift
 from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
@@ -19,8 +23,29 @@ TIMES = 4
 """The first answer may be a load's, the second is made from memory, the others are given again."""
 
 
-async def ask(suite: Suite, world: World, request: pb.ValidateLicenseRequest) -> pb.ValidateLicenseResponse:
-    return await send(suite, request, world.test_key)
+@dataclass(frozen=True)
+class Reader:
+    """An application with a key of its own, beside somebody else who has another.
+
+    Who finds no lease asks for one and is looked up anew, and who is looked up anew is given nothing again. So the other one
+    calls first each time, and whatever changes is changed by the other one.
+    """
+
+    suite: Suite
+    world: World
+    key: str
+
+    async def ask(self, request: Any) -> Any:
+        await send(self.suite, WhoAmIRequest(), self.world.live_key)
+        return await send(self.suite, request, self.key)
+
+    async def again(self, request: pb.ValidateLicenseRequest) -> Sequence[pb.ValidateLicenseResponse]:
+        return [await self.ask(request) for _ in range(TIMES)]
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="reader")
+async def _reader(suite: Suite, world: World) -> Reader:
+    return Reader(suite, world, await key_with(world.test, "licenses:validate"))
 
 
 def plain(answer: pb.ValidateLicenseResponse) -> pb.ValidateLicenseResponse:
@@ -54,28 +79,24 @@ async def mixed_lot(shop: Shop) -> list[pb.ValidateLicenseRequest]:
     return [one.request() for one in asked]
 
 
-async def again(suite: Suite, world: World, request: pb.ValidateLicenseRequest) -> Sequence[pb.ValidateLicenseResponse]:
-    return [await ask(suite, world, request) for _ in range(TIMES)]
-
-
-async def test_an_answer_given_again_is_the_records(suite: Suite, world: World) -> None:
+async def test_an_answer_given_again_is_the_records(world: World, reader: Reader) -> None:
     for request in await mixed_lot(await open_shop(world.test)):
         await lease_passes()
-        expected = plain(await ask(suite, world, of_the_record(request)))
-        answers = await again(suite, world, request)
+        expected = plain(await reader.ask(of_the_record(request)))
+        answers = await reader.again(request)
         assert [plain(answer) for answer in answers] == [expected] * TIMES
         assert answers[-1].decision.freshness == Freshness.LEASED
         assert len({answer.decision.decision_id for answer in answers}) == TIMES
 
 
-async def test_a_batch_given_again_is_the_records(suite: Suite, world: World) -> None:
+async def test_a_batch_given_again_is_the_records(world: World, reader: Reader) -> None:
     requests = await mixed_lot(await open_shop(world.test))
     await lease_passes()
     whole = pb.BatchValidateLicensesRequest(requests=requests)
-    expected = await send(suite, pb.BatchValidateLicensesRequest(requests=requests, consistency=RECORD), world.test_key)
+    expected = await reader.ask(pb.BatchValidateLicensesRequest(requests=requests, consistency=RECORD))
     decisions: list[Decision] = []
     for _ in range(TIMES):
-        answer = await send(suite, whole, world.test_key)
+        answer = await reader.ask(whole)
         assert [plain(one.response) for one in answer.results] == [plain(one.response) for one in expected.results]
         decisions = [one.response.decision for one in answer.results]
         assert len({decision.decision_id for decision in decisions}) == len(requests)
@@ -84,7 +105,7 @@ async def test_a_batch_given_again_is_the_records(suite: Suite, world: World) ->
 
 
 @pytest.mark.parametrize("change", ["suspend", "ban_customer", "policy", "product", "tier", "key", "delete"])
-async def test_no_answer_outlives_a_change_of_what_it_was_made_of(suite: Suite, world: World, change: str) -> None:
+async def test_no_answer_outlives_a_change_of_what_it_was_made_of(world: World, reader: Reader, change: str) -> None:
     """Each returns once it holds, so that the very next answer is the new one."""
     client = world.test
     shop = await open_shop(client)
@@ -97,8 +118,8 @@ async def test_no_answer_outlives_a_change_of_what_it_was_made_of(suite: Suite, 
         license=LicenseSelector(license_key=made.key), product="SHOP", required_tier="pro"
     )
     for _ in range(3):
-        await again(suite, world, request)
-        assert (await ask(suite, world, request)).code == pb.ValidationCode.VALID
+        await reader.again(request)
+        assert (await reader.ask(request)).code == pb.ValidationCode.VALID
     match change:
         case "suspend":
             await client.licenses.suspend(license_id)
@@ -114,30 +135,30 @@ async def test_no_answer_outlives_a_change_of_what_it_was_made_of(suite: Suite, 
             await client.licenses.rotate_key(license_id)
         case _:
             await client.licenses.delete(license_id)
-    answer = await ask(suite, world, request)
+    answer = await reader.ask(request)
     assert (answer.code == pb.ValidationCode.VALID) == (change == "product")
-    assert plain(answer) == plain(await ask(suite, world, of_the_record(request)))
+    assert plain(answer) == plain(await reader.ask(of_the_record(request)))
 
 
-async def test_no_answer_outlives_its_span(suite: Suite, world: World) -> None:
+async def test_no_answer_outlives_its_span(world: World, reader: Reader) -> None:
     """An answer that counts down to an expiry is made anew each time, and one that is far from it is not kept past it."""
     shop = await open_shop(world.test)
     made = await shop.issue(expire_time=ahead(seconds=200))
     request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
-    spans = [answer.decision.recheck_after.ToTimedelta() for answer in await again(suite, world, request)]
+    spans = [answer.decision.recheck_after.ToTimedelta() for answer in await reader.again(request)]
     assert len(set(spans)) == TIMES
     assert all(timedelta(seconds=150) < span <= timedelta(seconds=200) for span in spans)
-    await shift(suite, "license.license", "license_id", made.license.license_id, expires_at=ago(seconds=1))
-    assert (await ask(suite, world, request)).code == pb.ValidationCode.EXPIRED
+    await shift(reader.suite, "license.license", "license_id", made.license.license_id, expires_at=ago(seconds=1))
+    assert (await reader.ask(request)).code == pb.ValidationCode.EXPIRED
 
 
-async def test_what_one_caller_was_answered_is_not_answered_to_another(suite: Suite, world: World) -> None:
+async def test_what_one_caller_was_answered_is_not_answered_to_another(world: World, reader: Reader) -> None:
     shop = await open_shop(world.test)
     made = await shop.issue()
     request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
-    await again(suite, world, request)
-    assert (await ask(suite, world, request)).valid
-    live = await send(suite, request, world.live_key)
+    await reader.again(request)
+    assert (await reader.ask(request)).valid
+    live = await send(reader.suite, request, world.live_key)
     assert live.code == pb.ValidationCode.NOT_FOUND
-    async with suite.world() as other:
-        assert (await send(suite, request, other.test_key)).code == pb.ValidationCode.NOT_FOUND
+    async with reader.suite.world() as other:
+        assert (await send(reader.suite, request, other.test_key)).code == pb.ValidationCode.NOT_FOUND
