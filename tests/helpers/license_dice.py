@@ -192,7 +192,8 @@ class Dice:
             self._user(found, state) if self.rarely(0.25) else None,
             self.one(((), ("export",))) if self.rarely(0.05) else None,
         )  # fmt: skip
-        return {"key": key.lower() if self.rarely(0.3) else key, "license_id": license_id, "asked": asked}
+        how = self.one(("record", "token", "leased"))
+        return {"key": key.lower() if self.rarely(0.3) else key, "license_id": license_id, "asked": asked, "how": how}
 
     def _product(self, found: License | None, state: State) -> str:
         mine = found.product_id if found is not None and self.rarely(0.7) else self.of(state.products)

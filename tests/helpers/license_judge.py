@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import grpc.aio
+from lictor.common.v1.common_pb2 import Freshness
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import validation_service_pb2 as validation
@@ -15,12 +16,15 @@ from lictor.license.v1 import validation_service_pb2 as validation
 from tests.helpers import license_model as model
 from tests.helpers.builders import send
 from tests.helpers.echo import refusal
+from tests.helpers.lease import SHORT_LEASE_MS
 from tests.helpers.license_acts import Act, Done, Made, apply
 from tests.helpers.license_wire import assert_equal, assert_license, instant, request_of, stamp
 from tests.helpers.suite import Suite
 
 _RESOURCES: Final = ("license", "policy", "tier", "customer", "product")
 _RECHECK: Final = timedelta(minutes=5)
+_AHEAD: Final = timedelta(milliseconds=100)
+"""By how much memory may be ahead of Postgres's clock, at most: what a poll may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,7 @@ def _validated(state: model.State, act: Act, outcome: Outcome) -> Done:
     """The verdict, and what it changes."""
     assert not outcome.reason, outcome.reason
     answer: validation.ValidateLicenseResponse = outcome.answer
-    now, key = instant(answer.decision.evaluated_at), act["key"] or ""
-    assert outcome.before <= now <= outcome.after
+    now, key = _decided_at(act, outcome), act["key"] or ""
     license_id, seen = model.verdict(state, key, act["license_id"] or "", act["asked"], now)
     done = apply(state, act, now, Made(counted_from=_counted_from(state, license_id, outcome, now)))
     assert (answer.valid, tuple(codes_in(answer)), answer.code) == (seen.valid, seen.codes, answer.all_codes[0])
@@ -105,6 +108,12 @@ def _validated(state: model.State, act: Act, outcome: Outcome) -> Done:
     # What the validation itself has changed is told, but the code is the one from before.
     found = done.state.licenses[license_id]
     policy = done.state.policies[found.policy_id]
+    leased = answer.decision.freshness == Freshness.LEASED
+    if leased:
+        began = state.licenses[license_id]
+        waits = not began.anchored and policy.terms.expiration_basis == "FROM_FIRST_VALIDATION"
+        assert not waits, "only the record knows whether its duration has begun"
+        assert model.limit_of(began, policy.terms) is None, "only the record counts"
     before_use = replace(state, licenses={license_id: replace(found, uses=state.licenses[license_id].uses)})
     until = model.verdict(before_use, key, license_id, act["asked"], now)[1].until
     limit = model.limit_of(found, policy.terms)
@@ -119,9 +128,24 @@ def _validated(state: model.State, act: Act, outcome: Outcome) -> Done:
     )  # fmt: skip
     assert_equal(answer, expected)
     assert (answer.decision.valid_until if answer.decision.HasField("valid_until") else None) == stamp(until)
-    recheck = _RECHECK if until is None else min(_RECHECK, until - now)
-    assert answer.decision.recheck_after.ToTimedelta() == recheck
+    recheck = answer.decision.recheck_after.ToTimedelta()
+    left = _RECHECK if until is None else min(_RECHECK, until - now)
+    assert left - (outcome.after - outcome.before + _AHEAD if leased else timedelta(0)) <= recheck <= left
     return done
+
+
+def _decided_at(act: Act, outcome: Outcome) -> datetime:
+    """The time that the verdict is of. What memory answers was so at a time within a lease, and is decided as of the call: no
+    moment of a license comes meanwhile."""
+    decision = outcome.answer.decision
+    at = instant(decision.evaluated_at)
+    if decision.freshness == Freshness.LEASED:
+        assert act["how"] in {"token", "leased"}, "the record was asked for"
+        assert outcome.before - timedelta(milliseconds=SHORT_LEASE_MS) <= at <= outcome.after
+        return outcome.before
+    assert decision.freshness == Freshness.RECORD
+    assert outcome.before <= at <= outcome.after
+    return at
 
 
 def _counted_from(state: model.State, license_id: str, outcome: Outcome, now: datetime) -> datetime | None:

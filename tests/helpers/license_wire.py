@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from lictor.common.v1.common_pb2 import Consistency, LicenseSelector
+from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
@@ -100,14 +100,19 @@ def _set(message: Any, name: str, value: Any) -> None:
 def _validation(act: Act) -> validation.ValidateLicenseRequest:
     asked: model.Asked = act["asked"]
     selector = LicenseSelector(license_key=act["key"]) if act["key"] else LicenseSelector(license_id=act["license_id"])
-    # The record tells the very time at which it decided.
     message = validation.ValidateLicenseRequest(
-        consistency=Consistency(fully_consistent=Consistency.FullyConsistent()),
         license=selector,
         product=asked.product,
         policy_id=asked.policy_id,
         required_tier=asked.required_tier,
     )
+    match act["how"]:
+        case "leased":
+            pass
+        case "token":
+            message.consistency.at_least_as_fresh.revision_token.token = act["token"]
+        case _:  # the record tells the very time at which it decided
+            message.consistency.fully_consistent.SetInParent()
     if asked.user is not None:
         message.user.CopyFrom(validation.UserScope(**{asked.user[0]: asked.user[1]}))  # pyright: ignore[reportArgumentType]
     if asked.entitlements is not None:
