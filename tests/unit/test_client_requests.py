@@ -16,6 +16,9 @@ from lictor import AsyncLictor, Lictor, LictorError, TlsConfig
 from lictor._core import requests_accounts as accounts
 from lictor._core import requests_catalog as catalog
 from lictor._core import requests_customers as customers
+from lictor._core import requests_imports as imports
+from lictor._core import requests_license_events as license_events
+from lictor._core import requests_license_keys as license_keys
 from lictor._core import requests_licenses as licenses
 from lictor._core import requests_machines as machines
 from lictor._core import requests_tiers as tiers
@@ -41,7 +44,11 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
         "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s", "items": (), "fingerprint": "fingerprint",
     }  # fmt: skip
     seen: set[str] = set()
-    for module in (accounts, catalog, customers, licenses, machines, tiers, usage, validation, workloads):
+    modules = (
+        accounts, catalog, customers, imports, licenses, license_events, license_keys, machines, tiers, usage,
+        validation, workloads,
+    )  # fmt: skip
+    for module in modules:
         for name, build in inspect.getmembers(module, inspect.isfunction):
             if build.__module__ != module.__name__ or name.startswith("_"):
                 continue

@@ -12,6 +12,9 @@ import grpc.aio
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_customers as customers
+from . import requests_imports as imports
+from . import requests_license_events as license_events
+from . import requests_license_keys as license_keys
 from . import requests_licenses as licenses
 from . import requests_machines as machines
 from . import requests_tiers as tiers
@@ -214,11 +217,11 @@ class AsyncLicenses(AsyncNamespace):
     decrement_uses = async_method(usage.decrement_uses)
     reset_uses = async_method(usage.reset_uses)
     delete = async_method(licenses.delete_license)
-    reveal_key = async_method(licenses.reveal_license_key)
-    rotate_key = async_method(licenses.rotate_license_key)
-    import_batch = async_method(licenses.import_licenses)
-    events = async_list(licenses.list_license_events)
-    events_page = async_page(licenses.list_license_events)
+    reveal_key = async_method(license_keys.reveal_license_key)
+    rotate_key = async_method(license_keys.rotate_license_key)
+    import_batch = async_method(imports.import_licenses)
+    events = async_list(license_events.list_license_events)
+    events_page = async_page(license_events.list_license_events)
     watch = async_watch(watch.watch_licenses)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
-from lictor.common.v1.event_pb2 import Event
 from lictor.license.v1 import license_service_pb2 as pb
 
-from .convert import UNSET, JsonValue, Unset, duration, enum_value, fresh, given, mask, several, struct, timestamp
+from .convert import UNSET, JsonValue, Unset, enum_value, fresh, given, mask, struct, timestamp
 from .prepared import Listing, Prepared, page, read, write
 
-_SERVICE: Final = "/lictor.license.v1.LicenseService/"
+SERVICE: Final = "/lictor.license.v1.LicenseService/"
 Labels = Mapping[str, str]
 Metadata = Mapping[str, JsonValue]
 
@@ -71,25 +70,13 @@ def create_license(
         tier_id=tier_id,
         overrides=overrides,
     )
-    return write(_SERVICE + "CreateLicense", request, pb.CreateLicenseResponse, timeout_s)
-
-
-def import_licenses(
-    items: Iterable[pb.LicenseImport],
-    *,
-    validate_only: bool = False,
-    request_id: str | None = None,
-    timeout_s: float | None = None,
-) -> Prepared[pb.ImportLicensesResponse]:
-    """Takes in up to 1,000 licenses from elsewhere, all or none; `validate_only` says what is bad, and stores nothing."""
-    request = pb.ImportLicensesRequest(request_id=fresh(request_id), items=items, validate_only=validate_only)
-    return write(_SERVICE + "ImportLicenses", request, pb.ImportLicensesResponse, timeout_s)
+    return write(SERVICE + "CreateLicense", request, pb.CreateLicenseResponse, timeout_s)
 
 
 def get_license(license_id: str = "", *, external_id: str = "", timeout_s: float | None = None) -> Prepared[pb.License]:
     """Reads a license by its id or external id."""
     request = pb.GetLicenseRequest(license_id=license_id, external_id=external_id)
-    return read(_SERVICE + "GetLicense", request, pb.GetLicenseResponse, lambda answer: answer.license, timeout_s)
+    return read(SERVICE + "GetLicense", request, pb.GetLicenseResponse, lambda answer: answer.license, timeout_s)
 
 
 def list_licenses(
@@ -118,7 +105,7 @@ def list_licenses(
             status=wanted,
             tier_id=tier_id,
         )
-        return page(_SERVICE + "ListLicenses", request, pb.ListLicensesResponse, timeout_s)
+        return page(SERVICE + "ListLicenses", request, pb.ListLicensesResponse, timeout_s)
 
     return Listing(ask, lambda answer: answer.licenses, page_token)
 
@@ -159,7 +146,7 @@ def update_license(
         labels=given(labels, None),
         metadata=struct(given(metadata, None)),
     )
-    return write(_SERVICE + "UpdateLicense", request, pb.UpdateLicenseResponse, timeout_s)
+    return write(SERVICE + "UpdateLicense", request, pb.UpdateLicenseResponse, timeout_s)
 
 
 def suspend_license(
@@ -172,7 +159,7 @@ def suspend_license(
 ) -> Prepared[pb.SuspendLicenseResponse]:
     """Disables an active license for a while; when this returns, no validation that starts later says VALID."""
     request = pb.SuspendLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
-    return write(_SERVICE + "SuspendLicense", request, pb.SuspendLicenseResponse, timeout_s)
+    return write(SERVICE + "SuspendLicense", request, pb.SuspendLicenseResponse, timeout_s)
 
 
 def reinstate_license(
@@ -192,7 +179,7 @@ def reinstate_license(
         reason=reason,
         expire_time=timestamp(expire_time),
     )
-    return write(_SERVICE + "ReinstateLicense", request, pb.ReinstateLicenseResponse, timeout_s)
+    return write(SERVICE + "ReinstateLicense", request, pb.ReinstateLicenseResponse, timeout_s)
 
 
 def renew_license(
@@ -205,7 +192,7 @@ def renew_license(
 ) -> Prepared[pb.RenewLicenseResponse]:
     """Extends a license by its policy's duration, from its expiry or from now as its policy says."""
     request = pb.RenewLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
-    return write(_SERVICE + "RenewLicense", request, pb.RenewLicenseResponse, timeout_s)
+    return write(SERVICE + "RenewLicense", request, pb.RenewLicenseResponse, timeout_s)
 
 
 def revoke_license(
@@ -218,7 +205,7 @@ def revoke_license(
 ) -> Prepared[pb.RevokeLicenseResponse]:
     """Ends a license for good."""
     request = pb.RevokeLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
-    return write(_SERVICE + "RevokeLicense", request, pb.RevokeLicenseResponse, timeout_s)
+    return write(SERVICE + "RevokeLicense", request, pb.RevokeLicenseResponse, timeout_s)
 
 
 def ban_license(
@@ -231,7 +218,7 @@ def ban_license(
 ) -> Prepared[pb.BanLicenseResponse]:
     """Ends a license for good, for abuse."""
     request = pb.BanLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
-    return write(_SERVICE + "BanLicense", request, pb.BanLicenseResponse, timeout_s)
+    return write(SERVICE + "BanLicense", request, pb.BanLicenseResponse, timeout_s)
 
 
 def change_tier(
@@ -247,7 +234,7 @@ def change_tier(
     request = pb.ChangeTierRequest(
         request_id=fresh(request_id), license_id=license_id, tier_id=tier_id or "", etag=etag, reason=reason
     )
-    return write(_SERVICE + "ChangeTier", request, pb.ChangeTierResponse, timeout_s)
+    return write(SERVICE + "ChangeTier", request, pb.ChangeTierResponse, timeout_s)
 
 
 def change_policy(
@@ -263,7 +250,7 @@ def change_policy(
     request = pb.ChangePolicyRequest(
         request_id=fresh(request_id), license_id=license_id, policy_id=policy_id, etag=etag, reason=reason
     )
-    return write(_SERVICE + "ChangePolicy", request, pb.ChangePolicyResponse, timeout_s)
+    return write(SERVICE + "ChangePolicy", request, pb.ChangePolicyResponse, timeout_s)
 
 
 def transfer_license(
@@ -286,7 +273,7 @@ def transfer_license(
         etag=etag,
         reason=reason,
     )
-    return write(_SERVICE + "TransferLicense", request, pb.TransferLicenseResponse, timeout_s)
+    return write(SERVICE + "TransferLicense", request, pb.TransferLicenseResponse, timeout_s)
 
 
 def delete_license(
@@ -299,61 +286,4 @@ def delete_license(
 ) -> Prepared[pb.DeleteLicenseResponse]:
     """Deletes a license; its key is never free again."""
     request = pb.DeleteLicenseRequest(request_id=fresh(request_id), license_id=license_id, etag=etag, reason=reason)
-    return write(_SERVICE + "DeleteLicense", request, pb.DeleteLicenseResponse, timeout_s)
-
-
-def reveal_license_key(
-    license_id: str, *, reason: str = "", request_id: str | None = None, timeout_s: float | None = None
-) -> Prepared[pb.RevealLicenseKeyResponse]:
-    """Shows a license's key again (`key` in the answer); an event says who asked, and why."""
-    request = pb.RevealLicenseKeyRequest(request_id=fresh(request_id), license_id=license_id, reason=reason)
-    return write(_SERVICE + "RevealLicenseKey", request, pb.RevealLicenseKeyResponse, timeout_s)
-
-
-def rotate_license_key(
-    license_id: str,
-    *,
-    key: str = "",
-    overlap: timedelta | None = None,
-    reason: str = "",
-    etag: str = "",
-    request_id: str | None = None,
-    timeout_s: float | None = None,
-) -> Prepared[pb.RotateLicenseKeyResponse]:
-    """Gives a license a new key (`key` in the answer); those before it work on for `overlap`, or end at once."""
-    request = pb.RotateLicenseKeyRequest(
-        request_id=fresh(request_id),
-        license_id=license_id,
-        etag=etag,
-        reason=reason,
-        key=key,
-        overlap=duration(overlap),
-    )
-    return write(_SERVICE + "RotateLicenseKey", request, pb.RotateLicenseKeyResponse, timeout_s)
-
-
-def list_license_events(
-    license_id: str,
-    *,
-    types: Iterable[str] = (),
-    start_time: datetime | None = None,
-    end_time: datetime | None = None,
-    page_size: int = 0,
-    page_token: str = "",
-    timeout_s: float | None = None,
-) -> Listing[pb.ListLicenseEventsResponse, Event]:
-    """Lists what happened to a license, oldest first, also to one that was deleted; `types=["license.suspended"]` narrows."""
-    wanted = list(several(types))
-
-    def ask(token: str) -> Prepared[pb.ListLicenseEventsResponse]:
-        request = pb.ListLicenseEventsRequest(
-            license_id=license_id,
-            page_size=page_size,
-            page_token=token,
-            types=wanted,
-            start_time=timestamp(start_time),
-            end_time=timestamp(end_time),
-        )
-        return page(_SERVICE + "ListLicenseEvents", request, pb.ListLicenseEventsResponse, timeout_s)
-
-    return Listing(ask, lambda answer: answer.events, page_token)
+    return write(SERVICE + "DeleteLicense", request, pb.DeleteLicenseResponse, timeout_s)

@@ -12,6 +12,9 @@ import grpc
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
 from . import requests_customers as customers
+from . import requests_imports as imports
+from . import requests_license_events as license_events
+from . import requests_license_keys as license_keys
 from . import requests_licenses as licenses
 from . import requests_machines as machines
 from . import requests_tiers as tiers
@@ -196,11 +199,11 @@ class Licenses(SyncNamespace):
     decrement_uses = sync_method(usage.decrement_uses)
     reset_uses = sync_method(usage.reset_uses)
     delete = sync_method(licenses.delete_license)
-    reveal_key = sync_method(licenses.reveal_license_key)
-    rotate_key = sync_method(licenses.rotate_license_key)
-    import_batch = sync_method(licenses.import_licenses)
-    events = sync_list(licenses.list_license_events)
-    events_page = sync_page(licenses.list_license_events)
+    reveal_key = sync_method(license_keys.reveal_license_key)
+    rotate_key = sync_method(license_keys.rotate_license_key)
+    import_batch = sync_method(imports.import_licenses)
+    events = sync_list(license_events.list_license_events)
+    events_page = sync_page(license_events.list_license_events)
     watch = sync_watch(watch.watch_licenses)
 
 
