@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+_BOOTTIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It counts through suspend; where it is absent (macOS) the monotonic clock does."""
 
 
 class Clock(Protocol):
@@ -29,5 +32,4 @@ class SystemClock:
         return datetime.now(UTC)
 
     def boottime(self) -> float:
-        # CLOCK_BOOTTIME counts through suspend; where it is absent (macOS) the monotonic clock does.
-        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        return time.clock_gettime(_BOOTTIME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,6 +53,17 @@ class Memory:
             self._facts.move_to_end(key)
             return fact
         return self._absent.get(key)
+
+    def holds(self, facts: Iterable[Fact]) -> bool:
+        """Whether each of them is the very one that is held."""
+        held, absent = self._facts, self._absent
+        for fact in facts:
+            key = fact.key
+            if held.get(key) is fact:
+                held.move_to_end(key)
+            elif absent.get(key) is not fact:
+                return False
+        return True
 
     def put(self, fact: Fact) -> None:
         """Holds a fact in place of what was known. One that says the same stays as it is, and with it what was made of it."""

@@ -52,14 +52,11 @@ class Recall(Generic[K, T]):
     def get(self, key: K) -> tuple[T, datetime] | None:
         """The answer that would be made now, and the record's time that is now; None where it has to be made."""
         kept = self._kept.get(key)
-        if kept is None or not self._tail.fresh():
+        if kept is None or (now := self._tail.moment()) is None:
             return None
-        get = self._memory.get
-        for fact in kept.made_of:
-            if get(fact.key) is not fact:
-                del self._kept[key]
-                return None
-        now = self._tail.now()
+        if not self._memory.holds(kept.made_of):
+            del self._kept[key]
+            return None
         if now < kept.since or (kept.until is not None and now >= kept.until):
             return None
         self._kept.move_to_end(key)

@@ -139,6 +139,13 @@ class Tail:
         state = self.state
         return state.at + timedelta(seconds=self._clock.boottime() - state.asked_at)
 
+    def moment(self) -> datetime | None:
+        """`now`, where memory may answer; None where it may not."""
+        state = self._state
+        if state is None or (boottime := self._clock.boottime()) >= state.fresh_until:
+            return None
+        return state.at + timedelta(seconds=boottime - state.asked_at)
+
     def has(self, revision: Revision) -> bool:
         """Whether the state includes a write."""
         stamp = self.state.stamp

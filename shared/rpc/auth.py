@@ -8,7 +8,7 @@ from shared.db.lanes import LANE
 from shared.errors import DomainError, Reason
 from shared.rpc.accounts import AccountPlaces
 from shared.rpc.context import CallContext
-from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware, Serving
 from shared.tenancy import Principal, PrincipalKind
 
 _NOUNS: Final = {
@@ -102,7 +102,7 @@ def authorization() -> Middleware:
             return inner
         kept_out = NARROW_KINDS - spec.rules.also_serves
 
-        async def call(context: CallContext, body: Body) -> bytes | None:
+        def call(context: CallContext, body: Body) -> Serving:
             principal = context.principal
             if principal.kind in kept_out:
                 raise not_for(principal, f"{spec.name} is not for callers with {_NOUNS[principal.kind]}")
@@ -110,7 +110,7 @@ def authorization() -> Middleware:
                 raise DomainError(
                     Reason.CALLER_NOT_ALLOWED, f"the call needs the scope {scope}", metadata={"scope": scope}
                 )
-            return await inner(context, body)
+            return inner(context, body)
 
         return call
 

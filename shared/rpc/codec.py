@@ -24,6 +24,19 @@ _SENTENCES: Final = {
 }
 
 
+def decoded(request_class: type[Message], raw: bytes, once: Sequence[FieldDescriptor] = ()) -> Message | None:
+    """As `decode`, at once; None where that is not possible, or there is something wrong with the request."""
+    if len(raw) > MAX_MESSAGE_BYTES or b"\0" in raw:
+        return None
+    for field in once:
+        if raw.count(_tag(field)) > 1:
+            return None
+    try:
+        return request_class.FromString(raw)
+    except DecodeError:
+        return None
+
+
 async def decode(request_class: type[Message], raw: bytes, once: Sequence[FieldDescriptor] = ()) -> Message:
     """Parses one request.
 
@@ -49,10 +62,14 @@ async def decode(request_class: type[Message], raw: bytes, once: Sequence[FieldD
     if b"\0" in raw and (found := await _walk(descriptor, raw)):
         raise _refusal(found)
     for field in once:
-        # The tag as one byte, or the first of several: it is almost nowhere twice unless the field is.
-        if raw.count(bytes(((field.number << 3 | 2) & 0x7F | (0x80 if field.number > 15 else 0),))) > 1:
+        if raw.count(_tag(field)) > 1:
             await _refuse_contradiction(field, raw)
     return message
+
+
+def _tag(field: FieldDescriptor) -> bytes:
+    """The tag as one byte, or the first of several: it is almost nowhere twice unless the field is."""
+    return bytes(((field.number << 3 | 2) & 0x7F | (0x80 if field.number > 15 else 0),))
 
 
 async def _refuse_contradiction(field: FieldDescriptor, raw: bytes) -> None:

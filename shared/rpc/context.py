@@ -10,6 +10,7 @@ import asyncio
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 from typing import Final, NoReturn, Protocol, TypeAlias, cast
 
 from google.protobuf.message import Message
@@ -22,6 +23,7 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _HIDDEN_PREFIXES: Final = ("lictor-", "x-envoy-", "x-forwarded-")
 _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+MAX_METADATA_BYTES: Final = 16 * 1024
 ENTRY_OVERHEAD_BYTES: Final = 32
 """What HTTP/2 adds to each header when it counts the size of a list (RFC 9113, 6.5.2)."""
 
@@ -76,9 +78,9 @@ class CallContext:
     Attributes:
         method: The method's path, `/package.Service/Method`.
         service: The service's full name.
-        deadline: When the handler must have answered, in the event loop's time; infinite where there is none.
+        deadline: When the handler must have answered, by `monotonic`, as loops do; infinite where there is none.
         time_left_s: Seconds that the caller gave, read once on arrival; None when it gave no deadline.
-        arrived: The event loop's time of arrival.
+        arrived: When it arrived, by the same clock.
         effect_wait_s: How long the answer will wait for what the call changes to hold everywhere; 0 for not at all.
         restricting_wait_s: How long that is for a method that takes a right away only at times; 0 for all others.
         metadata_size: Bytes of inbound metadata, as HTTP/2 counts them.
@@ -88,36 +90,32 @@ class CallContext:
         details: The message that goes with `code`.
     """
 
-    __slots__ = (
-        "_authenticate", "_call_id", "_callbacks", "_cancelled", "_charge", "_credential_taken", "_done", "_metadata",
-        "_principal", "_wire", "arrived", "code", "deadline", "details", "effect_wait_s", "metadata_size", "method", "outliving",
-        "restricting_wait_s", "service", "time_left_s", "trailing",
-    )  # fmt: skip
+    effect_wait_s: float = 0.0
+    restricting_wait_s: float = 0.0
+    outliving: asyncio.Task[bytes | None] | None = None
+    trailing: Metadata = ()
+    code: int = 0
+    details: str = ""
+    _call_id: str = ""
+    _authenticate: Callable[[], Awaitable[Principal]] | None = None
+    _principal: Principal | None = None
+    _callbacks: list[Callable[[CallContext], None]] | None = None
+    _charge: Callable[[Principal, str], None] | None = None
+    _credential_taken: bool = False
+    _done: bool = False
+    _cancelled: bool = False
+    # What most calls leave as it is stands here, so that making a call does not cost a step for each.
 
     def __init__(self, *, method: str, service: str, wire: Wire, metadata: Metadata, time_left_s: float | None) -> None:
         CALL.set(self)
         self.method = method
         self.service = service
-        self.arrived = asyncio.get_running_loop().time()
+        self.arrived = monotonic()
         self.time_left_s = time_left_s
         self.deadline = math.inf if time_left_s is None else self.arrived + time_left_s
-        self.effect_wait_s = 0.0
-        self.restricting_wait_s = 0.0
-        self.outliving: asyncio.Task[bytes | None] | None = None
-        self.trailing: Metadata = ()
-        self.code = 0
-        self.details = ""
         self.metadata_size = metadata_bytes(metadata)
-        self._call_id = ""
-        self._authenticate: Callable[[], Awaitable[Principal]] | None = None
         self._wire = wire
         self._metadata = metadata
-        self._principal: Principal | None = None
-        self._callbacks: list[Callable[[CallContext], None]] | None = None
-        self._charge: Callable[[Principal, str], None] | None = None
-        self._credential_taken = False
-        self._done = False
-        self._cancelled = False
 
     @property
     def call_id(self) -> str:
@@ -176,6 +174,16 @@ class CallContext:
         if self._charge is not None and self.principal.kind is PrincipalKind.PUBLISHABLE_KEY:
             self._charge(self.principal, whose)
 
+    def only_authorization(self) -> str | None:
+        """The `authorization`, for what comes before the layers; None where there is not just one, of text."""
+        found: str | bytes | None = None
+        for key, value in self._metadata:
+            if key == "authorization":
+                if found is not None:
+                    return None
+                found = value
+        return found if isinstance(found, str) else None
+
     def take_authorization(self) -> list[str]:
         """The `authorization` values, for the authentication layer. Afterwards they are gone: no handler sees them."""
         if self._credential_taken:
@@ -185,7 +193,7 @@ class CallContext:
 
     def remaining_s(self) -> float:
         """Seconds until the deadline, never negative."""
-        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+        return max(0.0, self.deadline - monotonic())
 
     def time_remaining(self) -> float | None:
         """As `remaining_s`, and None when there is no deadline."""

@@ -20,7 +20,7 @@ from shared.errors import DomainError, Reason
 from shared.observe.logging import get_logger
 from shared.observe.metrics import CallRecorder, Metrics
 from shared.rpc.context import CallContext
-from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware, Serving
 from shared.rpc.stepping import resume
 from shared.tasks import TaskGroupTracker
 
@@ -45,6 +45,11 @@ def _ran_out(context: CallContext) -> DomainError:
     return too_short(had_ms, f"the call did not finish within the {had_ms} ms that it had")
 
 
+def is_too_short(left_s: float | None) -> bool:
+    """Whether less is left than any call needs."""
+    return left_s is not None and left_s * 1000 < REQUIRED_MS
+
+
 def set_deadline(spec: MethodSpec, context: CallContext) -> None:
     """Works out by when the handler must have answered.
 
@@ -58,7 +63,7 @@ def set_deadline(spec: MethodSpec, context: CallContext) -> None:
             context.deadline = math.inf
             return
         left = DEFAULT_HOT_S if hot else DEFAULT_S
-    elif left * 1000 < REQUIRED_MS:
+    elif is_too_short(left):
         raise too_short(REQUIRED_MS, f"less than {REQUIRED_MS} ms were left when the call arrived")
     shave = SHAVE_HOT_S if hot else SHAVE_S
     context.deadline = context.arrived + max(left - shave, left / 2)
@@ -72,13 +77,13 @@ def deadlines(tasks: TaskGroupTracker, metrics: Metrics, write_bound_s: float = 
         shielded = spec.mutates and not spec.kind.streams_responses
         run = _write(spec, inner, tasks, recorder, write_bound_s) if shielded else _read(inner)
 
-        async def call(context: CallContext, body: Body) -> bytes | None:
+        def call(context: CallContext, body: Body) -> Serving:
             try:
                 set_deadline(spec, context)
             except DomainError as error:
                 recorder.refused(error.code.name, error.reason.value)
                 raise
-            return await run(context, body)
+            return run(context, body)
 
         return call
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import perf_counter
-from typing import Final
 
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
 from shared.observe.logging import get_logger
@@ -19,15 +18,13 @@ from shared.observe.metrics import Metrics
 from shared.rpc.accounts import AccountPlaces
 from shared.rpc.admission import AdmissionGate, admission
 from shared.rpc.auth import Authenticator, authentication, authorization
-from shared.rpc.context import CallAbortedError, CallContext
+from shared.rpc.context import MAX_METADATA_BYTES, CallAbortedError, CallContext
 from shared.rpc.deadlines import deadlines
 from shared.rpc.effects import EffectWaits, effects
 from shared.rpc.rates import Rates, rate_limits
-from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware, Serving
 from shared.rpc.status import code_name
 from shared.tasks import TaskGroupTracker
-
-MAX_METADATA_BYTES: Final = 16 * 1024
 
 _log = get_logger(__name__)
 
@@ -66,9 +63,8 @@ def observation(metrics: Metrics) -> Middleware:
         log = _log.info if spec.mutates else _log.debug
 
         def ended(context: CallContext, code: str, reason: str, seconds: float) -> None:
-            if logs:
-                ms = round(seconds * 1000, 2)
-                log("call", method=spec.path, code=code, reason=reason, ms=ms, trace_id=context.trace_id)
+            ms = round(seconds * 1000, 2)
+            log("call", method=spec.path, code=code, reason=reason, ms=ms, trace_id=context.trace_id)
 
         async def call(context: CallContext, body: Body) -> bytes | None:
             begun = perf_counter()
@@ -78,11 +74,13 @@ def observation(metrics: Metrics) -> Middleware:
                 code, reason = _outcome(error, context)
                 seconds = perf_counter() - begun
                 recorder.failed(code, reason, seconds)
-                ended(context, code, reason, seconds)
+                if logs:
+                    ended(context, code, reason, seconds)
                 raise
             seconds = perf_counter() - begun
             recorder.ok(seconds)
-            ended(context, "OK", "", seconds)
+            if logs:
+                ended(context, "OK", "", seconds)
             return answer
 
         return call
@@ -121,10 +119,10 @@ def error_mapping(spec: MethodSpec, inner: Endpoint) -> Endpoint:
 def metadata_limit(spec: MethodSpec, inner: Endpoint) -> Endpoint:
     """Refuses calls with more than 16 KiB of metadata before their credential is looked at."""
 
-    async def call(context: CallContext, body: Body) -> bytes | None:
+    def call(context: CallContext, body: Body) -> Serving:
         if context.metadata_size > MAX_METADATA_BYTES:
             description = f"the metadata has {context.metadata_size} bytes; at most {MAX_METADATA_BYTES} are taken"
             raise fields_invalid((FieldViolation("", "METADATA_TOO_LARGE", description),))
-        return await inner(context, body)
+        return inner(context, body)
 
     return call

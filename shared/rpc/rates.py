@@ -24,7 +24,7 @@ from typing import assert_never
 from shared.errors import DomainError, Reason
 from shared.rpc.buckets import Buckets
 from shared.rpc.context import CallContext
-from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware
+from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware, Serving
 from shared.rules.limits import DEFAULTS, LimitKind, count_of
 from shared.tenancy import Principal, PrincipalKind
 
@@ -99,10 +99,10 @@ def rate_limits(rates: Rates) -> Middleware:
             return inner
         hot = spec.rules.hot
 
-        async def call(context: CallContext, body: Body) -> bytes | None:
+        def call(context: CallContext, body: Body) -> Serving:
             rates.charge(context.principal, hot=hot)
             context.charged_by(rates.charge_license)
-            return await inner(context, body)
+            return inner(context, body)
 
         return call
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, Final, TypeAlias, assert_never, cast
 
@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from lictor.common.v1 import options_pb2
 
-from shared.rpc.codec import decode
+from shared.rpc.codec import decode, decoded
 from shared.rpc.context import CallAbortedError, CallContext
-from shared.tenancy import PrincipalKind
+from shared.tenancy import Principal, PrincipalKind
 
 OWN_PACKAGE: Final = "lictor."
 _HTTP: Final = cast("Any", annotations_pb2).http
@@ -95,13 +95,19 @@ class ServiceBinding:
 
     descriptor: ServiceDescriptor
     servicer: object
+    again: Mapping[str, Again] = field(default_factory=dict[str, "Again"])
+    """By the names of its methods, what gives answers of theirs again; see `short`."""
 
 
 Body: TypeAlias = bytes | AsyncIterator[bytes]
 """One serialized request, or a stream of them."""
 
-Endpoint: TypeAlias = Callable[[CallContext, Body], Coroutine[Any, Any, bytes | None]]
+Serving: TypeAlias = Coroutine[Any, Any, bytes | None]
+Endpoint: TypeAlias = Callable[[CallContext, Body], Serving]
 """Serves a call. Answers the serialized response, or None when it streamed its responses through the context's wire.
+
+A layer that only lets a call through or refuses it is a plain function, which refuses before there is anything to await:
+each coroutine within another would be paid for by every call.
 
 Out of a whole route come only `DomainError`, `CallAbortedError` and cancellation; `status_of` renders the first two."""
 
@@ -109,20 +115,33 @@ Middleware: TypeAlias = Callable[[MethodSpec, Endpoint], Endpoint]
 """Wraps a method's endpoint, once, when the table is built; returns it as it is where there is nothing to do."""
 
 
+Again: TypeAlias = Callable[[Principal, bytes], bytes | None]
+"""The serialized answer that a method would give to a principal's serialized request; None where it has to be called."""
+
+Short: TypeAlias = Callable[[CallContext, bytes], bytes | None]
+"""The answer to a call that a route would give, at once; None where the route has to be taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and everything that is done to serve it."""
+    """A method and everything that is done to serve it. A transport may ask `short` first, where there is one."""
 
     spec: MethodSpec
     call: Endpoint
+    short: Short | None = None
 
 
-def build_routes(bindings: Iterable[ServiceBinding], chain: Sequence[Middleware]) -> Mapping[str, Route]:
+def build_routes(
+    bindings: Iterable[ServiceBinding],
+    chain: Sequence[Middleware],
+    shorten: Callable[[MethodSpec, Again], Short | None] = lambda _spec, _again: None,
+) -> Mapping[str, Route]:
     """The routes of all bound services by path.
 
     Args:
         bindings: The services.
         chain: The middleware, outermost first.
+        shorten: Makes the short way to the answers that a method gives again.
 
     Raises:
         ValueError: A method has no rules or no async handler, or a service is bound twice.
@@ -140,7 +159,8 @@ def build_routes(bindings: Iterable[ServiceBinding], chain: Sequence[Middleware]
                 raise ValueError(f"{type(binding.servicer).__name__} has no async handler for {spec.path}")
             for middleware in reversed(chain):
                 endpoint = middleware(spec, endpoint)
-            routes[spec.path] = Route(spec, endpoint)
+            again = binding.again.get(spec.name)
+            routes[spec.path] = Route(spec, endpoint, None if again is None else shorten(spec, again))
     return routes
 
 
@@ -218,9 +238,9 @@ def _handler_endpoint(spec: MethodSpec, servicer: object) -> Endpoint | None:
 
 def _answering(spec: MethodSpec, handler: _Answering) -> Endpoint:
     async def call(context: CallContext, body: Body) -> bytes:
-        request = (
-            await decode(spec.request_class, body, spec.in_path) if isinstance(body, bytes) else _requests(spec, body)
-        )
+        request = decoded(spec.request_class, body, spec.in_path) if isinstance(body, bytes) else _requests(spec, body)
+        if request is None:
+            request = await _request(spec, body)
         response = await handler(request, context)
         if context.code:
             raise CallAbortedError(context.code, context.details)

@@ -63,14 +63,21 @@ class Turns:
         """How many accounts have calls that are worked on or wait."""
         return len(self._lines)
 
+    def free(self, whose: str) -> bool:
+        """Whether a call has its turn at once. Counts the account as calling."""
+        now = self._clock()
+        self._active[whose] = now
+        self._active.move_to_end(whose)
+        line = self._lines.get(whose)
+        return line is None or line.running < WIDTH or not (line.waiting or self._taken_in_turns(now))
+
     async def take(self, whose: str) -> int:
         """Waits for a turn, after the account's calls that came before; returns its number."""
-        now = self._clock()
-        self._note(whose, now)
+        free = self.free(whose)
         line = self._lines.get(whose)
         if line is None:
             line = self._lines[whose] = _Line(next(self._numbers))
-        if line.running < WIDTH or not (line.waiting or self._taken_in_turns(now)):
+        if free:
             line.running += 1
             return line.number
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -93,7 +100,10 @@ class Turns:
         if line is None or line.number != number:
             return  # it took so long that it has lost its turn
         line.running -= 1
-        self._call_up(whose, line)
+        if line.running or line.waiting:
+            self._call_up(whose, line)
+        else:
+            self._forget(whose, line)
 
     def _call_up(self, whose: str, line: _Line) -> None:
         if line.patience is not None:
@@ -125,10 +135,6 @@ class Turns:
             line.patience.cancel()
             line.patience = None
         self._lines.pop(whose, None)
-
-    def _note(self, whose: str, now: float) -> None:
-        self._active[whose] = now
-        self._active.move_to_end(whose)
 
     def _others_call(self, now: float) -> bool:
         while self._active and next(iter(self._active.values())) < now - ACTIVE_S:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, MutableMapping
+from dataclasses import replace
+from time import monotonic
 from typing import Any, TypeAlias
 
 from shared.errors import Code, DomainError, Reason
@@ -16,7 +18,7 @@ from shared.rpc.envoy.request import Receive, Request
 from shared.rpc.envoy.watch import Watch
 from shared.rpc.envoy.wire import AsgiWire, Send
 from shared.rpc.live import LiveCalls
-from shared.rpc.routes import Endpoint, MethodSpec, Route
+from shared.rpc.routes import Endpoint, Route
 from shared.rpc.status import status_of
 from shared.rpc.stepping import resume
 
@@ -34,7 +36,7 @@ class EnvoyCalls:
     def __init__(self, live: LiveCalls, metrics: Metrics) -> None:
         self._live = live
         self._unknown = metrics.recorder(UNKNOWN, UNKNOWN)
-        self._routes: dict[str, tuple[MethodSpec, Endpoint]] = {}
+        self._routes: dict[str, Route] = {}
         self._handling: set[asyncio.Task[Any]] = set()
         self._meanwhile: set[asyncio.Task[None]] = set()
         self._cutting = False
@@ -42,7 +44,7 @@ class EnvoyCalls:
 
     def serve(self, routes: Mapping[str, Route]) -> None:
         """Sets the table."""
-        self._routes = {path: (route.spec, self._live.endpoint(route)) for path, route in routes.items()}
+        self._routes = {path: replace(route, call=self._live.endpoint(route)) for path, route in routes.items()}
 
     def cut(self) -> None:
         """Cancels the handlers that still run; their callers read DRAINING."""
@@ -61,10 +63,10 @@ class EnvoyCalls:
             await wire.refuse_http(405 if scope["method"] != "POST" else 415)
             return
         path: str = scope["raw_path"].decode("latin-1")
-        spec, endpoint = self._routes.get(path, (None, None))
+        served = self._routes.get(path)
         context = CallContext(
             method=path,
-            service=UNKNOWN if spec is None else spec.service,
+            service=UNKNOWN if served is None else served.spec.service,
             wire=wire,
             metadata=headers.metadata,
             time_left_s=headers.time_left_s,
@@ -77,11 +79,13 @@ class EnvoyCalls:
                 raise CallAbortedError(
                     Code.INTERNAL, "the request lacks `te: trailers`: no status could follow an answer"
                 )
-            if spec is None or endpoint is None:
+            if served is None:
                 raise self._no_such_method(path)
-            answer = await self._answer(
-                spec, endpoint, Request(receive, wire, headers.encoding, self._watch), context, wire
-            )
+            request = Request(receive, wire, headers.encoding, self._watch)
+            if served.spec.kind.streams_requests:
+                answer = await self._streamed(served.call, request, context)
+            else:
+                answer = await self._answer(served, request, context, wire)
             await wire.finish(answer, context.trailing)
         except (DomainError, CallAbortedError) as error:
             await wire.refuse(status_of(error, context.call_id, path), context.trailing)
@@ -93,24 +97,28 @@ class EnvoyCalls:
             self._live.end()
             context.finish()
 
-    async def _answer(
-        self, spec: MethodSpec, endpoint: Endpoint, request: Request, context: CallContext, wire: AsgiWire
+    async def _answer(self, served: Route, request: Request, context: CallContext, wire: AsgiWire) -> bytes | None:
+        body = await request.message(context.time_left_s, lambda: self._refuse_late(wire, context))
+        if wire.started:
+            raise wire.left()  # it came too late, and was answered
+        if served.short is not None and (known := served.short(context, body)) is not None:
+            return known
+        running = served.call(context, body)
+        try:
+            waiting_for = running.send(None)
+        except StopIteration as answered:
+            return answered.value
+        task = self._guarded(request)
+        request.look_now_and_then()
+        return await self._waited(resume(running, waiting_for), request, task)
+
+    async def _streamed(self, call: Endpoint, request: Request, context: CallContext) -> bytes | None:
+        serving = call(context, request.messages())
+        return await self._waited(serving, request, self._guarded(request))
+
+    async def _waited(
+        self, answering: Awaitable[bytes | None], request: Request, task: asyncio.Task[Any]
     ) -> bytes | None:
-        if spec.kind.streams_requests:
-            answering: Awaitable[bytes | None] = endpoint(context, request.messages())
-            task = self._guarded(request)
-        else:
-            body = await request.message(context.time_left_s, lambda: self._refuse_late(wire, context))
-            if wire.started:
-                raise wire.left()  # it came too late, and was answered
-            running = endpoint(context, body)
-            try:
-                waiting_for = running.send(None)
-            except StopIteration as answered:
-                return answered.value
-            answering = resume(running, waiting_for)
-            task = self._guarded(request)
-            request.look_now_and_then()
         try:
             return await answering
         finally:
@@ -127,7 +135,7 @@ class EnvoyCalls:
 
     def _refuse_late(self, wire: AsgiWire, context: CallContext) -> None:
         """Answers in the place of a call whose request does not come; the call then reads that it is over."""
-        had_ms = round((asyncio.get_running_loop().time() - context.arrived) * 1000)
+        had_ms = round((monotonic() - context.arrived) * 1000)
         error = too_short(had_ms, f"the request did not arrive within the {had_ms} ms that the call had")
 
         async def refuse() -> None:

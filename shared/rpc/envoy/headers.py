@@ -33,8 +33,9 @@ _OF_HTTP: Final = frozenset(
 )
 _NOT_METADATA: Final = (b"grpc-", b"x-envoy-", b"x-forwarded-")
 """gRPC's own, and what Envoy adds to a request: no handler sees them, and they do not count as the caller's."""
-_MAX_KEYS: Final = 1024
-_keys: dict[bytes, str] = {}
+_MAX_TEXTS: Final = 1024
+_texts: dict[bytes, str] = {}
+"""The keys of metadata that is text, by the names of their headers."""
 _PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
@@ -57,16 +58,13 @@ class RequestHeaders(NamedTuple):
         own: dict[bytes, bytes] = {}
         metadata: list[tuple[str, str | bytes]] = []
         for name, value in raw:
-            if name in _READ_HERE:
-                own[name] = value
-                continue
-            key = _keys.get(name)
-            if key is None:
-                key = _key(name)
-            if key.endswith("-bin"):
-                metadata.extend((key, _decoded(part)) for part in value.split(b","))
-            elif key:
+            key = _texts.get(name)
+            if key is not None:
                 metadata.append((key, value.decode("latin-1")))
+            elif name in _READ_HERE:
+                own[name] = value
+            elif name not in _OF_HTTP and not name.startswith(_NOT_METADATA):
+                metadata.extend(_read(name, value))
         content_type = own.get(b"content-type", b"")
         timeout, encoding = own.get(b"grpc-timeout"), own.get(b"grpc-encoding")
         return cls(
@@ -78,12 +76,14 @@ class RequestHeaders(NamedTuple):
         )
 
 
-def _key(name: bytes) -> str:
-    """The metadata key of a header; empty for a header that is no metadata. Remembered, as most calls name the same."""
-    key = "" if name in _OF_HTTP or name.startswith(_NOT_METADATA) else name.decode("latin-1")
-    if len(_keys) < _MAX_KEYS:
-        _keys[name] = key
-    return key
+def _read(name: bytes, value: bytes) -> list[tuple[str, str | bytes]]:
+    """Metadata under a name that is not known yet. Those of text are remembered, as most calls name the same."""
+    key = name.decode("latin-1")
+    if key.endswith("-bin"):
+        return [(key, _decoded(part)) for part in value.split(b",")]
+    if len(_texts) < _MAX_TEXTS:
+        _texts[name] = key
+    return [(key, value.decode("latin-1"))]
 
 
 def certificate_uris(raw: RawHeaders) -> list[str]:

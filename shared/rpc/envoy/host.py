@@ -11,8 +11,10 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from threading import get_ident
+from typing import Any
 
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
@@ -129,25 +131,32 @@ class EnvoyApplication:
         expected: Errors whose message is enough.
     """
 
+    _asgi_single_callable = True
+    """For pyvoy: it takes what is no coroutine function for an application of ASGI 2."""
+
     def __init__(self, serve: Callable[[EnvoyHost], Awaitable[None]], expected: tuple[type[Exception], ...]) -> None:
         self._serve = serve
         self._expected = expected
         self._calls: EnvoyCalls | None = None
         self._home: asyncio.AbstractEventLoop | None = None
         """The loop that everything belongs to: the one of the listener for gRPC."""
+        self._home_thread = 0
+        """Its thread. To ask which loop runs costs Python 3.11 a call of the system."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._calls is not None and scope["type"] == "http":
-            if (home := self._home) is asyncio.get_running_loop() or home is None:
-                await self._calls(scope, receive, send)
-            else:
-                await serve_across(self._calls, home, scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        # A coroutine of its own around that of the call would be paid for by every call.
+        if (calls := self._calls) is not None and scope["type"] == "http":
+            home = self._home
+            if home is None or self._home_thread == get_ident():
+                return calls(scope, receive, send)
+            return serve_across(calls, home, scope, receive, send)
+        return self._live(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            return
         await receive()
-        self._home = asyncio.get_running_loop()
+        self._home, self._home_thread = asyncio.get_running_loop(), get_ident()
         control = await open_control()
         host = EnvoyHost(control)
         serving = asyncio.create_task(report(self._serve(host), control, self._expected), name="serving")
