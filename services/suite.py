@@ -34,5 +34,6 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
             ready=lambda: all(app.ready() for app in apps),
             live=first.live,
             waits=first.waits,
+            recognise=first.recognise,
             collectors=tuple(collector for app in apps for collector in app.collectors),
         )

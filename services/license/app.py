@@ -71,6 +71,7 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
         resources = Resources(
             db, base.licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches
         )
+        validations = ValidationServicer(resources, answers)
         beside = {
             "sweeper": sweep_forever(worker, settings.request_sweep_interval_s),
             "log keeper": keep_forever(worker),
@@ -83,16 +84,22 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
             async with share.kept(row.beat, row.leave, BEAT_S):
                 yield App(
                     bindings=tuple(
-                        ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
-                        for module, name, servicer in (
-                            (account_service_pb2, "AccountService", AccountServicer(resources)),
-                            (catalog_service_pb2, "CatalogService", CatalogServicer(resources)),
-                            (customer_service_pb2, "CustomerService", CustomerServicer(resources)),
-                            (license_service_pb2, "LicenseService", LicenseServicer(resources)),
-                            (validation_service_pb2, "ValidationService", ValidationServicer(resources, answers)),
+                        ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer, again)
+                        for module, name, servicer, again in (
+                            (account_service_pb2, "AccountService", AccountServicer(resources), {}),
+                            (catalog_service_pb2, "CatalogService", CatalogServicer(resources), {}),
+                            (customer_service_pb2, "CustomerService", CustomerServicer(resources), {}),
+                            (license_service_pb2, "LicenseService", LicenseServicer(resources), {}),
+                            (
+                                validation_service_pb2,
+                                "ValidationService",
+                                validations,
+                                {"ValidateLicense": validations.validate_again},
+                            ),
                         )
                     ),
                     authenticator=base.authenticator,
+                    recognise=base.authenticator.recognised,
                     ready=lambda: True,
                     live=lambda: share.live,
                     waits=base.waits,

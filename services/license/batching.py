@@ -51,7 +51,7 @@ async def _pass(
             await asyncio.sleep(0)
             if r.facts.state is not state:
                 return []
-        key = key_of(context.principal, request)
+        key = key_of(context.principal, request.SerializeToString())
         answer = answers.recalled(context, key)
         if answer is None:
             made = _made(r, answers, context, key, request)

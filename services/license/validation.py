@@ -22,7 +22,7 @@ from shared.errors import DomainError
 from shared.freshness.reader import Source
 from shared.rpc.context import CallContext
 from shared.rpc.status import to_status
-from shared.tenancy import Tenant
+from shared.tenancy import Principal, Tenant
 
 _WITH_LICENSE: Final = frozenset({View.BASIC, View.FULL})
 SLICE: Final = 50
@@ -41,7 +41,7 @@ class ValidationServicer:
         self, request: pb.ValidateLicenseRequest, context: CallContext
     ) -> pb.ValidateLicenseResponse | bytes:
         principal = context.principal
-        key = key_of(principal, request)
+        key = key_of(principal, request.SerializeToString())
         if (recalled := self._answers.recalled(context, key)) is not None:
             self._r.counts.leased += 1
             return recalled
@@ -61,6 +61,14 @@ class ValidationServicer:
                 at, full = decided.loaded.now, request.view == View.FULL
                 response.license.CopyFrom(render.license_(found, at, metadata=full))
         return response
+
+    def validate_again(self, principal: Principal, request: bytes) -> bytes | None:
+        """What `ValidateLicense` answers, where it would give an answer again. The bytes are those of a request that it has
+        answered: one is kept under what protobuf makes of it."""
+        answer = self._answers.again(principal, key_of(principal, request))
+        if answer is not None:
+            self._r.counts.leased += 1
+        return answer
 
     async def BatchValidateLicenses(
         self, request: pb.BatchValidateLicensesRequest, context: CallContext
@@ -100,7 +108,7 @@ class ValidationServicer:
             decided.append(answer)
             self._note(principal.tenant, answer)
             result.response.CopyFrom(verdicts.answer(answer))
-            self._answers.keep(key_of(principal, one), principal, one, answer, result.response)
+            self._answers.keep(key_of(principal, one.SerializeToString()), principal, one, answer, result.response)
         if request.view in _WITH_LICENSE:
             await self._add_licenses(principal.tenant, response, decided, full=request.view == View.FULL)
         return response

@@ -69,10 +69,7 @@ class FactsAuthenticator:
         """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one; CALLER_NOT_ALLOWED is for a
         license key that is a good one, of a policy that lets none be a credential. RECORD_UNREACHABLE where the record is
         away; with `in_grace`, only where memory has no such credential that was good and not over a day ago."""
-        # What a certificate has proven and what a header says are never the same, whatever the text.
-        shown = mark(
-            f"certificate {peer_identity}".encode() if authorization is None else f"header {authorization}".encode()
-        )
+        shown = _in_certificate(peer_identity) if authorization is None else _in_header(authorization)
         recalled = self._recall.get(shown)
         if recalled is not None:
             return recalled[0]
@@ -85,6 +82,11 @@ class FactsAuthenticator:
             until = known.principal.expires_at
             self._recall.put(shown, Recalled(known.principal, known.made_of, known.now, until))
         return known.principal
+
+    def recognised(self, authorization: str) -> Principal | None:
+        """Who `authenticate` would find behind a header, by heart; None where it would have to look."""
+        recalled = self._recall.get(_in_header(authorization))
+        return None if recalled is None else recalled[0]
 
     async def _key(self, authorization: str, in_grace: bool) -> Known:
         scheme, _, credential = authorization.partition(" ")
@@ -216,6 +218,15 @@ class FactsAuthenticator:
     def _young(self) -> bool:
         age_s = self._reader.tail.age_s
         return age_s is not None and age_s < MAX_STALE.total_seconds()
+
+
+def _in_header(authorization: str) -> bytes:
+    """What a certificate has proven and what a header says are never the same, whatever the text."""
+    return mark(b"header " + authorization.encode())
+
+
+def _in_certificate(peer_identity: str) -> bytes:
+    return mark(b"certificate " + peer_identity.encode())
 
 
 def _first(

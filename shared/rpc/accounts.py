@@ -42,6 +42,10 @@ class AccountPlaces:
         """How many calls of an account are in flight."""
         return self._taken.get(whose, 0)
 
+    def room(self, account_id: str) -> bool:
+        """Whether a call of an account would find a place, and its turn too, where it is answered without waiting."""
+        return self._taken.get(account_id, 0) < self._most and self.turns.free(account_id)
+
     def arrive(self, credential: str) -> str:
         """Takes a place for a call before its credential is loaded; returns under whom it counts.
 

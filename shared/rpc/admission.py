@@ -47,6 +47,11 @@ class AdmissionGate:
         """From now on every new call is refused with DRAINING."""
         self._draining = True
 
+    @property
+    def open(self) -> bool:
+        """Whether a call would be let in."""
+        return self._in_flight < self._max and not self._draining
+
     def enter(self) -> None:
         """Takes a place.
 

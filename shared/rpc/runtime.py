@@ -25,6 +25,7 @@ from shared.rpc.middleware import standard_chain
 from shared.rpc.ops import OpsListener
 from shared.rpc.rates import Rates
 from shared.rpc.routes import Route, ServiceBinding, build_routes
+from shared.rpc.short import Recognise, ShortWays
 from shared.rpc.signals import signals
 from shared.rpc.tls import TlsFiles
 from shared.tasks import TaskGroupTracker
@@ -45,6 +46,8 @@ class App:
     """How many processes serve the same, and share the rates; asked by each call that has a rate."""
     waits: EffectWaits | None = None
     """How long changes take to hold everywhere; None where nothing is answered from memory."""
+    recognise: Recognise | None = None
+    """Knows callers at once; None where each is looked up."""
     collectors: Sequence[Collector] = ()
     """What it counts beside its calls."""
 
@@ -216,7 +219,8 @@ async def serve(
         stack.push_async_callback(ops.close)
         stack.push_async_callback(tasks.drain, settings.drain_s)
         stack.push_async_callback(api.drain, settings.drain_s, gate.drain)
-        api_port = await api.start(settings.api_addr, build_routes(bindings, chain), settings.tls)
+        shorten = ShortWays(gate, metrics, places, app.recognise).make
+        api_port = await api.start(settings.api_addr, build_routes(bindings, chain, shorten), settings.tls)
         bound = Bound(
             api_addr=_at(settings.api_addr, api_port),
             json_addr=_at(settings.json_addr, api.json_port) if settings.json_addr and api.json_port else None,
