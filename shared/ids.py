@@ -29,40 +29,30 @@ class Prefix(StrEnum):
 
 
 _DIGITS: Final = 19
-_DRAWN_BYTES: Final = 20 * 256
+_DRAWN: Final = 256
 _VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-class _Drawn:
-    """Random digits, drawn from the system many at once: to ask it costs more than the rest of an id."""
-
-    def __init__(self) -> None:
-        self.digits = ""
-        self.at = 0
+_tails: Final[list[str]] = []
+"""Ends of ids, made many at once: to ask the system for random digits costs more than the rest of an id."""
+os.register_at_fork(after_in_child=_tails.clear)
 
 
-_drawn: Final = _Drawn()
-os.register_at_fork(after_in_child=lambda: setattr(_drawn, "digits", ""))
-
-
-def _random_digits() -> str:
-    start = _drawn.at
-    digits = _drawn.digits[start : start + _DIGITS]
-    if len(digits) < _DIGITS:
-        _drawn.digits, start = os.urandom(_DRAWN_BYTES).hex(), 0
-        digits = _drawn.digits[:_DIGITS]
-    _drawn.at = start + _DIGITS
-    return digits
+def _draw() -> str:
+    digits = os.urandom(_DRAWN * (_DIGITS + 1) // 2).hex()
+    for start in range(0, _DRAWN * _DIGITS, _DIGITS):
+        end = digits[start : start + _DIGITS]
+        _tails.append(f"7{end[:3]}{_VARIANTS[end[3]]}{end[4:]}")
+    return _tails.pop()
 
 
 def uuid7_hex(now_ms: int | None = None) -> str:
     """32 hex digits of a UUIDv7: 48 bits of milliseconds, the version, and 74 random bits."""
     # The wall clock, not the record's: it puts ids in an order, and no right hangs on it.
     stamp = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    digits = _random_digits()
-    return f"{stamp:012x}7{digits[:3]}{_VARIANTS[digits[3]]}{digits[4:]}"
+    return f"{stamp:012x}{_tails.pop() if _tails else _draw()}"
 
 
 def new_id(prefix: Prefix) -> str:
     """A new id, such as `lic_0199f2...`."""
-    return f"{prefix.value}_{uuid7_hex()}"
+    return prefix + "_" + uuid7_hex()  # a third of what it takes to format an enum

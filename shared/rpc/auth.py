@@ -52,7 +52,7 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if spec.anonymous:
             return inner
-        in_grace = spec.rules.in_grace
+        in_grace, hot = spec.rules.in_grace, spec.rules.hot
 
         async def call(context: CallContext, body: Body) -> bytes | None:
             values = context.take_authorization()
@@ -64,7 +64,9 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
             credential = peer_identity if authorization is None else authorization.partition(":")[0]
             whose = arrived = places.arrive(credential)
             try:
-                turn = await places.turns.take(whose) if spec.rules.hot else None
+                turn = None
+                if hot and (turn := places.turns.at_once(whose)) is None:
+                    turn = await places.turns.take(whose)
             except BaseException:
                 places.leave(whose)
                 raise

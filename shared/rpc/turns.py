@@ -71,15 +71,22 @@ class Turns:
         line = self._lines.get(whose)
         return line is None or line.running < WIDTH or not (line.waiting or self._taken_in_turns(now))
 
-    async def take(self, whose: str) -> int:
-        """Waits for a turn, after the account's calls that came before; returns its number."""
-        free = self.free(whose)
+    def at_once(self, whose: str) -> int | None:
+        """Takes a turn, and returns its number, where it is free; None where it has to be waited for."""
+        if not self.free(whose):
+            return None
         line = self._lines.get(whose)
         if line is None:
             line = self._lines[whose] = _Line(next(self._numbers))
-        if free:
-            line.running += 1
-            return line.number
+        line.running += 1
+        return line.number
+
+    async def take(self, whose: str) -> int:
+        """Waits for a turn, after the account's calls that came before; returns its number."""
+        number = self.at_once(whose)
+        if number is not None:
+            return number
+        line = self._lines[whose]
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         line.waiting.append(turn)
         if line.patience is None:

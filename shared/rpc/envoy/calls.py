@@ -18,7 +18,7 @@ from shared.rpc.envoy.request import Receive, Request
 from shared.rpc.envoy.watch import Watch
 from shared.rpc.envoy.wire import AsgiWire, Send
 from shared.rpc.live import LiveCalls
-from shared.rpc.routes import Endpoint, Route
+from shared.rpc.routes import Route
 from shared.rpc.status import status_of
 from shared.rpc.stepping import resume
 
@@ -73,19 +73,24 @@ class EnvoyCalls:
         )
         self._live.begin()
         try:
-            if fault is not None:
-                raise fault
-            if not headers.takes_trailers:
-                raise CallAbortedError(
-                    Code.INTERNAL, "the request lacks `te: trailers`: no status could follow an answer"
-                )
-            if served is None:
-                raise self._no_such_method(path)
+            if fault is not None or served is None or not headers.takes_trailers:
+                raise fault or self._not_served(path, headers)
             request = Request(receive, wire, headers.encoding, self._watch)
             if served.spec.kind.streams_requests:
-                answer = await self._streamed(served.call, request, context)
+                answering = self._waited(served.call(context, request.messages()), request)
             else:
-                answer = await self._answer(served, request, context, wire)
+                # Read and answered in this one frame, where that is possible: one more costs as much as a layer of the chain.
+                try:
+                    first = await request.awaited(context.time_left_s, lambda: self._refuse_late(wire, context))
+                    body = request.whole(first)
+                    if body is None:
+                        body = await request.in_parts(first)
+                finally:
+                    request.arrived()
+                if wire.started:
+                    raise wire.left()  # it came too late, and was answered
+                answering = self._begun(served, request, context, body)
+            answer = answering if answering is None or isinstance(answering, bytes) else await answering
             await wire.finish(answer, context.trailing)
         except (DomainError, CallAbortedError) as error:
             await wire.refuse(status_of(error, context.call_id, path), context.trailing)
@@ -97,10 +102,10 @@ class EnvoyCalls:
             self._live.end()
             context.finish()
 
-    async def _answer(self, served: Route, request: Request, context: CallContext, wire: AsgiWire) -> bytes | None:
-        body = await request.message(context.time_left_s, lambda: self._refuse_late(wire, context))
-        if wire.started:
-            raise wire.left()  # it came too late, and was answered
+    def _begun(
+        self, served: Route, request: Request, context: CallContext, body: bytes
+    ) -> bytes | Awaitable[bytes | None] | None:
+        """What the call ends with where it ends at once, else what is left to be waited for."""
         if served.short is not None and (known := served.short(context, body)) is not None:
             return known
         running = served.call(context, body)
@@ -108,17 +113,11 @@ class EnvoyCalls:
             waiting_for = running.send(None)
         except StopIteration as answered:
             return answered.value
-        task = self._guarded(request)
         request.look_now_and_then()
-        return await self._waited(resume(running, waiting_for), request, task)
+        return self._waited(resume(running, waiting_for), request)
 
-    async def _streamed(self, call: Endpoint, request: Request, context: CallContext) -> bytes | None:
-        serving = call(context, request.messages())
-        return await self._waited(serving, request, self._guarded(request))
-
-    async def _waited(
-        self, answering: Awaitable[bytes | None], request: Request, task: asyncio.Task[Any]
-    ) -> bytes | None:
+    async def _waited(self, answering: Awaitable[bytes | None], request: Request) -> bytes | None:
+        task = self._guarded(request)
         try:
             return await answering
         finally:
@@ -157,7 +156,9 @@ class EnvoyCalls:
             await wire.refuse(status_of(draining(), context.call_id, context.method), context.trailing)
         return True
 
-    def _no_such_method(self, path: str) -> DomainError:
+    def _not_served(self, path: str, headers: RequestHeaders) -> DomainError | CallAbortedError:
+        if not headers.takes_trailers:
+            return CallAbortedError(Code.INTERNAL, "the request lacks `te: trailers`: no status could follow an answer")
         error = DomainError(Reason.METHOD_UNKNOWN, "this process serves no such method", metadata={"method": path})
         self._unknown.refused(error.code.name, error.reason.value)
         return error

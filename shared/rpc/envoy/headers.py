@@ -36,6 +36,7 @@ _NOT_METADATA: Final = (b"grpc-", b"x-envoy-", b"x-forwarded-")
 _MAX_TEXTS: Final = 1024
 _texts: dict[bytes, str] = {}
 """The keys of metadata that is text, by the names of their headers."""
+_timeouts: dict[bytes, float] = {}
 _PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
@@ -70,7 +71,7 @@ class RequestHeaders(NamedTuple):
         return cls(
             content_type == CONTENT_TYPE[1] or _CONTENT_TYPE.fullmatch(content_type) is not None,
             own.get(b"te") == b"trailers",
-            None if timeout is None else _seconds(timeout),
+            None if timeout is None else _timeouts.get(timeout) or _seconds(timeout),
             IDENTITY if encoding is None else encoding.decode("latin-1"),
             tuple(metadata),
         )
@@ -122,7 +123,10 @@ def _seconds(value: bytes) -> float:
     found = _TIMEOUT.fullmatch(value)
     if found is None:
         raise CallAbortedError(Code.INTERNAL, "grpc-timeout is not a number of at most eight digits and a unit")
-    return int(found[1]) * _UNITS_S[found[2]]
+    seconds = int(found[1]) * _UNITS_S[found[2]]
+    if len(_timeouts) < _MAX_TEXTS:
+        _timeouts[value] = seconds
+    return seconds
 
 
 def _decoded(value: bytes) -> bytes:

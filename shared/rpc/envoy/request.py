@@ -50,32 +50,36 @@ class Request:
         self._too_late: Callable[[], None] | None = None
         self._delay_s = FIRST_LOOK_S
 
-    async def message(self, within_s: float | None, too_late: Callable[[], None]) -> bytes:
-        """The one message of a request that is no stream, once the whole request is here.
+    def awaited(self, within_s: float | None, too_late: Callable[[], None]) -> Awaitable[Event]:
+        """Asks for the first part of a request that is no stream, until `arrived`.
 
         Args:
             within_s: The time that the call has; management's default when it named none.
-            too_late: Called when the request is not here by then, give or take a tick of the watch. It answers, and this
-                then reads that the call is over.
+            too_late: Called when the request is not here by then, give or take a tick of the watch. It answers, and the
+                call then reads that it is over.
+        """
+        self._too_late = too_late
+        self._watch.add(self, DEFAULT_S if within_s is None else within_s)
+        return self._receive()
+
+    def arrived(self) -> None:
+        """The request is here, or the call is over."""
+        self._too_late = None
+        self._watch.discard(self)
+
+    def whole(self, first: Event) -> bytes | None:
+        """The message of a request that came in one part and as it is, as nearly all do; otherwise None."""
+        if self._encoding == IDENTITY and not first.get("more_body", False):
+            return whole_message(first.get("body", b""))
+        return None
+
+    async def in_parts(self, event: Event) -> bytes:
+        """The one message of any other request that is no stream, from its first part on.
 
         Raises:
             DomainError, CallAbortedError: The request is not one message.
             asyncio.CancelledError: The caller has left.
         """
-        self._too_late = too_late
-        self._watch.add(self, DEFAULT_S if within_s is None else within_s)
-        try:
-            event = await self._receive()
-            if self._encoding == IDENTITY and not event.get("more_body", False):
-                message = whole_message(event.get("body", b""))
-                if message is not None:
-                    return message
-            return await self._message_in_parts(event)
-        finally:
-            self._too_late = None
-            self._watch.discard(self)
-
-    async def _message_in_parts(self, event: Event) -> bytes:
         reader = self._reader()
         message: bytes | None = None
         while True:
