@@ -28,6 +28,7 @@ from shared.tenancy import Principal
 _PLAIN: Final = frozenset({View.KIND_UNSPECIFIED, View.DECISION})
 _ONE_BYTE: Final = 0x80
 """Lengths below this take one byte on the wire."""
+_ONE_BYTE_LENGTHS: Final = tuple(bytes((length,)) for length in range(_ONE_BYTE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,10 @@ class Answers:
     def _given(self, answer: Answer, now: datetime) -> bytes:
         if answer.touches is not None:
             self._marks.touched(answer.touches, now)
-        decision = _ID_TAG + new_id(Prefix.DECISION).encode() + self._of_state() + answer.decision
-        return _DECISION_TAG + bytes((len(decision),)) + decision + answer.rest
+        state = self._of_state()
+        size = _ONE_BYTE_LENGTHS[_ID_BYTES + len(state) + len(answer.decision)]
+        id_ = new_id(Prefix.DECISION).encode()
+        return b"".join((_DECISION_TAG, size, _ID_TAG, id_, state, answer.decision, answer.rest))
 
     def keep(
         self,
@@ -125,7 +128,12 @@ class Answers:
 def key_of(principal: Principal, request: bytes) -> bytes:
     """All that an answer to a serialized request depends on beside facts and time, but that the principal must be the very
     same."""
-    return mark(f"{principal.key_id}/{principal.license_id}/".encode() + request)
+    return mark(asker_of(principal) + request)
+
+
+def asker_of(principal: Principal) -> bytes:
+    """What such a key has of who asks."""
+    return f"{principal.key_id}/{principal.license_id}/".encode()
 
 
 def _state_bytes(at: datetime) -> bytes:
@@ -134,6 +142,7 @@ def _state_bytes(at: datetime) -> bytes:
 
 _SAMPLE_ID: Final = new_id(Prefix.DECISION)
 _ID_TAG: Final = Decision(decision_id=_SAMPLE_ID).SerializeToString().removesuffix(_SAMPLE_ID.encode())
+_ID_BYTES: Final = len(_ID_TAG) + len(_SAMPLE_ID)
 _DECISION_TAG: Final = pb.ValidateLicenseResponse(decision=Decision(decision_id="x")).SerializeToString()[:1]
-_CHANGING_BYTES: Final = len(_ID_TAG) + len(_SAMPLE_ID) + 20
+_CHANGING_BYTES: Final = _ID_BYTES + 20
 """What the id and the state take at most."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import callers, fields, verdicts
-from services.license.answers import Answers, key_of
+from services.license.answers import Answers, asker_of
 from services.license.deciding import asked_of, decided_of, is_for_the_record, wanted_of
 from services.license.resources import Resources
+from shared.crypto.marks import mark
 from shared.errors import DomainError
 from shared.facts.license import Wanted
 from shared.rpc.context import CallContext
@@ -46,13 +48,15 @@ async def _pass(
 ) -> bytes | list[Wanted]:
     """The answer; or what memory lacks, which is nothing where the batch is not one for memory."""
     state, results, lacking = r.facts.state, list[bytes](), list[Wanted]()
+    principal = context.principal
+    asker = asker_of(principal)
     for n, request in enumerate(requests):
-        if n % SLICE == SLICE - 1:
+        if n and n % SLICE == 0:
             await asyncio.sleep(0)
             if r.facts.state is not state:
                 return []
-        key = key_of(context.principal, request.SerializeToString())
-        answer = answers.recalled(context, key)
+        key = mark(asker + request.SerializeToString())
+        answer = answers.again(principal, key)
         if answer is None:
             made = _made(r, answers, context, key, request)
             if made is None:
@@ -61,8 +65,8 @@ async def _pass(
                 lacking.append(made)
                 continue
             answer = made
-        response = _RESPONSE_TAG + _varint(len(answer)) + answer
-        results += (_RESULTS_TAG, _varint(len(response)), response)
+        size = _varint(len(answer))
+        results += (_RESULTS_TAG, _varint(len(_RESPONSE_TAG) + len(size) + len(answer)), _RESPONSE_TAG, size, answer)
     return lacking or b"".join(results)
 
 
@@ -90,6 +94,7 @@ def _made(
     return response.SerializeToString()
 
 
+@lru_cache(maxsize=4096)
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value >= _ONE_BYTE:

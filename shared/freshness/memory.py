@@ -36,6 +36,8 @@ class Memory:
         self._facts: OrderedDict[str, Fact] = OrderedDict()
         self._absent: OrderedDict[str, Fact] = OrderedDict()
         self._bytes = 0
+        self.losses = 0
+        """How often something that was held was let go or replaced: while this stays, all that was held still is."""
 
     def __len__(self) -> int:
         """How many facts are held, the absent ones among them."""
@@ -76,26 +78,30 @@ class Memory:
             self._absent[fact.key] = fact
             if len(self._absent) > MAX_ABSENT:
                 self._absent.popitem(last=False)
+                self.losses += 1
             return
         self._facts[fact.key] = fact
         self._bytes += _bytes_of(fact)
         while self._bytes > self._max_bytes and self._facts:
             _, oldest = self._facts.popitem(last=False)
             self._bytes -= _bytes_of(oldest)
+            self.losses += 1
 
     def drop(self, key: str) -> None:
         """Forgets a fact, if it is held."""
         fact = self._facts.pop(key, None)
         if fact is not None:
             self._bytes -= _bytes_of(fact)
-        else:
-            self._absent.pop(key, None)
+            self.losses += 1
+        elif self._absent.pop(key, None) is not None:
+            self.losses += 1
 
     def clear(self) -> tuple[dict[str, Fact], dict[str, Fact]]:
         """Forgets everything; returns what was held, which the caller lets go."""
         held = (self._facts, self._absent)
         self._facts, self._absent = OrderedDict(), OrderedDict()
         self._bytes = 0
+        self.losses += 1
         return held
 
 

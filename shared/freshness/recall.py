@@ -19,7 +19,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recalled(Generic[T]):
     """An answer and what it rests on.
 
@@ -28,12 +28,14 @@ class Recalled(Generic[T]):
         made_of: The facts behind it, each as it was in memory.
         since: The record's time at which it was made.
         until: The first moment after that at which time alone changes it; None for never.
+        held_at: The memory's count of losses when all of its facts were last seen there.
     """
 
     answer: T
     made_of: Sequence[Fact]
     since: datetime
     until: datetime | None
+    held_at: int = -1
 
 
 class Recall(Generic[K, T]):
@@ -54,9 +56,12 @@ class Recall(Generic[K, T]):
         kept = self._kept.get(key)
         if kept is None or (now := self._tail.moment()) is None:
             return None
-        if not self._memory.holds(kept.made_of):
-            del self._kept[key]
-            return None
+        memory = self._memory
+        if kept.held_at != memory.losses:
+            if not memory.holds(kept.made_of):
+                del self._kept[key]
+                return None
+            kept.held_at = memory.losses
         if now < kept.since or (kept.until is not None and now >= kept.until):
             return None
         self._kept.move_to_end(key)

@@ -77,6 +77,7 @@ def test_memory_keeps_what_was_used_last_within_its_bytes(done: list[Fact | str 
         return ENTRY_BYTES + len(fact.key) + fact.size_bytes
 
     for step in done:
+        held, losses = [*model, *missing.values()], memory.losses
         name = step.key if isinstance(step, Fact) else step[0] if isinstance(step, tuple) else step
         known = next((one for one in model if one.key == name), None)
         match step:
@@ -101,8 +102,13 @@ def test_memory_keeps_what_was_used_last_within_its_bytes(done: list[Fact | str 
             model.pop(0)
         assert memory.size_bytes == sum(size(one) for one in model) <= max_bytes
         assert len(memory) == len(model) + len(missing)
+        now = [*model, *missing.values()]
+        assert memory.holds(now)
+        assert memory.losses > losses or all(any(one is other for other in now) for one in held)
+    losses = memory.losses
     memory.clear()
     assert (len(memory), memory.size_bytes) == (0, 0)
+    assert memory.losses > losses
 
 
 def test_strangers_keys_drive_out_nobodys_facts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +119,7 @@ def test_strangers_keys_drive_out_nobodys_facts(monkeypatch: pytest.MonkeyPatch)
         memory.put(Fact(f"license_key:{n}", None, 0))
     assert memory.get("license:a") is not None
     assert [n for n in range(10) if memory.get(f"license_key:{n}") is not None] == [7, 8, 9]
+    assert memory.losses == 7
 
 
 @pytest.mark.parametrize(
