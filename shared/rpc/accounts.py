@@ -66,10 +66,11 @@ class AccountPlaces:
             DomainError: OVERLOADED, with a time to wait.
         """
         mark, account = hash(credential), principal.account_id or OPERATORS
-        self._seen[mark] = account
-        self._seen.move_to_end(mark)
-        if len(self._seen) > MAX_SEEN:
-            self._seen.popitem(last=False)
+        seen = self._seen
+        seen[mark] = account
+        seen.move_to_end(mark)
+        if len(seen) > MAX_SEEN:
+            seen.popitem(last=False)
         if account != whose:
             self._enter(account)
             self.leave(whose)

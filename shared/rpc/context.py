@@ -189,7 +189,11 @@ class CallContext:
         if self._credential_taken:
             return []
         self._credential_taken = True
-        return [value if isinstance(value, str) else "" for key, value in self._metadata if key == "authorization"]
+        found: list[str] = []
+        for key, value in self._metadata:
+            if key == "authorization":
+                found.append(value if isinstance(value, str) else "")
+        return found
 
     def remaining_s(self) -> float:
         """Seconds until the deadline, never negative."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import assert_never
+from typing import Final, assert_never
 
 from shared.errors import DomainError, Reason
 from shared.rpc.buckets import Buckets
@@ -47,10 +47,9 @@ class Rates:
         Raises:
             DomainError: RATE_LIMITED; then nothing was counted.
         """
-        kind = kind_of(principal.kind, hot=hot)
-        whose = principal.license_id or principal.key_id
+        kind = (_HOT if hot else _OTHER)[principal.kind]
         if kind is not None:
-            self.spend(kind, whose, count_of(kind, principal.limits))
+            self.spend(kind, principal.license_id or principal.key_id, count_of(kind, principal.limits))
 
     def charge_license(self, principal: Principal, whose: str) -> None:
         """Counts a call about a license, of which the caller shows the key. The same."""
@@ -89,6 +88,10 @@ def kind_of(caller: PrincipalKind, *, hot: bool) -> LimitKind | None:
             return LimitKind.SESSION_CALLS
         case _ as never:
             assert_never(never)
+
+
+_HOT: Final = {kind: kind_of(kind, hot=True) for kind in PrincipalKind}
+_OTHER: Final = {kind: kind_of(kind, hot=False) for kind in PrincipalKind}
 
 
 def rate_limits(rates: Rates) -> Middleware:
