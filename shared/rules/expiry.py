@@ -38,7 +38,9 @@ def effective_expiry(
     """
     if anchored or expiration_basis != FROM_FIRST_ACTIVATION or first_activated_at is None or first_duration is None:
         return expires_at
-    return later(max(first_activated_at, starts_at or first_activated_at), first_duration) or END
+    # In UTC, since datetimes of one other zone compare by its wall clock.
+    start = max(at.astimezone(UTC) for at in (first_activated_at, starts_at) if at is not None)
+    return later(start, first_duration) or END
 
 
 def grace_end(expires_at: datetime | None, grace_period: timedelta) -> datetime | None:
