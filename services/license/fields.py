@@ -56,6 +56,14 @@ _SLUG: Final = f.text(
     words="must match ^[a-z0-9-]{1,63}$: lower case, digits, hyphens",
 )
 _POSITION: Final = f.number("position", least=0)
+_SEAT_LIMITS: Final = (
+    f.number("max_machines", least=1),
+    f.number("max_users", least=1),
+    f.number("max_cores", least=1),
+    f.number("max_memory_bytes", least=1),
+    f.number("max_disk_bytes", least=1),
+    f.number("max_processes", least=1),
+)
 _TERMS: Final = (
     f.duration("duration", least=_HOUR, most=_CENTURY),
     f.duration("trial_duration", least=_HOUR, most=_CENTURY),
@@ -63,7 +71,6 @@ _TERMS: Final = (
     f.known_enum("expiration_strategy"),
     f.known_enum("renewal_basis"),
     f.known_enum("transfer_strategy"),
-    f.number("max_machines", least=1),
     f.number("max_uses", least=1),
     f.known_enum("uses_counted_by"),
     f.known_enum("overage_strategy"),
@@ -74,10 +81,23 @@ _TERMS: Final = (
     f.known_enum("authentication"),
     f.enum_set("overridable"),
     f.duration("stale_ok_for", least=timedelta(0), most=MAX_STALE),
+    *_SEAT_LIMITS,
+    f.known_enum("machine_uniqueness"),
+    f.known_enum("machine_matching"),
+    f.known_enum("component_uniqueness"),
+    f.known_enum("component_matching"),
+    f.known_enum("machine_leasing"),
+    f.known_enum("process_leasing"),
+    f.known_enum("seat_acquire"),
+    f.known_enum("heartbeat_basis"),
+    f.known_enum("heartbeat_cull"),
+    f.known_enum("heartbeat_resurrection"),
+    f.number("max_transfers", least=0),
+    f.duration("transfer_period", least=_HOUR, most=timedelta(days=365)),
 )
 _OVERRIDES: Final = f.nested(
     "overrides",
-    f.number("max_machines", least=1),
+    *_SEAT_LIMITS,
     f.number("max_uses", least=1),
     f.duration("offline_max_ttl", least=_HOUR, most=timedelta(days=90)),
 )

@@ -201,6 +201,11 @@ def _overrides(value: Overrides) -> license_pb.LicenseOverrides | None:
         max_machines=value.max_machines,
         max_uses=value.max_uses,
         offline_max_ttl=duration(value.offline_max_ttl),
+        max_users=value.max_users,
+        max_cores=value.max_cores,
+        max_memory_bytes=value.max_memory_bytes,
+        max_disk_bytes=value.max_disk_bytes,
+        max_processes=value.max_processes,
     )
 
 

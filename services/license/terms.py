@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
+from shared.errors import DomainError, Reason
+from shared.rules.expiry import FROM_FIRST_ACTIVATION
+from shared.rules.fingerprints import MatchingRule
+from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection
 from shared.rules.seats import OverageStrategy
 
 
@@ -32,6 +35,7 @@ class ExpirationBasis(StrEnum):
     FROM_CREATION = "FROM_CREATION"
     FROM_FIRST_VALIDATION = "FROM_FIRST_VALIDATION"
     FROM_FIRST_USE = "FROM_FIRST_USE"
+    FROM_FIRST_ACTIVATION = FROM_FIRST_ACTIVATION
 
 
 class RenewalBasis(StrEnum):
@@ -74,12 +78,60 @@ class Authentication(StrEnum):
     NONE = "NONE"
 
 
+class MachineUniqueness(StrEnum):
+    """In what a fingerprint names at most one machine, from the narrowest to the widest."""
+
+    UNIQUE_PER_LICENSE = "UNIQUE_PER_LICENSE"
+    UNIQUE_PER_POLICY = "UNIQUE_PER_POLICY"
+    UNIQUE_PER_PRODUCT = "UNIQUE_PER_PRODUCT"
+    UNIQUE_PER_ACCOUNT = "UNIQUE_PER_ACCOUNT"
+
+
+class ComponentUniqueness(StrEnum):
+    """In what a component belongs to at most one machine, from the narrowest to the widest."""
+
+    UNIQUE_PER_MACHINE = "UNIQUE_PER_MACHINE"
+    UNIQUE_PER_LICENSE = "UNIQUE_PER_LICENSE"
+    UNIQUE_PER_POLICY = "UNIQUE_PER_POLICY"
+    UNIQUE_PER_PRODUCT = "UNIQUE_PER_PRODUCT"
+    UNIQUE_PER_ACCOUNT = "UNIQUE_PER_ACCOUNT"
+
+
+class MachineLeasing(StrEnum):
+    """What `max_machines` counts over."""
+
+    PER_LICENSE = "PER_LICENSE"
+    PER_USER = "PER_USER"
+
+
+class ProcessLeasing(StrEnum):
+    """What `max_processes` counts over."""
+
+    PER_MACHINE = "PER_MACHINE"
+    PER_LICENSE = "PER_LICENSE"
+    PER_USER = "PER_USER"
+
+
+class SeatAcquire(StrEnum):
+    """What becomes of a machine that finds all seats taken."""
+
+    REJECT = "REJECT"
+    QUEUE = "QUEUE"
+    EVICT_OLDEST = "EVICT_OLDEST"
+    EVICT_DEAD_FIRST = "EVICT_DEAD_FIRST"
+
+
 class PolicyLimit(StrEnum):
     """A limit that licenses may override, where their policy says so."""
 
     MAX_MACHINES = "MAX_MACHINES"
     MAX_USES = "MAX_USES"
     OFFLINE_MAX_TTL = "OFFLINE_MAX_TTL"
+    MAX_USERS = "MAX_USERS"
+    MAX_CORES = "MAX_CORES"
+    MAX_MEMORY_BYTES = "MAX_MEMORY_BYTES"
+    MAX_DISK_BYTES = "MAX_DISK_BYTES"
+    MAX_PROCESSES = "MAX_PROCESSES"
 
 
 WORDS: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
@@ -92,6 +144,16 @@ WORDS: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
         "overage_strategy": OverageStrategy,
         "check_in_interval": CheckInInterval,
         "authentication": Authentication,
+        "machine_uniqueness": MachineUniqueness,
+        "machine_matching": MatchingRule,
+        "component_uniqueness": ComponentUniqueness,
+        "component_matching": MatchingRule,
+        "machine_leasing": MachineLeasing,
+        "process_leasing": ProcessLeasing,
+        "seat_acquire": SeatAcquire,
+        "heartbeat_basis": HeartbeatBasis,
+        "heartbeat_cull": HeartbeatCull,
+        "heartbeat_resurrection": HeartbeatResurrection,
     }
 )
 """The terms that are one word, and the words they can be."""
@@ -139,6 +201,27 @@ class Terms:
     authentication: Authentication = Authentication.LICENSE
     overridable: tuple[PolicyLimit, ...] = ()
     stale_ok_for: timedelta = timedelta(0)
+    strict: bool = True
+    max_users: int | None = None
+    max_cores: int | None = None
+    max_memory_bytes: int | None = None
+    max_disk_bytes: int | None = None
+    max_processes: int | None = None
+    machine_uniqueness: MachineUniqueness = MachineUniqueness.UNIQUE_PER_LICENSE
+    machine_matching: MatchingRule = MatchingRule.MATCH_ANY
+    component_uniqueness: ComponentUniqueness = ComponentUniqueness.UNIQUE_PER_MACHINE
+    component_matching: MatchingRule = MatchingRule.MATCH_ANY
+    machine_leasing: MachineLeasing = MachineLeasing.PER_LICENSE
+    process_leasing: ProcessLeasing = ProcessLeasing.PER_MACHINE
+    seat_acquire: SeatAcquire = SeatAcquire.REJECT
+    require_machine_scope: bool = False
+    require_components_scope: bool = False
+    heartbeat_basis: HeartbeatBasis = HeartbeatBasis.FROM_FIRST_PING
+    heartbeat_cull: HeartbeatCull = HeartbeatCull.DEACTIVATE_DEAD
+    heartbeat_resurrection: HeartbeatResurrection = HeartbeatResurrection.NO_REVIVE
+    max_transfers: int | None = None
+    transfer_period: timedelta = timedelta(days=30)
+    allow_machine_transfer: bool = False
 
     @property
     def first_duration(self) -> timedelta | None:
@@ -179,24 +262,6 @@ def refuse_unconfirmed(max_machines: int | None, *, confirmed: bool) -> None:
         )
 
 
-def refuse_contradictory(terms: Terms) -> None:
-    """FIELD_INVALID naming every term that makes no sense beside the others."""
-    found = tuple(_contradictions(terms))
-    if found:
-        raise fields_invalid(found)
-
-
-def _contradictions(terms: Terms) -> Iterator[FieldViolation]:
-    if terms.trial_duration is not None and not terms.is_trial:
-        yield FieldViolation("trial_duration", "CONTRADICTION", "needs is_trial")
-    if terms.expiration_basis is not ExpirationBasis.FROM_CREATION and terms.first_duration is None:
-        yield FieldViolation("expiration_basis", "CONTRADICTION", "without a duration there is nothing to count")
-    if terms.uses_counted_by is UsesCounting.VALIDATION and terms.max_uses is None:
-        yield FieldViolation("uses_counted_by", "CONTRADICTION", "VALIDATION needs max_uses")
-    if terms.require_check_in and terms.check_in_interval is None:
-        yield FieldViolation("check_in_interval", "REQUIRED", "is required with require_check_in")
-
-
 @dataclass(frozen=True, slots=True)
 class Overrides:
     """Limits of one license; None is the policy's."""
@@ -204,6 +269,11 @@ class Overrides:
     max_machines: int | None = None
     max_uses: int | None = None
     offline_max_ttl: timedelta | None = None
+    max_users: int | None = None
+    max_cores: int | None = None
+    max_memory_bytes: int | None = None
+    max_disk_bytes: int | None = None
+    max_processes: int | None = None
 
 
 def refuse_not_overridable(overrides: Overrides, terms: Terms, policy_id: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any, Final
+
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1 import license_service_pb2 as pb
 
@@ -9,6 +12,9 @@ from services.license.commands.create_license import NewLicense
 from services.license.commands.find_customer import CustomerName, NamedBy
 from services.license.terms import Overrides
 from shared.rpc.fields import to_datetime, to_timedelta
+
+_NUMBERS: Final[tuple[Any, ...]] = tuple(field.name for field in fields(Overrides) if field.name != "offline_max_ttl")
+"""The limits that are numbers, by the names that the contract and the model share."""
 
 
 def new_license(request: pb.CreateLicenseRequest | pb.LicenseImport, product_id: str = "") -> NewLicense:
@@ -30,11 +36,8 @@ def new_license(request: pb.CreateLicenseRequest | pb.LicenseImport, product_id:
 
 
 def overrides_of(given: pb.LicenseOverrides) -> Overrides:
-    return Overrides(
-        given.max_machines if given.HasField("max_machines") else None,
-        given.max_uses if given.HasField("max_uses") else None,
-        to_timedelta(given, "offline_max_ttl"),
-    )
+    numbers = {name: getattr(given, name) for name in _NUMBERS if given.HasField(name)}
+    return Overrides(**numbers, offline_max_ttl=to_timedelta(given, "offline_max_ttl"))
 
 
 def customer_name(ref: pb.CustomerRef) -> CustomerName:

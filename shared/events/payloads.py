@@ -103,6 +103,9 @@ TIER: Final = Payload(
     ),
 )  # fmt: skip
 
+_UNIQUENESS: Final = ("UNIQUE_PER_LICENSE", "UNIQUE_PER_POLICY", "UNIQUE_PER_PRODUCT", "UNIQUE_PER_ACCOUNT")
+_MATCHING: Final = ("MATCH_ANY", "MATCH_TWO", "MATCH_MOST", "MATCH_ALL")
+
 POLICY: Final = Payload(
     "policy",
     1,
@@ -119,7 +122,7 @@ POLICY: Final = Payload(
         _seconds("grace_period", "how long a license works on after its expiry"),
         _text(
             "expiration_basis", "from when on the duration counts",
-            "FROM_CREATION", "FROM_FIRST_VALIDATION", "FROM_FIRST_USE",
+            "FROM_CREATION", "FROM_FIRST_VALIDATION", "FROM_FIRST_USE", "FROM_FIRST_ACTIVATION",
         ),
         _text("renewal_basis", "what a renewal adds to", "FROM_EXPIRY", "FROM_NOW", "FROM_NOW_IF_EXPIRED"),
         _text("transfer_strategy", "what becomes of the expiry of a license that comes", "KEEP_EXPIRY", "RESET_EXPIRY"),
@@ -145,7 +148,35 @@ POLICY: Final = Payload(
         _flag("protected", "whether its holder may change nothing of a license"),
         _text("authentication", "with what software may prove a license", "LICENSE", "TOKEN", "MIXED", "NONE"),
         Field("overridable", Kind.TEXTS, "the limits that licenses may override"),
-        _seconds("stale_ok_for", "for how long validations may be answered while the record is away"), *_DATA, *_STAMPS,
+        _seconds("stale_ok_for", "for how long validations may be answered while the record is away"),
+        _flag("strict", "whether validations look at the limits on machines"),
+        or_null(Field("max_users", Kind.WHOLE, "how many users of machines; null means any number")),
+        or_null(Field("max_cores", Kind.WHOLE, "how many cores of all machines together; null means any number")),
+        or_null(Field("max_memory_bytes", Kind.WHOLE, "how many bytes of memory together; null means any number")),
+        or_null(Field("max_disk_bytes", Kind.WHOLE, "how many bytes of disk together; null means any number")),
+        or_null(Field("max_processes", Kind.WHOLE, "how many processes; null means any number")),
+        _text("machine_uniqueness", "in what a fingerprint names one machine", *_UNIQUENESS),
+        _text("machine_matching", "how many parts of a fingerprint must match", *_MATCHING),
+        _text("component_uniqueness", "in what a component belongs to one machine", "UNIQUE_PER_MACHINE", *_UNIQUENESS),
+        _text("component_matching", "how many components must match", *_MATCHING),
+        _text("machine_leasing", "what `max_machines` counts over", "PER_LICENSE", "PER_USER"),
+        _text("process_leasing", "what `max_processes` counts over", "PER_MACHINE", "PER_LICENSE", "PER_USER"),
+        _text(
+            "seat_acquire", "what a machine does that finds no seat",
+            "REJECT", "QUEUE", "EVICT_OLDEST", "EVICT_DEAD_FIRST",
+        ),
+        _flag("require_machine_scope", "whether validations must name the machine"),
+        _flag("require_components_scope", "whether they must name its components"),
+        _text("heartbeat_basis", "from when on heartbeats are due", "FROM_FIRST_PING", "FROM_CREATION"),
+        _text("heartbeat_cull", "what becomes of dead machines", "DEACTIVATE_DEAD", "KEEP_DEAD"),
+        _text(
+            "heartbeat_resurrection", "for how long a heartbeat brings a dead machine back",
+            "NO_REVIVE", "REVIVE_1_MINUTE", "REVIVE_2_MINUTES", "REVIVE_5_MINUTES", "REVIVE_10_MINUTES",
+            "REVIVE_15_MINUTES", "ALWAYS_REVIVE",
+        ),
+        or_null(Field("max_transfers", Kind.WHOLE, "how many machines may be given up in a period; null means any number")),
+        _seconds("transfer_period", "the period that `max_transfers` counts in"),
+        _flag("allow_machine_transfer", "whether who holds a license may pass a machine's seat on"), *_DATA, *_STAMPS,
     ),
 )  # fmt: skip
 
@@ -194,7 +225,7 @@ LICENSE: Final = Payload(
         or_null(_time("expiry_anchored_at", "when its duration began to count; null means not yet")),
         or_null(_time("check_in_from", "what its next check-in counts from")),
         or_null(_time("last_check_in_at", "when it last checked in")),
-        Field("overrides", Kind.OBJECT, "its own limits: `max_machines`, `max_uses`, `offline_max_ttl` in seconds"),
+        Field("overrides", Kind.OBJECT, "its own limits, by their names in the policy; `offline_max_ttl` in seconds"),
         Field("uses", Kind.WHOLE, "how many uses were counted"), *_DATA, *_STAMPS,
     ),
 )  # fmt: skip

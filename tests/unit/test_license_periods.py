@@ -202,7 +202,7 @@ OLD = NOW + 5 * DAY
 NEW = NOW + DAY
 FOREVER = None
 WAITS = "waits"
-CREATION, VALIDATION, USE = ExpirationBasis
+CREATION, VALIDATION, USE, ACTIVATION = ExpirationBasis
 KEEP, RESET = TransferStrategy.KEEP_EXPIRY, TransferStrategy.RESET_EXPIRY
 
 

@@ -20,7 +20,13 @@ GENERAL: dict[str, Any] = {
     "transfer_strategy": "KEEP_EXPIRY", "trial_duration": None, "max_uses": None, "uses_counted_by": "EXPLICIT",
     "overage_strategy": "NO_OVERAGE", "require_check_in": False, "require_product_scope": False,
     "require_policy_scope": False, "require_user_scope": False, "protected": False, "authentication": "LICENSE",
-    "overridable": (), "stale_ok_for": timedelta(0),
+    "overridable": (), "stale_ok_for": timedelta(0), "strict": True, "max_users": None, "max_cores": None,
+    "max_memory_bytes": None, "max_disk_bytes": None, "max_processes": None, "machine_uniqueness": "UNIQUE_PER_LICENSE",
+    "machine_matching": "MATCH_ANY", "component_uniqueness": "UNIQUE_PER_MACHINE", "component_matching": "MATCH_ANY",
+    "machine_leasing": "PER_LICENSE", "process_leasing": "PER_MACHINE", "seat_acquire": "REJECT",
+    "require_machine_scope": False, "require_components_scope": False, "heartbeat_basis": "FROM_FIRST_PING",
+    "heartbeat_cull": "DEACTIVATE_DEAD", "heartbeat_resurrection": "NO_REVIVE", "max_transfers": None,
+    "transfer_period": timedelta(days=30), "allow_machine_transfer": False,
 }  # fmt: skip
 DESIGN: dict[str, dict[str, Any]] = {
     "custom": {},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.license import catalog_store
 from services.license.catalog_model import Policy
+from services.license.contradictions import refuse_contradictory
 from services.license.events import event_data
-from services.license.terms import refuse_contradictory
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found

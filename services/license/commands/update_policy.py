@@ -8,8 +8,9 @@ from typing import Any
 
 from services.license import catalog_store
 from services.license.catalog_model import Policy
+from services.license.contradictions import refuse_contradictory
 from services.license.events import event_data
-from services.license.terms import Terms, check_in_since, refuse_contradictory, refuse_unconfirmed
+from services.license.terms import Terms, check_in_since, refuse_unconfirmed
 from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found

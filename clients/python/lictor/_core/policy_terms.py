@@ -43,6 +43,27 @@ class PolicyTerms(TypedDict, total=False):
     authentication: str | words.Authentication.Kind.ValueType | None
     overridable: Iterable[str | words.PolicyLimit.Kind.ValueType] | None
     stale_ok_for: timedelta | None
+    strict: bool | None
+    max_users: int | None
+    max_cores: int | None
+    max_memory_bytes: int | None
+    max_disk_bytes: int | None
+    max_processes: int | None
+    machine_uniqueness: str | words.MachineUniqueness.Kind.ValueType | None
+    machine_matching: str | words.MatchingRule.Kind.ValueType | None
+    component_uniqueness: str | words.ComponentUniqueness.Kind.ValueType | None
+    component_matching: str | words.MatchingRule.Kind.ValueType | None
+    machine_leasing: str | words.MachineLeasing.Kind.ValueType | None
+    process_leasing: str | words.ProcessLeasing.Kind.ValueType | None
+    seat_acquire: str | words.SeatAcquire.Kind.ValueType | None
+    require_machine_scope: bool | None
+    require_components_scope: bool | None
+    heartbeat_basis: str | words.HeartbeatBasis.Kind.ValueType | None
+    heartbeat_cull: str | words.HeartbeatCull.Kind.ValueType | None
+    heartbeat_resurrection: str | words.HeartbeatResurrection.Kind.ValueType | None
+    max_transfers: int | None
+    transfer_period: timedelta | None
+    allow_machine_transfer: bool | None
 
 
 def set_terms(request: pb.CreatePolicyRequest | pb.UpdatePolicyRequest, terms: PolicyTerms) -> None:
@@ -74,4 +95,14 @@ _WORDS: dict[str, Any] = {
     "overage_strategy": words.OverageStrategy.Kind,
     "check_in_interval": words.CheckInInterval.Kind,
     "authentication": words.Authentication.Kind,
+    "machine_uniqueness": words.MachineUniqueness.Kind,
+    "machine_matching": words.MatchingRule.Kind,
+    "component_uniqueness": words.ComponentUniqueness.Kind,
+    "component_matching": words.MatchingRule.Kind,
+    "machine_leasing": words.MachineLeasing.Kind,
+    "process_leasing": words.ProcessLeasing.Kind,
+    "seat_acquire": words.SeatAcquire.Kind,
+    "heartbeat_basis": words.HeartbeatBasis.Kind,
+    "heartbeat_cull": words.HeartbeatCull.Kind,
+    "heartbeat_resurrection": words.HeartbeatResurrection.Kind,
 }

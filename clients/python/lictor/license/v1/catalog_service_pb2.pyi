@@ -280,6 +280,27 @@ class Policy(_message.Message):
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
     STALE_OK_FOR_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    MAX_USERS_FIELD_NUMBER: _builtins.int
+    MAX_CORES_FIELD_NUMBER: _builtins.int
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PROCESSES_FIELD_NUMBER: _builtins.int
+    MACHINE_UNIQUENESS_FIELD_NUMBER: _builtins.int
+    MACHINE_MATCHING_FIELD_NUMBER: _builtins.int
+    COMPONENT_UNIQUENESS_FIELD_NUMBER: _builtins.int
+    COMPONENT_MATCHING_FIELD_NUMBER: _builtins.int
+    MACHINE_LEASING_FIELD_NUMBER: _builtins.int
+    PROCESS_LEASING_FIELD_NUMBER: _builtins.int
+    SEAT_ACQUIRE_FIELD_NUMBER: _builtins.int
+    REQUIRE_MACHINE_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_COMPONENTS_SCOPE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_BASIS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_CULL_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_RESURRECTION_FIELD_NUMBER: _builtins.int
+    MAX_TRANSFERS_FIELD_NUMBER: _builtins.int
+    TRANSFER_PERIOD_FIELD_NUMBER: _builtins.int
+    ALLOW_MACHINE_TRANSFER_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The id (`pol_...`)."""
     external_id: _builtins.str
@@ -293,15 +314,15 @@ class Policy(_message.Message):
     is_trial: _builtins.bool
     """Whether licenses are trials; validations say so."""
     max_machines: _builtins.int
-    """How many machines may be active per license, at least 1; absent means unlimited. Enforced with machines."""
+    """How many machines may be active, counted by `machine_leasing`, at least 1; absent means unlimited."""
     floating: _builtins.bool
-    """Whether seats are released and reused freely. Enforced with machines."""
+    """Whether seats are released and reused freely."""
     require_fingerprint: _builtins.bool
-    """Whether a validation must name a fingerprint. Enforced with machines."""
+    """Whether a validation must name a fingerprint."""
     require_heartbeat: _builtins.bool
-    """Whether machines must send heartbeats. Enforced with machines."""
+    """Whether machines must send heartbeats."""
     offline_allowed: _builtins.bool
-    """Whether licenses work without network. Enforced with machines."""
+    """Whether licenses work without network."""
     etag: _builtins.str
     """Changes with every change of the resource."""
     revision: _builtins.int
@@ -319,7 +340,7 @@ class Policy(_message.Message):
     uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType
     """What counts as a use. VALIDATION needs `max_uses`."""
     overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType
-    """By how much licenses may exceed the limits on machines. Enforced with machines."""
+    """By how much licenses may exceed the limits on machines; what comes of it is rounded down."""
     require_check_in: _builtins.bool
     """Whether licenses must check in; one that is late is refused as CHECK_IN_OVERDUE. Needs `check_in_interval`."""
     check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType
@@ -336,17 +357,59 @@ class Policy(_message.Message):
     """Whether only the vendor may change licenses: a customer's session cannot rotate its license's key."""
     authentication: _policy_terms_pb2.Authentication.Kind.ValueType
     """With what the software that runs under a license may prove it."""
+    strict: _builtins.bool
+    """Whether validations look at the limits on machines; activations always do."""
+    max_users: _builtins.int
+    """How many different users the machines of a license may have, at least 1; absent means unlimited."""
+    max_cores: _builtins.int
+    """How many cores the machines of a license may have together, at least 1; absent means unlimited."""
+    max_memory_bytes: _builtins.int
+    """How many bytes of memory they may have together, at least 1; absent means unlimited."""
+    max_disk_bytes: _builtins.int
+    """How many bytes of disk they may have together, at least 1; absent means unlimited."""
+    max_processes: _builtins.int
+    """How many processes may run, counted by `process_leasing`, at least 1; absent means unlimited."""
+    machine_uniqueness: _policy_terms_pb2.MachineUniqueness.Kind.ValueType
+    """Among which machines a fingerprint is that of at most one."""
+    machine_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType
+    """How many parts of a machine's fingerprint must match."""
+    component_uniqueness: _policy_terms_pb2.ComponentUniqueness.Kind.ValueType
+    """Among which machines a component is that of at most one."""
+    component_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType
+    """How many of a machine's components must match."""
+    machine_leasing: _policy_terms_pb2.MachineLeasing.Kind.ValueType
+    """What `max_machines` counts over. PER_USER needs `max_machines`, here or overridable."""
+    process_leasing: _policy_terms_pb2.ProcessLeasing.Kind.ValueType
+    """What `max_processes` counts over. One other than PER_MACHINE needs `max_processes`, here or overridable."""
+    seat_acquire: _policy_terms_pb2.SeatAcquire.Kind.ValueType
+    """What becomes of a machine that finds all seats taken. One other than REJECT needs `floating`."""
+    require_machine_scope: _builtins.bool
+    """Whether a validation must name the machine by its id."""
+    require_components_scope: _builtins.bool
+    """Whether a validation must name the machine's components."""
+    heartbeat_basis: _policy_terms_pb2.HeartbeatBasis.Kind.ValueType
+    """From when on heartbeats are due; looked at with `require_heartbeat` alone."""
+    heartbeat_cull: _policy_terms_pb2.HeartbeatCull.Kind.ValueType
+    """What becomes of machines that are dead for good."""
+    heartbeat_resurrection: _policy_terms_pb2.HeartbeatResurrection.Kind.ValueType
+    """For how long a heartbeat brings a dead machine back. ALWAYS_REVIVE needs KEEP_DEAD."""
+    max_transfers: _builtins.int
+    """How many machines of a license its holder may give up or pass on in a `transfer_period`, at least 0; absent means any number.
+    Giving up the seats of a floating license does not count: there it needs `allow_machine_transfer`.
+    """
+    allow_machine_transfer: _builtins.bool
+    """Whether who holds a license may pass a machine's seat on to another machine."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long a license lasts, and what a renewal adds: 1 hour to 100 years; absent means perpetual."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """How often a heartbeat is due: 60 s to 90 days. Enforced with machines."""
+        """How often a heartbeat is due: 60 s to 90 days."""
 
     @_builtins.property
     def offline_max_ttl(self) -> _duration_pb2.Duration:
-        """How long an offline file may last: 1 hour to 90 days. Enforced with machines."""
+        """How long an offline file may last: 1 hour to 90 days."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -383,6 +446,10 @@ class Policy(_message.Message):
         """For how long after it was last known to be right validations may be answered from memory while the record cannot be reached:
         0 (the default, never) to 24 hours. A change that takes a right away may take so long to hold where the record is away.
         """
+
+    @_builtins.property
+    def transfer_period(self) -> _duration_pb2.Duration:
+        """The period that `max_transfers` counts in, back from now: 1 hour to 365 days."""
 
     def __init__(
         self,
@@ -426,17 +493,62 @@ class Policy(_message.Message):
         authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
         stale_ok_for: _duration_pb2.Duration | None = ...,
+        strict: _builtins.bool = ...,
+        max_users: _builtins.int | None = ...,
+        max_cores: _builtins.int | None = ...,
+        max_memory_bytes: _builtins.int | None = ...,
+        max_disk_bytes: _builtins.int | None = ...,
+        max_processes: _builtins.int | None = ...,
+        machine_uniqueness: _policy_terms_pb2.MachineUniqueness.Kind.ValueType = ...,
+        machine_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType = ...,
+        component_uniqueness: _policy_terms_pb2.ComponentUniqueness.Kind.ValueType = ...,
+        component_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType = ...,
+        machine_leasing: _policy_terms_pb2.MachineLeasing.Kind.ValueType = ...,
+        process_leasing: _policy_terms_pb2.ProcessLeasing.Kind.ValueType = ...,
+        seat_acquire: _policy_terms_pb2.SeatAcquire.Kind.ValueType = ...,
+        require_machine_scope: _builtins.bool = ...,
+        require_components_scope: _builtins.bool = ...,
+        heartbeat_basis: _policy_terms_pb2.HeartbeatBasis.Kind.ValueType = ...,
+        heartbeat_cull: _policy_terms_pb2.HeartbeatCull.Kind.ValueType = ...,
+        heartbeat_resurrection: _policy_terms_pb2.HeartbeatResurrection.Kind.ValueType = ...,
+        max_transfers: _builtins.int | None = ...,
+        transfer_period: _duration_pb2.Duration | None = ...,
+        allow_machine_transfer: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "create_time", b"create_time", "duration", b"duration", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_max_ttl", b"offline_max_ttl", "stale_ok_for", b"stale_ok_for", "trial_duration", b"trial_duration", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_transfers", b"_max_transfers", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "create_time", b"create_time", "duration", b"duration", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_transfers", b"max_transfers", "max_users", b"max_users", "max_uses", b"max_uses", "metadata", b"metadata", "offline_max_ttl", b"offline_max_ttl", "stale_ok_for", b"stale_ok_for", "transfer_period", b"transfer_period", "trial_duration", b"trial_duration", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "create_time", b"create_time", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "revision", b"revision", "stale_ok_for", b"stale_ok_for", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_time", b"update_time", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_transfers", b"_max_transfers", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "allow_machine_transfer", b"allow_machine_transfer", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "component_matching", b"component_matching", "component_uniqueness", b"component_uniqueness", "create_time", b"create_time", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_basis", b"heartbeat_basis", "heartbeat_cull", b"heartbeat_cull", "heartbeat_interval", b"heartbeat_interval", "heartbeat_resurrection", b"heartbeat_resurrection", "is_trial", b"is_trial", "labels", b"labels", "machine_leasing", b"machine_leasing", "machine_matching", b"machine_matching", "machine_uniqueness", b"machine_uniqueness", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_transfers", b"max_transfers", "max_users", b"max_users", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "process_leasing", b"process_leasing", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "require_check_in", b"require_check_in", "require_components_scope", b"require_components_scope", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_machine_scope", b"require_machine_scope", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "revision", b"revision", "seat_acquire", b"seat_acquire", "stale_ok_for", b"stale_ok_for", "strict", b"strict", "template", b"template", "transfer_period", b"transfer_period", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_time", b"update_time", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_cores: _TypeAlias = _typing.Literal["max_cores"]  # noqa: Y015
+    _WhichOneofArgType__max_cores: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores"]  # noqa: Y015
+    _WhichOneofReturnType__max_disk_bytes: _TypeAlias = _typing.Literal["max_disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_disk_bytes: _TypeAlias = _typing.Literal["_max_disk_bytes", b"_max_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_memory_bytes: _TypeAlias = _typing.Literal["max_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_memory_bytes: _TypeAlias = _typing.Literal["_max_memory_bytes", b"_max_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_processes: _TypeAlias = _typing.Literal["max_processes"]  # noqa: Y015
+    _WhichOneofArgType__max_processes: _TypeAlias = _typing.Literal["_max_processes", b"_max_processes"]  # noqa: Y015
+    _WhichOneofReturnType__max_transfers: _TypeAlias = _typing.Literal["max_transfers"]  # noqa: Y015
+    _WhichOneofArgType__max_transfers: _TypeAlias = _typing.Literal["_max_transfers", b"_max_transfers"]  # noqa: Y015
+    _WhichOneofReturnType__max_users: _TypeAlias = _typing.Literal["max_users"]  # noqa: Y015
+    _WhichOneofArgType__max_users: _TypeAlias = _typing.Literal["_max_users", b"_max_users"]  # noqa: Y015
     _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
     _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cores) -> _WhichOneofReturnType__max_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_disk_bytes) -> _WhichOneofReturnType__max_disk_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_memory_bytes) -> _WhichOneofReturnType__max_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_processes) -> _WhichOneofReturnType__max_processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_transfers) -> _WhichOneofReturnType__max_transfers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_users) -> _WhichOneofReturnType__max_users | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
 
@@ -917,6 +1029,27 @@ class CreatePolicyRequest(_message.Message):
     AUTHENTICATION_FIELD_NUMBER: _builtins.int
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
     STALE_OK_FOR_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    MAX_USERS_FIELD_NUMBER: _builtins.int
+    MAX_CORES_FIELD_NUMBER: _builtins.int
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PROCESSES_FIELD_NUMBER: _builtins.int
+    MACHINE_UNIQUENESS_FIELD_NUMBER: _builtins.int
+    MACHINE_MATCHING_FIELD_NUMBER: _builtins.int
+    COMPONENT_UNIQUENESS_FIELD_NUMBER: _builtins.int
+    COMPONENT_MATCHING_FIELD_NUMBER: _builtins.int
+    MACHINE_LEASING_FIELD_NUMBER: _builtins.int
+    PROCESS_LEASING_FIELD_NUMBER: _builtins.int
+    SEAT_ACQUIRE_FIELD_NUMBER: _builtins.int
+    REQUIRE_MACHINE_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_COMPONENTS_SCOPE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_BASIS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_CULL_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_RESURRECTION_FIELD_NUMBER: _builtins.int
+    MAX_TRANSFERS_FIELD_NUMBER: _builtins.int
+    TRANSFER_PERIOD_FIELD_NUMBER: _builtins.int
+    ALLOW_MACHINE_TRANSFER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     product_id: _builtins.str
@@ -930,7 +1063,7 @@ class CreatePolicyRequest(_message.Message):
     is_trial: _builtins.bool
     """Whether licenses are trials."""
     max_machines: _builtins.int
-    """How many machines may be active per license, at least 1."""
+    """How many machines may be active, counted by `machine_leasing`, at least 1."""
     allow_unlimited: _builtins.bool
     """Confirms that `max_machines` is to be unlimited; only without `max_machines`."""
     floating: _builtins.bool
@@ -956,7 +1089,7 @@ class CreatePolicyRequest(_message.Message):
     uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType
     """What counts as a use. VALIDATION needs `max_uses`."""
     overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType
-    """By how much licenses may exceed the limits on machines. Enforced with machines."""
+    """By how much licenses may exceed the limits on machines; what comes of it is rounded down."""
     require_check_in: _builtins.bool
     """Whether licenses must check in; one that is late is refused as CHECK_IN_OVERDUE. Needs `check_in_interval`."""
     check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType
@@ -973,6 +1106,48 @@ class CreatePolicyRequest(_message.Message):
     """Whether only the vendor may change licenses: a customer's session cannot rotate its license's key."""
     authentication: _policy_terms_pb2.Authentication.Kind.ValueType
     """With what the software that runs under a license may prove it."""
+    strict: _builtins.bool
+    """Whether validations look at the limits on machines; activations always do."""
+    max_users: _builtins.int
+    """How many different users the machines of a license may have, at least 1; absent means unlimited."""
+    max_cores: _builtins.int
+    """How many cores the machines of a license may have together, at least 1; absent means unlimited."""
+    max_memory_bytes: _builtins.int
+    """How many bytes of memory they may have together, at least 1; absent means unlimited."""
+    max_disk_bytes: _builtins.int
+    """How many bytes of disk they may have together, at least 1; absent means unlimited."""
+    max_processes: _builtins.int
+    """How many processes may run, counted by `process_leasing`, at least 1; absent means unlimited."""
+    machine_uniqueness: _policy_terms_pb2.MachineUniqueness.Kind.ValueType
+    """Among which machines a fingerprint is that of at most one."""
+    machine_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType
+    """How many parts of a machine's fingerprint must match."""
+    component_uniqueness: _policy_terms_pb2.ComponentUniqueness.Kind.ValueType
+    """Among which machines a component is that of at most one."""
+    component_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType
+    """How many of a machine's components must match."""
+    machine_leasing: _policy_terms_pb2.MachineLeasing.Kind.ValueType
+    """What `max_machines` counts over. PER_USER needs `max_machines`, here or overridable."""
+    process_leasing: _policy_terms_pb2.ProcessLeasing.Kind.ValueType
+    """What `max_processes` counts over. One other than PER_MACHINE needs `max_processes`, here or overridable."""
+    seat_acquire: _policy_terms_pb2.SeatAcquire.Kind.ValueType
+    """What becomes of a machine that finds all seats taken. One other than REJECT needs `floating`."""
+    require_machine_scope: _builtins.bool
+    """Whether a validation must name the machine by its id."""
+    require_components_scope: _builtins.bool
+    """Whether a validation must name the machine's components."""
+    heartbeat_basis: _policy_terms_pb2.HeartbeatBasis.Kind.ValueType
+    """From when on heartbeats are due; looked at with `require_heartbeat` alone."""
+    heartbeat_cull: _policy_terms_pb2.HeartbeatCull.Kind.ValueType
+    """What becomes of machines that are dead for good."""
+    heartbeat_resurrection: _policy_terms_pb2.HeartbeatResurrection.Kind.ValueType
+    """For how long a heartbeat brings a dead machine back. ALWAYS_REVIVE needs KEEP_DEAD."""
+    max_transfers: _builtins.int
+    """How many machines of a license its holder may give up or pass on in a `transfer_period`, at least 0; absent means any number.
+    Giving up the seats of a floating license does not count: there it needs `allow_machine_transfer`.
+    """
+    allow_machine_transfer: _builtins.bool
+    """Whether who holds a license may pass a machine's seat on to another machine."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long a license lasts: 1 hour to 100 years."""
@@ -1012,6 +1187,10 @@ class CreatePolicyRequest(_message.Message):
         """For how long after it was last known to be right validations may be answered from memory while the record cannot be reached:
         0 (the default, never) to 24 hours. A change that takes a right away may take so long to hold where the record is away.
         """
+
+    @_builtins.property
+    def transfer_period(self) -> _duration_pb2.Duration:
+        """The period that `max_transfers` counts in, back from now: 1 hour to 365 days."""
 
     def __init__(
         self,
@@ -1053,19 +1232,54 @@ class CreatePolicyRequest(_message.Message):
         authentication: _policy_terms_pb2.Authentication.Kind.ValueType = ...,
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
         stale_ok_for: _duration_pb2.Duration | None = ...,
+        strict: _builtins.bool | None = ...,
+        max_users: _builtins.int | None = ...,
+        max_cores: _builtins.int | None = ...,
+        max_memory_bytes: _builtins.int | None = ...,
+        max_disk_bytes: _builtins.int | None = ...,
+        max_processes: _builtins.int | None = ...,
+        machine_uniqueness: _policy_terms_pb2.MachineUniqueness.Kind.ValueType = ...,
+        machine_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType = ...,
+        component_uniqueness: _policy_terms_pb2.ComponentUniqueness.Kind.ValueType = ...,
+        component_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType = ...,
+        machine_leasing: _policy_terms_pb2.MachineLeasing.Kind.ValueType = ...,
+        process_leasing: _policy_terms_pb2.ProcessLeasing.Kind.ValueType = ...,
+        seat_acquire: _policy_terms_pb2.SeatAcquire.Kind.ValueType = ...,
+        require_machine_scope: _builtins.bool | None = ...,
+        require_components_scope: _builtins.bool | None = ...,
+        heartbeat_basis: _policy_terms_pb2.HeartbeatBasis.Kind.ValueType = ...,
+        heartbeat_cull: _policy_terms_pb2.HeartbeatCull.Kind.ValueType = ...,
+        heartbeat_resurrection: _policy_terms_pb2.HeartbeatResurrection.Kind.ValueType = ...,
+        max_transfers: _builtins.int | None = ...,
+        transfer_period: _duration_pb2.Duration | None = ...,
+        allow_machine_transfer: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "trial_duration", b"trial_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_machine_transfer", b"_allow_machine_transfer", "_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_transfers", b"_max_transfers", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_components_scope", b"_require_components_scope", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_machine_scope", b"_require_machine_scope", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "_strict", b"_strict", "allow_machine_transfer", b"allow_machine_transfer", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_transfers", b"max_transfers", "max_users", b"max_users", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_components_scope", b"require_components_scope", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_machine_scope", b"require_machine_scope", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "strict", b"strict", "transfer_period", b"transfer_period", "trial_duration", b"trial_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "perpetual", b"perpetual", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "template", b"template", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_machine_transfer", b"_allow_machine_transfer", "_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_transfers", b"_max_transfers", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_components_scope", b"_require_components_scope", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_machine_scope", b"_require_machine_scope", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "_strict", b"_strict", "allow_machine_transfer", b"allow_machine_transfer", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "component_matching", b"component_matching", "component_uniqueness", b"component_uniqueness", "display_name", b"display_name", "duration", b"duration", "expiration_basis", b"expiration_basis", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_basis", b"heartbeat_basis", "heartbeat_cull", b"heartbeat_cull", "heartbeat_interval", b"heartbeat_interval", "heartbeat_resurrection", b"heartbeat_resurrection", "is_trial", b"is_trial", "labels", b"labels", "machine_leasing", b"machine_leasing", "machine_matching", b"machine_matching", "machine_uniqueness", b"machine_uniqueness", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_transfers", b"max_transfers", "max_users", b"max_users", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "perpetual", b"perpetual", "process_leasing", b"process_leasing", "product_id", b"product_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_components_scope", b"require_components_scope", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_machine_scope", b"require_machine_scope", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "seat_acquire", b"seat_acquire", "stale_ok_for", b"stale_ok_for", "strict", b"strict", "template", b"template", "transfer_period", b"transfer_period", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_machine_transfer: _TypeAlias = _typing.Literal["allow_machine_transfer"]  # noqa: Y015
+    _WhichOneofArgType__allow_machine_transfer: _TypeAlias = _typing.Literal["_allow_machine_transfer", b"_allow_machine_transfer"]  # noqa: Y015
     _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
     _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
     _WhichOneofReturnType__floating: _TypeAlias = _typing.Literal["floating"]  # noqa: Y015
     _WhichOneofArgType__floating: _TypeAlias = _typing.Literal["_floating", b"_floating"]  # noqa: Y015
     _WhichOneofReturnType__is_trial: _TypeAlias = _typing.Literal["is_trial"]  # noqa: Y015
     _WhichOneofArgType__is_trial: _TypeAlias = _typing.Literal["_is_trial", b"_is_trial"]  # noqa: Y015
+    _WhichOneofReturnType__max_cores: _TypeAlias = _typing.Literal["max_cores"]  # noqa: Y015
+    _WhichOneofArgType__max_cores: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores"]  # noqa: Y015
+    _WhichOneofReturnType__max_disk_bytes: _TypeAlias = _typing.Literal["max_disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_disk_bytes: _TypeAlias = _typing.Literal["_max_disk_bytes", b"_max_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_memory_bytes: _TypeAlias = _typing.Literal["max_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_memory_bytes: _TypeAlias = _typing.Literal["_max_memory_bytes", b"_max_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_processes: _TypeAlias = _typing.Literal["max_processes"]  # noqa: Y015
+    _WhichOneofArgType__max_processes: _TypeAlias = _typing.Literal["_max_processes", b"_max_processes"]  # noqa: Y015
+    _WhichOneofReturnType__max_transfers: _TypeAlias = _typing.Literal["max_transfers"]  # noqa: Y015
+    _WhichOneofArgType__max_transfers: _TypeAlias = _typing.Literal["_max_transfers", b"_max_transfers"]  # noqa: Y015
+    _WhichOneofReturnType__max_users: _TypeAlias = _typing.Literal["max_users"]  # noqa: Y015
+    _WhichOneofArgType__max_users: _TypeAlias = _typing.Literal["_max_users", b"_max_users"]  # noqa: Y015
     _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
     _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
     _WhichOneofReturnType__offline_allowed: _TypeAlias = _typing.Literal["offline_allowed"]  # noqa: Y015
@@ -1074,16 +1288,24 @@ class CreatePolicyRequest(_message.Message):
     _WhichOneofArgType__protected: _TypeAlias = _typing.Literal["_protected", b"_protected"]  # noqa: Y015
     _WhichOneofReturnType__require_check_in: _TypeAlias = _typing.Literal["require_check_in"]  # noqa: Y015
     _WhichOneofArgType__require_check_in: _TypeAlias = _typing.Literal["_require_check_in", b"_require_check_in"]  # noqa: Y015
+    _WhichOneofReturnType__require_components_scope: _TypeAlias = _typing.Literal["require_components_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_components_scope: _TypeAlias = _typing.Literal["_require_components_scope", b"_require_components_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_fingerprint: _TypeAlias = _typing.Literal["require_fingerprint"]  # noqa: Y015
     _WhichOneofArgType__require_fingerprint: _TypeAlias = _typing.Literal["_require_fingerprint", b"_require_fingerprint"]  # noqa: Y015
     _WhichOneofReturnType__require_heartbeat: _TypeAlias = _typing.Literal["require_heartbeat"]  # noqa: Y015
     _WhichOneofArgType__require_heartbeat: _TypeAlias = _typing.Literal["_require_heartbeat", b"_require_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType__require_machine_scope: _TypeAlias = _typing.Literal["require_machine_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_machine_scope: _TypeAlias = _typing.Literal["_require_machine_scope", b"_require_machine_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_policy_scope: _TypeAlias = _typing.Literal["require_policy_scope"]  # noqa: Y015
     _WhichOneofArgType__require_policy_scope: _TypeAlias = _typing.Literal["_require_policy_scope", b"_require_policy_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_product_scope: _TypeAlias = _typing.Literal["require_product_scope"]  # noqa: Y015
     _WhichOneofArgType__require_product_scope: _TypeAlias = _typing.Literal["_require_product_scope", b"_require_product_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_user_scope: _TypeAlias = _typing.Literal["require_user_scope"]  # noqa: Y015
     _WhichOneofArgType__require_user_scope: _TypeAlias = _typing.Literal["_require_user_scope", b"_require_user_scope"]  # noqa: Y015
+    _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
+    _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_machine_transfer) -> _WhichOneofReturnType__allow_machine_transfer | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__check_in_count) -> _WhichOneofReturnType__check_in_count | None: ...
     @_typing.overload
@@ -1091,7 +1313,19 @@ class CreatePolicyRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_trial) -> _WhichOneofReturnType__is_trial | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cores) -> _WhichOneofReturnType__max_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_disk_bytes) -> _WhichOneofReturnType__max_disk_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_memory_bytes) -> _WhichOneofReturnType__max_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_processes) -> _WhichOneofReturnType__max_processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_transfers) -> _WhichOneofReturnType__max_transfers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_users) -> _WhichOneofReturnType__max_users | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
     @_typing.overload
@@ -1101,15 +1335,21 @@ class CreatePolicyRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_check_in) -> _WhichOneofReturnType__require_check_in | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_components_scope) -> _WhichOneofReturnType__require_components_scope | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_fingerprint) -> _WhichOneofReturnType__require_fingerprint | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_heartbeat) -> _WhichOneofReturnType__require_heartbeat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_machine_scope) -> _WhichOneofReturnType__require_machine_scope | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_policy_scope) -> _WhichOneofReturnType__require_policy_scope | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_product_scope) -> _WhichOneofReturnType__require_product_scope | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_user_scope) -> _WhichOneofReturnType__require_user_scope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strict) -> _WhichOneofReturnType__strict | None: ...
 
 Global___CreatePolicyRequest: _TypeAlias = CreatePolicyRequest  # noqa: Y015
 
@@ -1320,6 +1560,27 @@ class UpdatePolicyRequest(_message.Message):
     OVERRIDABLE_FIELD_NUMBER: _builtins.int
     RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
     STALE_OK_FOR_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    MAX_USERS_FIELD_NUMBER: _builtins.int
+    MAX_CORES_FIELD_NUMBER: _builtins.int
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PROCESSES_FIELD_NUMBER: _builtins.int
+    MACHINE_UNIQUENESS_FIELD_NUMBER: _builtins.int
+    MACHINE_MATCHING_FIELD_NUMBER: _builtins.int
+    COMPONENT_UNIQUENESS_FIELD_NUMBER: _builtins.int
+    COMPONENT_MATCHING_FIELD_NUMBER: _builtins.int
+    MACHINE_LEASING_FIELD_NUMBER: _builtins.int
+    PROCESS_LEASING_FIELD_NUMBER: _builtins.int
+    SEAT_ACQUIRE_FIELD_NUMBER: _builtins.int
+    REQUIRE_MACHINE_SCOPE_FIELD_NUMBER: _builtins.int
+    REQUIRE_COMPONENTS_SCOPE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_BASIS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_CULL_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_RESURRECTION_FIELD_NUMBER: _builtins.int
+    MAX_TRANSFERS_FIELD_NUMBER: _builtins.int
+    TRANSFER_PERIOD_FIELD_NUMBER: _builtins.int
+    ALLOW_MACHINE_TRANSFER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     policy_id: _builtins.str
@@ -1333,7 +1594,7 @@ class UpdatePolicyRequest(_message.Message):
     is_trial: _builtins.bool
     """Whether licenses are trials."""
     max_machines: _builtins.int
-    """How many machines may be active per license, at least 1."""
+    """How many machines may be active, counted by `machine_leasing`, at least 1."""
     allow_unlimited: _builtins.bool
     """Confirms that `max_machines`, named by the mask and absent, is to be unlimited."""
     floating: _builtins.bool
@@ -1355,7 +1616,7 @@ class UpdatePolicyRequest(_message.Message):
     uses_counted_by: _policy_terms_pb2.UsesCounting.Kind.ValueType
     """What counts as a use. VALIDATION needs `max_uses`."""
     overage_strategy: _policy_terms_pb2.OverageStrategy.Kind.ValueType
-    """By how much licenses may exceed the limits on machines. Enforced with machines."""
+    """By how much licenses may exceed the limits on machines; what comes of it is rounded down."""
     require_check_in: _builtins.bool
     """Whether licenses must check in; one that is late is refused as CHECK_IN_OVERDUE. Needs `check_in_interval`."""
     check_in_interval: _policy_terms_pb2.CheckInInterval.Kind.ValueType
@@ -1374,14 +1635,59 @@ class UpdatePolicyRequest(_message.Message):
     """With what the software that runs under a license may prove it."""
     return_before_effective: _builtins.bool
     """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
+    strict: _builtins.bool
+    """Whether validations look at the limits on machines; activations always do."""
+    max_users: _builtins.int
+    """How many different users the machines of a license may have, at least 1; absent means unlimited."""
+    max_cores: _builtins.int
+    """How many cores the machines of a license may have together, at least 1; absent means unlimited."""
+    max_memory_bytes: _builtins.int
+    """How many bytes of memory they may have together, at least 1; absent means unlimited."""
+    max_disk_bytes: _builtins.int
+    """How many bytes of disk they may have together, at least 1; absent means unlimited."""
+    max_processes: _builtins.int
+    """How many processes may run, counted by `process_leasing`, at least 1; absent means unlimited."""
+    machine_uniqueness: _policy_terms_pb2.MachineUniqueness.Kind.ValueType
+    """Among which machines a fingerprint is that of at most one."""
+    machine_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType
+    """How many parts of a machine's fingerprint must match."""
+    component_uniqueness: _policy_terms_pb2.ComponentUniqueness.Kind.ValueType
+    """Among which machines a component is that of at most one."""
+    component_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType
+    """How many of a machine's components must match."""
+    machine_leasing: _policy_terms_pb2.MachineLeasing.Kind.ValueType
+    """What `max_machines` counts over. PER_USER needs `max_machines`, here or overridable."""
+    process_leasing: _policy_terms_pb2.ProcessLeasing.Kind.ValueType
+    """What `max_processes` counts over. One other than PER_MACHINE needs `max_processes`, here or overridable."""
+    seat_acquire: _policy_terms_pb2.SeatAcquire.Kind.ValueType
+    """What becomes of a machine that finds all seats taken. One other than REJECT needs `floating`."""
+    require_machine_scope: _builtins.bool
+    """Whether a validation must name the machine by its id."""
+    require_components_scope: _builtins.bool
+    """Whether a validation must name the machine's components."""
+    heartbeat_basis: _policy_terms_pb2.HeartbeatBasis.Kind.ValueType
+    """From when on heartbeats are due; looked at with `require_heartbeat` alone."""
+    heartbeat_cull: _policy_terms_pb2.HeartbeatCull.Kind.ValueType
+    """What becomes of machines that are dead for good."""
+    heartbeat_resurrection: _policy_terms_pb2.HeartbeatResurrection.Kind.ValueType
+    """For how long a heartbeat brings a dead machine back. ALWAYS_REVIVE needs KEEP_DEAD."""
+    max_transfers: _builtins.int
+    """How many machines of a license its holder may give up or pass on in a `transfer_period`, at least 0; absent means any number.
+    Giving up the seats of a floating license does not count: there it needs `allow_machine_transfer`.
+    """
+    allow_machine_transfer: _builtins.bool
+    """Whether who holds a license may pass a machine's seat on to another machine."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change: external_id, display_name, duration, is_trial, max_machines, floating, require_fingerprint,
         require_heartbeat, heartbeat_interval, offline_allowed, offline_max_ttl, expiration_strategy, grace_period,
         renewal_basis, transfer_strategy, trial_duration, max_uses, uses_counted_by, overage_strategy, require_check_in,
         check_in_interval, check_in_count, require_product_scope, require_policy_scope, require_user_scope, protected,
-        authentication, overridable, stale_ok_for, labels, metadata, or `*` for all of them. Absent means the fields that are set
-        in the request.
+        authentication, overridable, stale_ok_for, strict, max_users, max_cores, max_memory_bytes, max_disk_bytes, max_processes,
+        machine_uniqueness, machine_matching, component_uniqueness, component_matching, machine_leasing, process_leasing,
+        seat_acquire, require_machine_scope, require_components_scope, heartbeat_basis, heartbeat_cull, heartbeat_resurrection,
+        max_transfers, transfer_period, allow_machine_transfer, labels, metadata, or `*` for all of them. Absent means the fields
+        that are set in the request.
         """
 
     @_builtins.property
@@ -1424,6 +1730,10 @@ class UpdatePolicyRequest(_message.Message):
         0 (the default, never) to 24 hours. A change that takes a right away may take so long to hold where the record is away.
         """
 
+    @_builtins.property
+    def transfer_period(self) -> _duration_pb2.Duration:
+        """The period that `max_transfers` counts in, back from now: 1 hour to 365 days."""
+
     def __init__(
         self,
         *,
@@ -1464,19 +1774,54 @@ class UpdatePolicyRequest(_message.Message):
         overridable: _abc.Iterable[_policy_terms_pb2.PolicyLimit.Kind.ValueType] | None = ...,
         return_before_effective: _builtins.bool = ...,
         stale_ok_for: _duration_pb2.Duration | None = ...,
+        strict: _builtins.bool | None = ...,
+        max_users: _builtins.int | None = ...,
+        max_cores: _builtins.int | None = ...,
+        max_memory_bytes: _builtins.int | None = ...,
+        max_disk_bytes: _builtins.int | None = ...,
+        max_processes: _builtins.int | None = ...,
+        machine_uniqueness: _policy_terms_pb2.MachineUniqueness.Kind.ValueType = ...,
+        machine_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType = ...,
+        component_uniqueness: _policy_terms_pb2.ComponentUniqueness.Kind.ValueType = ...,
+        component_matching: _policy_terms_pb2.MatchingRule.Kind.ValueType = ...,
+        machine_leasing: _policy_terms_pb2.MachineLeasing.Kind.ValueType = ...,
+        process_leasing: _policy_terms_pb2.ProcessLeasing.Kind.ValueType = ...,
+        seat_acquire: _policy_terms_pb2.SeatAcquire.Kind.ValueType = ...,
+        require_machine_scope: _builtins.bool | None = ...,
+        require_components_scope: _builtins.bool | None = ...,
+        heartbeat_basis: _policy_terms_pb2.HeartbeatBasis.Kind.ValueType = ...,
+        heartbeat_cull: _policy_terms_pb2.HeartbeatCull.Kind.ValueType = ...,
+        heartbeat_resurrection: _policy_terms_pb2.HeartbeatResurrection.Kind.ValueType = ...,
+        max_transfers: _builtins.int | None = ...,
+        transfer_period: _duration_pb2.Duration | None = ...,
+        allow_machine_transfer: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "trial_duration", b"trial_duration", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_machine_transfer", b"_allow_machine_transfer", "_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_transfers", b"_max_transfers", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_components_scope", b"_require_components_scope", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_machine_scope", b"_require_machine_scope", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "_strict", b"_strict", "allow_machine_transfer", b"allow_machine_transfer", "check_in_count", b"check_in_count", "duration", b"duration", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_transfers", b"max_transfers", "max_users", b"max_users", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "protected", b"protected", "require_check_in", b"require_check_in", "require_components_scope", b"require_components_scope", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_machine_scope", b"require_machine_scope", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "stale_ok_for", b"stale_ok_for", "strict", b"strict", "transfer_period", b"transfer_period", "trial_duration", b"trial_duration", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_interval", b"heartbeat_interval", "is_trial", b"is_trial", "labels", b"labels", "max_machines", b"max_machines", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "return_before_effective", b"return_before_effective", "stale_ok_for", b"stale_ok_for", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_machine_transfer", b"_allow_machine_transfer", "_check_in_count", b"_check_in_count", "_floating", b"_floating", "_is_trial", b"_is_trial", "_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_transfers", b"_max_transfers", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "_offline_allowed", b"_offline_allowed", "_protected", b"_protected", "_require_check_in", b"_require_check_in", "_require_components_scope", b"_require_components_scope", "_require_fingerprint", b"_require_fingerprint", "_require_heartbeat", b"_require_heartbeat", "_require_machine_scope", b"_require_machine_scope", "_require_policy_scope", b"_require_policy_scope", "_require_product_scope", b"_require_product_scope", "_require_user_scope", b"_require_user_scope", "_strict", b"_strict", "allow_machine_transfer", b"allow_machine_transfer", "allow_unlimited", b"allow_unlimited", "authentication", b"authentication", "check_in_count", b"check_in_count", "check_in_interval", b"check_in_interval", "component_matching", b"component_matching", "component_uniqueness", b"component_uniqueness", "display_name", b"display_name", "duration", b"duration", "etag", b"etag", "expiration_strategy", b"expiration_strategy", "external_id", b"external_id", "floating", b"floating", "grace_period", b"grace_period", "heartbeat_basis", b"heartbeat_basis", "heartbeat_cull", b"heartbeat_cull", "heartbeat_interval", b"heartbeat_interval", "heartbeat_resurrection", b"heartbeat_resurrection", "is_trial", b"is_trial", "labels", b"labels", "machine_leasing", b"machine_leasing", "machine_matching", b"machine_matching", "machine_uniqueness", b"machine_uniqueness", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_transfers", b"max_transfers", "max_users", b"max_users", "max_uses", b"max_uses", "metadata", b"metadata", "offline_allowed", b"offline_allowed", "offline_max_ttl", b"offline_max_ttl", "overage_strategy", b"overage_strategy", "overridable", b"overridable", "policy_id", b"policy_id", "process_leasing", b"process_leasing", "protected", b"protected", "renewal_basis", b"renewal_basis", "request_id", b"request_id", "require_check_in", b"require_check_in", "require_components_scope", b"require_components_scope", "require_fingerprint", b"require_fingerprint", "require_heartbeat", b"require_heartbeat", "require_machine_scope", b"require_machine_scope", "require_policy_scope", b"require_policy_scope", "require_product_scope", b"require_product_scope", "require_user_scope", b"require_user_scope", "return_before_effective", b"return_before_effective", "seat_acquire", b"seat_acquire", "stale_ok_for", b"stale_ok_for", "strict", b"strict", "transfer_period", b"transfer_period", "transfer_strategy", b"transfer_strategy", "trial_duration", b"trial_duration", "update_mask", b"update_mask", "uses_counted_by", b"uses_counted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_machine_transfer: _TypeAlias = _typing.Literal["allow_machine_transfer"]  # noqa: Y015
+    _WhichOneofArgType__allow_machine_transfer: _TypeAlias = _typing.Literal["_allow_machine_transfer", b"_allow_machine_transfer"]  # noqa: Y015
     _WhichOneofReturnType__check_in_count: _TypeAlias = _typing.Literal["check_in_count"]  # noqa: Y015
     _WhichOneofArgType__check_in_count: _TypeAlias = _typing.Literal["_check_in_count", b"_check_in_count"]  # noqa: Y015
     _WhichOneofReturnType__floating: _TypeAlias = _typing.Literal["floating"]  # noqa: Y015
     _WhichOneofArgType__floating: _TypeAlias = _typing.Literal["_floating", b"_floating"]  # noqa: Y015
     _WhichOneofReturnType__is_trial: _TypeAlias = _typing.Literal["is_trial"]  # noqa: Y015
     _WhichOneofArgType__is_trial: _TypeAlias = _typing.Literal["_is_trial", b"_is_trial"]  # noqa: Y015
+    _WhichOneofReturnType__max_cores: _TypeAlias = _typing.Literal["max_cores"]  # noqa: Y015
+    _WhichOneofArgType__max_cores: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores"]  # noqa: Y015
+    _WhichOneofReturnType__max_disk_bytes: _TypeAlias = _typing.Literal["max_disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_disk_bytes: _TypeAlias = _typing.Literal["_max_disk_bytes", b"_max_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_memory_bytes: _TypeAlias = _typing.Literal["max_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_memory_bytes: _TypeAlias = _typing.Literal["_max_memory_bytes", b"_max_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_processes: _TypeAlias = _typing.Literal["max_processes"]  # noqa: Y015
+    _WhichOneofArgType__max_processes: _TypeAlias = _typing.Literal["_max_processes", b"_max_processes"]  # noqa: Y015
+    _WhichOneofReturnType__max_transfers: _TypeAlias = _typing.Literal["max_transfers"]  # noqa: Y015
+    _WhichOneofArgType__max_transfers: _TypeAlias = _typing.Literal["_max_transfers", b"_max_transfers"]  # noqa: Y015
+    _WhichOneofReturnType__max_users: _TypeAlias = _typing.Literal["max_users"]  # noqa: Y015
+    _WhichOneofArgType__max_users: _TypeAlias = _typing.Literal["_max_users", b"_max_users"]  # noqa: Y015
     _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
     _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
     _WhichOneofReturnType__offline_allowed: _TypeAlias = _typing.Literal["offline_allowed"]  # noqa: Y015
@@ -1485,16 +1830,24 @@ class UpdatePolicyRequest(_message.Message):
     _WhichOneofArgType__protected: _TypeAlias = _typing.Literal["_protected", b"_protected"]  # noqa: Y015
     _WhichOneofReturnType__require_check_in: _TypeAlias = _typing.Literal["require_check_in"]  # noqa: Y015
     _WhichOneofArgType__require_check_in: _TypeAlias = _typing.Literal["_require_check_in", b"_require_check_in"]  # noqa: Y015
+    _WhichOneofReturnType__require_components_scope: _TypeAlias = _typing.Literal["require_components_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_components_scope: _TypeAlias = _typing.Literal["_require_components_scope", b"_require_components_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_fingerprint: _TypeAlias = _typing.Literal["require_fingerprint"]  # noqa: Y015
     _WhichOneofArgType__require_fingerprint: _TypeAlias = _typing.Literal["_require_fingerprint", b"_require_fingerprint"]  # noqa: Y015
     _WhichOneofReturnType__require_heartbeat: _TypeAlias = _typing.Literal["require_heartbeat"]  # noqa: Y015
     _WhichOneofArgType__require_heartbeat: _TypeAlias = _typing.Literal["_require_heartbeat", b"_require_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType__require_machine_scope: _TypeAlias = _typing.Literal["require_machine_scope"]  # noqa: Y015
+    _WhichOneofArgType__require_machine_scope: _TypeAlias = _typing.Literal["_require_machine_scope", b"_require_machine_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_policy_scope: _TypeAlias = _typing.Literal["require_policy_scope"]  # noqa: Y015
     _WhichOneofArgType__require_policy_scope: _TypeAlias = _typing.Literal["_require_policy_scope", b"_require_policy_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_product_scope: _TypeAlias = _typing.Literal["require_product_scope"]  # noqa: Y015
     _WhichOneofArgType__require_product_scope: _TypeAlias = _typing.Literal["_require_product_scope", b"_require_product_scope"]  # noqa: Y015
     _WhichOneofReturnType__require_user_scope: _TypeAlias = _typing.Literal["require_user_scope"]  # noqa: Y015
     _WhichOneofArgType__require_user_scope: _TypeAlias = _typing.Literal["_require_user_scope", b"_require_user_scope"]  # noqa: Y015
+    _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
+    _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_machine_transfer) -> _WhichOneofReturnType__allow_machine_transfer | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__check_in_count) -> _WhichOneofReturnType__check_in_count | None: ...
     @_typing.overload
@@ -1502,7 +1855,19 @@ class UpdatePolicyRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_trial) -> _WhichOneofReturnType__is_trial | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cores) -> _WhichOneofReturnType__max_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_disk_bytes) -> _WhichOneofReturnType__max_disk_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_memory_bytes) -> _WhichOneofReturnType__max_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_processes) -> _WhichOneofReturnType__max_processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_transfers) -> _WhichOneofReturnType__max_transfers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_users) -> _WhichOneofReturnType__max_users | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
     @_typing.overload
@@ -1512,15 +1877,21 @@ class UpdatePolicyRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_check_in) -> _WhichOneofReturnType__require_check_in | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_components_scope) -> _WhichOneofReturnType__require_components_scope | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_fingerprint) -> _WhichOneofReturnType__require_fingerprint | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_heartbeat) -> _WhichOneofReturnType__require_heartbeat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__require_machine_scope) -> _WhichOneofReturnType__require_machine_scope | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_policy_scope) -> _WhichOneofReturnType__require_policy_scope | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_product_scope) -> _WhichOneofReturnType__require_product_scope | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_user_scope) -> _WhichOneofReturnType__require_user_scope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strict) -> _WhichOneofReturnType__strict | None: ...
 
 Global___UpdatePolicyRequest: _TypeAlias = UpdatePolicyRequest  # noqa: Y015
 

@@ -300,13 +300,28 @@ class LicenseOverrides(_message.Message):
     MAX_MACHINES_FIELD_NUMBER: _builtins.int
     MAX_USES_FIELD_NUMBER: _builtins.int
     OFFLINE_MAX_TTL_FIELD_NUMBER: _builtins.int
+    MAX_USERS_FIELD_NUMBER: _builtins.int
+    MAX_CORES_FIELD_NUMBER: _builtins.int
+    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PROCESSES_FIELD_NUMBER: _builtins.int
     max_machines: _builtins.int
-    """How many machines may be active, at least 1. Enforced with machines."""
+    """How many machines may be active, at least 1."""
     max_uses: _builtins.int
     """How many uses it has, at least 1."""
+    max_users: _builtins.int
+    """How many different users its machines may have, at least 1."""
+    max_cores: _builtins.int
+    """How many cores its machines may have together, at least 1."""
+    max_memory_bytes: _builtins.int
+    """How many bytes of memory they may have together, at least 1."""
+    max_disk_bytes: _builtins.int
+    """How many bytes of disk they may have together, at least 1."""
+    max_processes: _builtins.int
+    """How many processes may run, at least 1."""
     @_builtins.property
     def offline_max_ttl(self) -> _duration_pb2.Duration:
-        """How long an offline file may last: 1 hour to 90 days. Enforced with machines."""
+        """How long an offline file may last: 1 hour to 90 days."""
 
     def __init__(
         self,
@@ -314,17 +329,42 @@ class LicenseOverrides(_message.Message):
         max_machines: _builtins.int | None = ...,
         max_uses: _builtins.int | None = ...,
         offline_max_ttl: _duration_pb2.Duration | None = ...,
+        max_users: _builtins.int | None = ...,
+        max_cores: _builtins.int | None = ...,
+        max_memory_bytes: _builtins.int | None = ...,
+        max_disk_bytes: _builtins.int | None = ...,
+        max_processes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "max_machines", b"max_machines", "max_uses", b"max_uses", "offline_max_ttl", b"offline_max_ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_users", b"max_users", "max_uses", b"max_uses", "offline_max_ttl", b"offline_max_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "_max_uses", b"_max_uses", "max_machines", b"max_machines", "max_uses", b"max_uses", "offline_max_ttl", b"offline_max_ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores", "_max_disk_bytes", b"_max_disk_bytes", "_max_machines", b"_max_machines", "_max_memory_bytes", b"_max_memory_bytes", "_max_processes", b"_max_processes", "_max_users", b"_max_users", "_max_uses", b"_max_uses", "max_cores", b"max_cores", "max_disk_bytes", b"max_disk_bytes", "max_machines", b"max_machines", "max_memory_bytes", b"max_memory_bytes", "max_processes", b"max_processes", "max_users", b"max_users", "max_uses", b"max_uses", "offline_max_ttl", b"offline_max_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_cores: _TypeAlias = _typing.Literal["max_cores"]  # noqa: Y015
+    _WhichOneofArgType__max_cores: _TypeAlias = _typing.Literal["_max_cores", b"_max_cores"]  # noqa: Y015
+    _WhichOneofReturnType__max_disk_bytes: _TypeAlias = _typing.Literal["max_disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_disk_bytes: _TypeAlias = _typing.Literal["_max_disk_bytes", b"_max_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
     _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    _WhichOneofReturnType__max_memory_bytes: _TypeAlias = _typing.Literal["max_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_memory_bytes: _TypeAlias = _typing.Literal["_max_memory_bytes", b"_max_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_processes: _TypeAlias = _typing.Literal["max_processes"]  # noqa: Y015
+    _WhichOneofArgType__max_processes: _TypeAlias = _typing.Literal["_max_processes", b"_max_processes"]  # noqa: Y015
+    _WhichOneofReturnType__max_users: _TypeAlias = _typing.Literal["max_users"]  # noqa: Y015
+    _WhichOneofArgType__max_users: _TypeAlias = _typing.Literal["_max_users", b"_max_users"]  # noqa: Y015
     _WhichOneofReturnType__max_uses: _TypeAlias = _typing.Literal["max_uses"]  # noqa: Y015
     _WhichOneofArgType__max_uses: _TypeAlias = _typing.Literal["_max_uses", b"_max_uses"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cores) -> _WhichOneofReturnType__max_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_disk_bytes) -> _WhichOneofReturnType__max_disk_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_memory_bytes) -> _WhichOneofReturnType__max_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_processes) -> _WhichOneofReturnType__max_processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_users) -> _WhichOneofReturnType__max_users | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_uses) -> _WhichOneofReturnType__max_uses | None: ...
 

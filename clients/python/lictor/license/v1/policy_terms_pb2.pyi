@@ -89,6 +89,8 @@ class ExpirationBasis(_message.Message):
         """From its first validation that was valid."""
         FROM_FIRST_USE: ExpirationBasis._Kind.ValueType  # 3
         """From its first counted use."""
+        FROM_FIRST_ACTIVATION: ExpirationBasis._Kind.ValueType  # 4
+        """From the activation of its first machine, whatever became of that machine since."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The bases. Until its duration counts, a license has no expiry."""
@@ -101,6 +103,8 @@ class ExpirationBasis(_message.Message):
     """From its first validation that was valid."""
     FROM_FIRST_USE: ExpirationBasis.Kind.ValueType  # 3
     """From its first counted use."""
+    FROM_FIRST_ACTIVATION: ExpirationBasis.Kind.ValueType  # 4
+    """From the activation of its first machine, whatever became of that machine since."""
 
     def __init__(
         self,
@@ -239,7 +243,7 @@ Global___UsesCounting: _TypeAlias = UsesCounting  # noqa: Y015
 
 @_typing.final
 class OverageStrategy(_message.Message):
-    """OverageStrategy says by how much licenses may exceed the limits on machines."""
+    """OverageStrategy says by how much licenses may exceed the limits on machines. What comes of it is rounded down."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -407,6 +411,16 @@ class PolicyLimit(_message.Message):
         """`max_uses`."""
         OFFLINE_MAX_TTL: PolicyLimit._Kind.ValueType  # 3
         """`offline_max_ttl`."""
+        MAX_USERS: PolicyLimit._Kind.ValueType  # 4
+        """`max_users`."""
+        MAX_CORES: PolicyLimit._Kind.ValueType  # 5
+        """`max_cores`."""
+        MAX_MEMORY_BYTES: PolicyLimit._Kind.ValueType  # 6
+        """`max_memory_bytes`."""
+        MAX_DISK_BYTES: PolicyLimit._Kind.ValueType  # 7
+        """`max_disk_bytes`."""
+        MAX_PROCESSES: PolicyLimit._Kind.ValueType  # 8
+        """`max_processes`."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The limits."""
@@ -419,6 +433,16 @@ class PolicyLimit(_message.Message):
     """`max_uses`."""
     OFFLINE_MAX_TTL: PolicyLimit.Kind.ValueType  # 3
     """`offline_max_ttl`."""
+    MAX_USERS: PolicyLimit.Kind.ValueType  # 4
+    """`max_users`."""
+    MAX_CORES: PolicyLimit.Kind.ValueType  # 5
+    """`max_cores`."""
+    MAX_MEMORY_BYTES: PolicyLimit.Kind.ValueType  # 6
+    """`max_memory_bytes`."""
+    MAX_DISK_BYTES: PolicyLimit.Kind.ValueType  # 7
+    """`max_disk_bytes`."""
+    MAX_PROCESSES: PolicyLimit.Kind.ValueType  # 8
+    """`max_processes`."""
 
     def __init__(
         self,
@@ -430,3 +454,423 @@ class PolicyLimit(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicyLimit: _TypeAlias = PolicyLimit  # noqa: Y015
+
+@_typing.final
+class MachineUniqueness(_message.Message):
+    """MachineUniqueness says among which machines that are not deactivated a fingerprint is that of at most one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MachineUniqueness._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: MachineUniqueness._Kind.ValueType  # 0
+        """Means UNIQUE_PER_LICENSE."""
+        UNIQUE_PER_LICENSE: MachineUniqueness._Kind.ValueType  # 1
+        """Among the machines of its license."""
+        UNIQUE_PER_POLICY: MachineUniqueness._Kind.ValueType  # 2
+        """Among the machines of all licenses under its policy."""
+        UNIQUE_PER_PRODUCT: MachineUniqueness._Kind.ValueType  # 3
+        """Among the machines of all licenses of its product."""
+        UNIQUE_PER_ACCOUNT: MachineUniqueness._Kind.ValueType  # 4
+        """Among all machines of the account in its mode."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The scopes, from the narrowest to the widest."""
+
+    KIND_UNSPECIFIED: MachineUniqueness.Kind.ValueType  # 0
+    """Means UNIQUE_PER_LICENSE."""
+    UNIQUE_PER_LICENSE: MachineUniqueness.Kind.ValueType  # 1
+    """Among the machines of its license."""
+    UNIQUE_PER_POLICY: MachineUniqueness.Kind.ValueType  # 2
+    """Among the machines of all licenses under its policy."""
+    UNIQUE_PER_PRODUCT: MachineUniqueness.Kind.ValueType  # 3
+    """Among the machines of all licenses of its product."""
+    UNIQUE_PER_ACCOUNT: MachineUniqueness.Kind.ValueType  # 4
+    """Among all machines of the account in its mode."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineUniqueness: _TypeAlias = MachineUniqueness  # noqa: Y015
+
+@_typing.final
+class ComponentUniqueness(_message.Message):
+    """ComponentUniqueness says among which machines that are not deactivated a component is that of at most one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ComponentUniqueness._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ComponentUniqueness._Kind.ValueType  # 0
+        """Means UNIQUE_PER_MACHINE."""
+        UNIQUE_PER_MACHINE: ComponentUniqueness._Kind.ValueType  # 1
+        """Among the components of its own machine alone."""
+        UNIQUE_PER_LICENSE: ComponentUniqueness._Kind.ValueType  # 2
+        """Among the machines of its license."""
+        UNIQUE_PER_POLICY: ComponentUniqueness._Kind.ValueType  # 3
+        """Among the machines of all licenses under its policy."""
+        UNIQUE_PER_PRODUCT: ComponentUniqueness._Kind.ValueType  # 4
+        """Among the machines of all licenses of its product."""
+        UNIQUE_PER_ACCOUNT: ComponentUniqueness._Kind.ValueType  # 5
+        """Among all machines of the account in its mode."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The scopes, from the narrowest to the widest."""
+
+    KIND_UNSPECIFIED: ComponentUniqueness.Kind.ValueType  # 0
+    """Means UNIQUE_PER_MACHINE."""
+    UNIQUE_PER_MACHINE: ComponentUniqueness.Kind.ValueType  # 1
+    """Among the components of its own machine alone."""
+    UNIQUE_PER_LICENSE: ComponentUniqueness.Kind.ValueType  # 2
+    """Among the machines of its license."""
+    UNIQUE_PER_POLICY: ComponentUniqueness.Kind.ValueType  # 3
+    """Among the machines of all licenses under its policy."""
+    UNIQUE_PER_PRODUCT: ComponentUniqueness.Kind.ValueType  # 4
+    """Among the machines of all licenses of its product."""
+    UNIQUE_PER_ACCOUNT: ComponentUniqueness.Kind.ValueType  # 5
+    """Among all machines of the account in its mode."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComponentUniqueness: _TypeAlias = ComponentUniqueness  # noqa: Y015
+
+@_typing.final
+class MatchingRule(_message.Message):
+    """MatchingRule says how many of the fingerprints that a caller presents must be known of one machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MatchingRule._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: MatchingRule._Kind.ValueType  # 0
+        """Means MATCH_ANY."""
+        MATCH_ANY: MatchingRule._Kind.ValueType  # 1
+        """One of them."""
+        MATCH_TWO: MatchingRule._Kind.ValueType  # 2
+        """Two of them."""
+        MATCH_MOST: MatchingRule._Kind.ValueType  # 3
+        """Half of them, rounded up."""
+        MATCH_ALL: MatchingRule._Kind.ValueType  # 4
+        """All of them."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The rules. A single one that is presented must always be known."""
+
+    KIND_UNSPECIFIED: MatchingRule.Kind.ValueType  # 0
+    """Means MATCH_ANY."""
+    MATCH_ANY: MatchingRule.Kind.ValueType  # 1
+    """One of them."""
+    MATCH_TWO: MatchingRule.Kind.ValueType  # 2
+    """Two of them."""
+    MATCH_MOST: MatchingRule.Kind.ValueType  # 3
+    """Half of them, rounded up."""
+    MATCH_ALL: MatchingRule.Kind.ValueType  # 4
+    """All of them."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchingRule: _TypeAlias = MatchingRule  # noqa: Y015
+
+@_typing.final
+class MachineLeasing(_message.Message):
+    """MachineLeasing says what `max_machines` counts over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MachineLeasing._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: MachineLeasing._Kind.ValueType  # 0
+        """Means PER_LICENSE."""
+        PER_LICENSE: MachineLeasing._Kind.ValueType  # 1
+        """All machines of a license."""
+        PER_USER: MachineLeasing._Kind.ValueType  # 2
+        """The machines of each user of a license; every activation must name its user."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is counted."""
+
+    KIND_UNSPECIFIED: MachineLeasing.Kind.ValueType  # 0
+    """Means PER_LICENSE."""
+    PER_LICENSE: MachineLeasing.Kind.ValueType  # 1
+    """All machines of a license."""
+    PER_USER: MachineLeasing.Kind.ValueType  # 2
+    """The machines of each user of a license; every activation must name its user."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineLeasing: _TypeAlias = MachineLeasing  # noqa: Y015
+
+@_typing.final
+class ProcessLeasing(_message.Message):
+    """ProcessLeasing says what `max_processes` counts over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ProcessLeasing._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ProcessLeasing._Kind.ValueType  # 0
+        """Means PER_MACHINE."""
+        PER_MACHINE: ProcessLeasing._Kind.ValueType  # 1
+        """The processes of each machine."""
+        PER_LICENSE: ProcessLeasing._Kind.ValueType  # 2
+        """All processes of a license."""
+        PER_USER: ProcessLeasing._Kind.ValueType  # 3
+        """The processes of each user of a license."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is counted."""
+
+    KIND_UNSPECIFIED: ProcessLeasing.Kind.ValueType  # 0
+    """Means PER_MACHINE."""
+    PER_MACHINE: ProcessLeasing.Kind.ValueType  # 1
+    """The processes of each machine."""
+    PER_LICENSE: ProcessLeasing.Kind.ValueType  # 2
+    """All processes of a license."""
+    PER_USER: ProcessLeasing.Kind.ValueType  # 3
+    """The processes of each user of a license."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessLeasing: _TypeAlias = ProcessLeasing  # noqa: Y015
+
+@_typing.final
+class SeatAcquire(_message.Message):
+    """SeatAcquire says what becomes of a machine that finds all seats of a floating license taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SeatAcquire._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: SeatAcquire._Kind.ValueType  # 0
+        """Means REJECT."""
+        REJECT: SeatAcquire._Kind.ValueType  # 1
+        """It is refused."""
+        QUEUE: SeatAcquire._Kind.ValueType  # 2
+        """It waits until a seat is free."""
+        EVICT_OLDEST: SeatAcquire._Kind.ValueType  # 3
+        """It takes the seat of the machine that was activated first."""
+        EVICT_DEAD_FIRST: SeatAcquire._Kind.ValueType  # 4
+        """It takes the seat of a dead machine, or else of the one that was heard of longest ago."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What becomes of it."""
+
+    KIND_UNSPECIFIED: SeatAcquire.Kind.ValueType  # 0
+    """Means REJECT."""
+    REJECT: SeatAcquire.Kind.ValueType  # 1
+    """It is refused."""
+    QUEUE: SeatAcquire.Kind.ValueType  # 2
+    """It waits until a seat is free."""
+    EVICT_OLDEST: SeatAcquire.Kind.ValueType  # 3
+    """It takes the seat of the machine that was activated first."""
+    EVICT_DEAD_FIRST: SeatAcquire.Kind.ValueType  # 4
+    """It takes the seat of a dead machine, or else of the one that was heard of longest ago."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeatAcquire: _TypeAlias = SeatAcquire  # noqa: Y015
+
+@_typing.final
+class HeartbeatBasis(_message.Message):
+    """HeartbeatBasis says from when on a machine's heartbeats are due, where they are required."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HeartbeatBasis._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: HeartbeatBasis._Kind.ValueType  # 0
+        """Means FROM_FIRST_PING."""
+        FROM_FIRST_PING: HeartbeatBasis._Kind.ValueType  # 1
+        """From its first heartbeat."""
+        FROM_CREATION: HeartbeatBasis._Kind.ValueType  # 2
+        """From its activation."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The bases."""
+
+    KIND_UNSPECIFIED: HeartbeatBasis.Kind.ValueType  # 0
+    """Means FROM_FIRST_PING."""
+    FROM_FIRST_PING: HeartbeatBasis.Kind.ValueType  # 1
+    """From its first heartbeat."""
+    FROM_CREATION: HeartbeatBasis.Kind.ValueType  # 2
+    """From its activation."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatBasis: _TypeAlias = HeartbeatBasis  # noqa: Y015
+
+@_typing.final
+class HeartbeatCull(_message.Message):
+    """HeartbeatCull says what becomes of a machine that is dead and that no heartbeat can bring back any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HeartbeatCull._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: HeartbeatCull._Kind.ValueType  # 0
+        """Means DEACTIVATE_DEAD."""
+        DEACTIVATE_DEAD: HeartbeatCull._Kind.ValueType  # 1
+        """It is deactivated, and its seat is free."""
+        KEEP_DEAD: HeartbeatCull._Kind.ValueType  # 2
+        """It keeps its seat."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What becomes of it."""
+
+    KIND_UNSPECIFIED: HeartbeatCull.Kind.ValueType  # 0
+    """Means DEACTIVATE_DEAD."""
+    DEACTIVATE_DEAD: HeartbeatCull.Kind.ValueType  # 1
+    """It is deactivated, and its seat is free."""
+    KEEP_DEAD: HeartbeatCull.Kind.ValueType  # 2
+    """It keeps its seat."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatCull: _TypeAlias = HeartbeatCull  # noqa: Y015
+
+@_typing.final
+class HeartbeatResurrection(_message.Message):
+    """HeartbeatResurrection says for how long after a machine's death a heartbeat brings it back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HeartbeatResurrection._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: HeartbeatResurrection._Kind.ValueType  # 0
+        """Means NO_REVIVE."""
+        NO_REVIVE: HeartbeatResurrection._Kind.ValueType  # 1
+        """Not at all."""
+        REVIVE_1_MINUTE: HeartbeatResurrection._Kind.ValueType  # 2
+        """For a minute."""
+        REVIVE_2_MINUTES: HeartbeatResurrection._Kind.ValueType  # 3
+        """For two minutes."""
+        REVIVE_5_MINUTES: HeartbeatResurrection._Kind.ValueType  # 4
+        """For five minutes."""
+        REVIVE_10_MINUTES: HeartbeatResurrection._Kind.ValueType  # 5
+        """For ten minutes."""
+        REVIVE_15_MINUTES: HeartbeatResurrection._Kind.ValueType  # 6
+        """For a quarter of an hour."""
+        ALWAYS_REVIVE: HeartbeatResurrection._Kind.ValueType  # 7
+        """For ever. Needs KEEP_DEAD."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """The spans."""
+
+    KIND_UNSPECIFIED: HeartbeatResurrection.Kind.ValueType  # 0
+    """Means NO_REVIVE."""
+    NO_REVIVE: HeartbeatResurrection.Kind.ValueType  # 1
+    """Not at all."""
+    REVIVE_1_MINUTE: HeartbeatResurrection.Kind.ValueType  # 2
+    """For a minute."""
+    REVIVE_2_MINUTES: HeartbeatResurrection.Kind.ValueType  # 3
+    """For two minutes."""
+    REVIVE_5_MINUTES: HeartbeatResurrection.Kind.ValueType  # 4
+    """For five minutes."""
+    REVIVE_10_MINUTES: HeartbeatResurrection.Kind.ValueType  # 5
+    """For ten minutes."""
+    REVIVE_15_MINUTES: HeartbeatResurrection.Kind.ValueType  # 6
+    """For a quarter of an hour."""
+    ALWAYS_REVIVE: HeartbeatResurrection.Kind.ValueType  # 7
+    """For ever. Needs KEEP_DEAD."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatResurrection: _TypeAlias = HeartbeatResurrection  # noqa: Y015
