@@ -20,6 +20,10 @@ _INTERVALS: Final[Mapping[CheckInInterval, timedelta]] = {
 }
 """About how long an interval is: only to tell of it some time before its end."""
 
+_LOOK_EVERY: Final = timedelta(days=1)
+_LOOKS_IN_A_DURATION: Final = 10
+"""A license that got its first machine right after a look is looked at long before it ends."""
+
 
 class Boundary(StrEnum):
     """The kinds of moments. The value is the event's name."""
@@ -39,7 +43,8 @@ class Course:
     """What of a license and its policy makes its boundaries.
 
     `ends_at` is when it stops to work, at the end of its grace; `goes_on` says that it works on even then. `check_in_at` is
-    when the next check-in is due.
+    when the next check-in is due. `look_every` is how often to look at a license that waits for its first machine: nobody
+    tells of that.
     """
 
     status: Status
@@ -48,6 +53,7 @@ class Course:
     goes_on: bool
     check_in_at: datetime | None
     check_in_interval: timedelta
+    look_every: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,9 @@ class Due:
 
 def course_of(license_: License) -> Course:
     """What the license's own fields, and its policy's as they are now, say."""
-    terms, interval = license_.terms, license_.terms.check_in_interval
+    terms, interval, look_every = license_.terms, license_.terms.check_in_interval, None
+    if license_.awaits_activation and license_.first_activated_at is None and terms.first_duration is not None:
+        look_every = min(_LOOK_EVERY, terms.first_duration / _LOOKS_IN_A_DURATION)
     return Course(
         license_.status,
         license_.expires_at,
@@ -69,6 +77,7 @@ def course_of(license_: License) -> Course:
         terms.expiration_strategy in LENIENT,
         license_.check_in_due,
         timedelta(0) if interval is None else _INTERVALS[interval] * terms.check_in_count,
+        look_every,
     )
 
 
@@ -105,7 +114,10 @@ def due(course: Course, told: Moments, now: datetime) -> Due:
         ((kind, at) for kind, at in passed.items() if told.get(kind) != at),
         key=lambda one: (one[1], order.index(one[0])),
     )
-    return Due(tuple(tell), passed, min((at for at in there.values() if at > now), default=None))
+    looks = [at for at in there.values() if at > now]
+    if course.look_every is not None:
+        looks.append(now + course.look_every)
+    return Due(tuple(tell), passed, min(looks, default=None))
 
 
 def _before(at: datetime, span: timedelta) -> datetime:

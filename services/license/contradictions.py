@@ -1,4 +1,4 @@
-"""Terms of a policy that make no sense beside each other. Pure."""
+"""Terms of a policy that make no sense beside each other, or beside the machines that are there. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from services.license.terms import (
     ExpirationBasis,
     MachineLeasing,
+    MachineUniqueness,
     PolicyLimit,
     ProcessLeasing,
     SeatAcquire,
     Terms,
     UsesCounting,
 )
-from shared.errors import FieldViolation, fields_invalid
+from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
 from shared.rules.heartbeats import HeartbeatCull, HeartbeatResurrection
 
 
@@ -48,6 +49,27 @@ def _of_machines(terms: Terms) -> Iterator[FieldViolation]:
         yield _contradiction("heartbeat_resurrection", "ALWAYS_REVIVE needs KEEP_DEAD")
     if terms.max_transfers is not None and terms.floating and not terms.allow_machine_transfer:
         yield _contradiction("max_transfers", "floating seats are given up freely: needs allow_machine_transfer")
+
+
+def refuse_stricter_uniqueness(before: Terms, after: Terms, policy_id: str, *, moves: bool, any_machines: bool) -> None:
+    """POLICY_INCOMPATIBLE where machines that are there would have to be the only ones of their fingerprints among more.
+
+    Args:
+        before: What they are under.
+        after: What they would be under: a policy as it changes, or another one.
+        policy_id: The policy that refuses.
+        moves: Whether it is another one, whose licenses have machines of their own.
+        any_machines: Whether there are machines that are not deactivated.
+    """
+    order = list(MachineUniqueness)
+    old, new = order.index(before.machine_uniqueness), order.index(after.machine_uniqueness)
+    among_others = moves and after.machine_uniqueness is MachineUniqueness.UNIQUE_PER_POLICY
+    if any_machines and (new > old or (new == old and among_others)):
+        raise DomainError(
+            Reason.POLICY_INCOMPATIBLE,
+            f"machines are active that need not be {after.machine_uniqueness} yet: deactivate them first",
+            metadata={"policyId": policy_id},
+        )
 
 
 def _limits(terms: Terms, limit: PolicyLimit) -> bool:

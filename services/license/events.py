@@ -18,7 +18,7 @@ from shared.rules.spiffe import SpiffeIdPattern
 Subject = (
     Account | ApiKey | WorkloadBinding | Product | Tier | Policy | Customer | CustomerSession | EndedSessions | License
 )
-_LEFT_OUT = frozenset({"hint", "key_hint", "check_in_since", "last_validated_at"})
+_LEFT_OUT = frozenset({"hint", "key_hint", "check_in_since", "last_validated_at", "first_activated_at"})
 
 
 def event_data(subject: Subject, now: datetime | None = None) -> dict[str, Any]:

@@ -191,7 +191,8 @@ def _same(made: License, there: License) -> bool:
     return there == replace(
         made, license_id=there.license_id, key_hint=there.key_hint, expiry_anchored_at=there.expiry_anchored_at,
         check_in_from=there.check_in_from, last_check_in_at=there.last_check_in_at, uses=there.uses,
-        last_validated_at=there.last_validated_at, revision=there.revision, updated_at=there.updated_at,
+        last_validated_at=there.last_validated_at, first_activated_at=there.first_activated_at, revision=there.revision,
+        updated_at=there.updated_at,
     )  # fmt: skip
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
 from services.license.periods import check_in_due
-from services.license.terms import LENIENT, ExpirationStrategy, Overrides, PolicyLimit, Terms
-from shared.rules.expiry import ended
+from services.license.terms import LENIENT, ExpirationBasis, ExpirationStrategy, Overrides, PolicyLimit, Terms
+from shared.rules.expiry import effective_expiry, ended
 
 
 class Status(StrEnum):
@@ -92,7 +92,8 @@ INACTIVE_AFTER: Final = timedelta(days=90)
 class License:
     """A license as it is stored, with what it lives under: `terms` and `check_in_since` are its policy's, as they are now.
 
-    Until `expiry_anchored_at` is set, its duration waits for a first validation or use.
+    Until `expiry_anchored_at` is set, its duration waits for a first validation or use, or counts from its first machine:
+    then `expires_at` is what comes of that, and is not stored.
     """
 
     license_id: str
@@ -120,6 +121,7 @@ class License:
     check_in_since: datetime | None = None
     uses: int = 0
     last_validated_at: datetime | None = None
+    first_activated_at: datetime | None = None
 
     def status_at(self, now: datetime) -> Status:
         """The status as it is at `now`: an active license ends in the very instant in which its grace period is over."""
@@ -132,6 +134,12 @@ class License:
         status = self.status_at(now)
         lenient = status is Status.EXPIRED and self.terms.expiration_strategy in LENIENT
         return Status.ACTIVE if lenient else status
+
+    @property
+    def awaits_activation(self) -> bool:
+        """Whether its duration counts from its first machine on, or will."""
+        basis = self.terms.expiration_basis
+        return self.expiry_anchored_at is None and basis is ExpirationBasis.FROM_FIRST_ACTIVATION
 
     @property
     def max_uses(self) -> int | None:
@@ -147,6 +155,21 @@ class License:
         start = self.check_in_from or self.starts_at or self.created_at
         interval, count = self.terms.check_in_interval, self.terms.check_in_count
         return check_in_due(interval, count, start, self.check_in_since, self.starts_at)
+
+
+def counted(license_: License) -> License:
+    """The license with the expiry that it has by its first machine; as it is where that has no say."""
+    if not license_.awaits_activation:
+        return license_
+    expires_at = effective_expiry(
+        expires_at=None,
+        anchored=False,
+        expiration_basis=license_.terms.expiration_basis,
+        first_duration=license_.terms.first_duration,
+        starts_at=license_.starts_at,
+        first_activated_at=license_.first_activated_at,
+    )
+    return replace(license_, expires_at=expires_at)
 
 
 def marks(license_: License, now: datetime) -> tuple[Mark, ...]:

@@ -189,7 +189,7 @@ def license_(value: License, now: datetime, *, metadata: bool = True) -> license
         last_check_in_time=timestamp(value.last_check_in_at),
         check_in_due_time=timestamp(value.check_in_due),
         grace_end_time=timestamp(grace_end(value.expires_at, value.terms.grace_period)),
-        expiry_anchored=value.expiry_anchored_at is not None,
+        expiry_anchored=value.expiry_anchored_at is not None or value.expires_at is not None,
         marks=[license_pb.LicenseMark.Kind.Value(mark.value) for mark in marks(value, now)],
     )
 

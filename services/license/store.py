@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import asyncpg
 
-from services.license.model import License, Status
+from services.license import activation_store
+from services.license.model import License, Status, counted
 from services.license.terms import Overrides
 from services.license.terms_rows import TERMS, terms_of
 from shared.db import statements
@@ -35,15 +36,26 @@ _JOINED: Final = """
                 WHERE i.account_id = l.account_id AND i.mode = l.mode AND i.license_id = l.license_id LIMIT 1
            ) AS u ON true
 """
-_FROM: Final = f"FROM license.license AS l {_JOINED} WHERE l.account_id = $1 AND l.mode = $2"
+# What the machine service shows of a license; what another tenant has is not there, whoever asks.
+_FIRST_ACTIVATION: Final = """
+      LEFT JOIN LATERAL (
+               SELECT v.first_activated_at FROM machine.activations AS v
+                WHERE v.account_id = l.account_id AND v.mode = l.mode AND v.license_id = l.license_id
+                  AND l.expiry_anchored_at IS NULL AND p.expiration_basis = 'FROM_FIRST_ACTIVATION' LIMIT 1
+           ) AS a ON true
+"""
+_SELECT: Final = (
+    f"SELECT {_WITH_TERMS}, a.first_activated_at FROM license.license AS l {_JOINED} {_FIRST_ACTIVATION} "
+    "WHERE l.account_id = $1 AND l.mode = $2"
+)
 
 INSERT_LICENSE: Final = statements.insert("license.license", _LICENSE)
 INSERT_LICENSES: Final = statements.insert_many("license.license", _LICENSE)
 INSERT_USES: Final = statements.insert_many("license.license_usage", ("license_id", "uses"))
-GET_LICENSE: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = $3"
-GET_LICENSES: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id = ANY ($3)"
-GET_LICENSE_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.external_id = $3"
-GET_LICENSES_BY_EXTERNAL_ID: Final = f"SELECT {_WITH_TERMS} {_FROM} AND l.external_id = ANY ($3)"
+GET_LICENSE: Final = f"{_SELECT} AND l.license_id = $3"
+GET_LICENSES: Final = f"{_SELECT} AND l.license_id = ANY ($3)"
+GET_LICENSE_BY_EXTERNAL_ID: Final = f"{_SELECT} AND l.external_id = $3"
+GET_LICENSES_BY_EXTERNAL_ID: Final = f"{_SELECT} AND l.external_id = ANY ($3)"
 # Locked by itself, and read by the statement after it: one that waited for the lock would join the row as it has become
 # with the policy as it was.
 LOCK_LICENSE: Final = statements.select("license.license", ("license_id",), "license_id = $3") + " FOR UPDATE"
@@ -58,7 +70,12 @@ SET_USES: Final = """
 """
 DELETE_LICENSE: Final = "DELETE FROM license.license WHERE account_id = $1 AND mode = $2 AND license_id = $3"
 
-_ENDED: Final = "l.expires_at + p.grace_period <= now()"
+# As `effective_expiry` says; the greatest of a moment and none is the moment.
+EXPIRY: Final = (
+    "CASE WHEN a.first_activated_at IS NULL THEN l.expires_at "
+    "ELSE greatest(a.first_activated_at, l.starts_at) + coalesce(p.trial_duration, p.duration) END"
+)
+_ENDED: Final = f"{EXPIRY} + p.grace_period <= now()"
 _BY_STATUS: Final = {
     Status.ACTIVE: f"l.status = 'active' AND ({_ENDED}) IS NOT TRUE",
     Status.EXPIRED: f"l.status = 'active' AND {_ENDED} AND p.expiration_strategy <> 'REVOKE'",
@@ -100,7 +117,7 @@ def page_of_licenses_statement(narrowed: LicenseFilter) -> tuple[str, list[str]]
     if narrowed.status is not None:
         conditions.append(_BY_STATUS[narrowed.status])
     narrowing = " ".join(f"AND {condition}" for condition in conditions)
-    return f"SELECT {_WITH_TERMS} {_FROM} AND l.license_id > $3 {narrowing} ORDER BY l.license_id LIMIT $4", values
+    return f"{_SELECT} AND l.license_id > $3 {narrowing} ORDER BY l.license_id LIMIT $4", values
 
 
 def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
@@ -114,14 +131,16 @@ def _license(row: asyncpg.Record | None) -> License | None:
     values: dict[str, Any] = {column: row[column] for column in (*own, "check_in_since", "uses", "last_validated_at")}
     values["status"] = Status(values["status"])
     overrides = Overrides(*(row[f"{name}_override"] for name in _OVERRIDES))
-    return License(**values, overrides=overrides, terms=terms_of(row))
+    first_activated_at = row.get("first_activated_at")
+    return counted(License(**values, overrides=overrides, terms=terms_of(row), first_activated_at=first_activated_at))
 
 
 def _values(license_: License) -> tuple[Any, ...]:
     return (
         license_.license_id, license_.external_id, license_.product_id, license_.policy_id, license_.tier_id,
         license_.customer_id, license_.display_name, license_.status.value, license_.status_reason, license_.key_hint,
-        license_.starts_at, license_.expires_at, license_.expiry_anchored_at, license_.check_in_from,
+        license_.starts_at, None if license_.awaits_activation else license_.expires_at, license_.expiry_anchored_at,
+        license_.check_in_from,
         license_.last_check_in_at, *(getattr(license_.overrides, name) for name in _OVERRIDES), dict(license_.labels),
         dict(license_.metadata), license_.revision, license_.created_at, license_.updated_at,
     )  # fmt: skip
@@ -170,7 +189,16 @@ async def get_licenses_across(conn: asyncpg.Connection, keys: Sequence[LicenseKe
     """Licenses of any tenants that the connection's role may read."""
     rows = await conn.fetch(GET_LICENSES_ACROSS, *([key[n] for key in keys] for n in range(3)))
     found = {(row["account_id"], row["mode"], row["license_id"]): _license(row) for row in rows}
-    return {key: license_ for key, license_ in found.items() if license_ is not None}
+    licenses = {key: license_ for key, license_ in found.items() if license_ is not None}
+    awaiting: dict[tuple[str, str], list[str]] = {}
+    for (account_id, mode, license_id), license_ in licenses.items():
+        if license_.awaits_activation:
+            awaiting.setdefault((account_id, mode), []).append(license_id)
+    for tenant, license_ids in awaiting.items():
+        for license_id, at in (await activation_store.first_of(conn, tenant, license_ids)).items():
+            key = (*tenant, license_id)
+            licenses[key] = counted(replace(licenses[key], first_activated_at=at))
+    return licenses
 
 
 async def page_of_licenses(tx: Transaction, after: str, limit: int, narrowed: LicenseFilter) -> Sequence[License]:

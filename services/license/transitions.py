@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from services.license.catalog_model import Policy
-from services.license.model import TRANSITIONS, Action, License, Status
+from services.license.model import TRANSITIONS, Action, License, Status, counted
 from services.license.periods import after, renewed, starts_counting_at_once
 from services.license.terms import (
     ExpirationBasis,
@@ -44,13 +44,18 @@ def reinstate(license_: License, expires_at: datetime | None, now: datetime) -> 
         raise _bad("expire_time", "MUST_BE_FUTURE", "an expired license needs an expire_time in the future")
     if status is not Status.EXPIRED and expires_at is not None:
         raise _bad("expire_time", "NOT_EXPIRED", "only an expired license takes an expire_time")
+    if expires_at is None:
+        return _touched(replace(license_, status=target, status_reason=""), now)
+    renewed_at = license_.expiry_anchored_at or now
     return _touched(
-        replace(license_, status=target, status_reason="", expires_at=expires_at or license_.expires_at), now
+        replace(license_, status=target, status_reason="", expires_at=expires_at, expiry_anchored_at=renewed_at), now
     )
 
 
 def renew(license_: License, now: datetime) -> License:
-    """Extended by its policy's duration and renewal basis, from no earlier than its start. A suspended one stays suspended."""
+    """Extended by its policy's duration and renewal basis, from no earlier than its start. A suspended one stays suspended.
+
+    What counted from its first machine is set from then on."""
     target = refuse_unless_allowed(license_.status_at(now), Action.RENEW)
     duration = license_.terms.duration
     if duration is None or license_.expires_at is None:
@@ -60,18 +65,19 @@ def renew(license_: License, now: datetime) -> License:
             metadata={"policyId": license_.policy_id},
         )
     expires_at = renewed(license_.terms, license_.expires_at, duration, max(now, license_.starts_at or now))
-    return _touched(replace(license_, status=target, expires_at=expires_at), now)
+    return _touched(replace(kept(license_, now), status=target, expires_at=expires_at), now)
 
 
 def update(license_: License, changes: Mapping[str, Any], now: datetime) -> License:
     """With the named fields changed."""
     refuse_unless_allowed(license_.status_at(now), Action.UPDATE)
     changed = replace(license_, **changes)
+    if "expires_at" in changes and changed.expiry_anchored_at is None:
+        changed = replace(changed, expiry_anchored_at=now)
+    changed = counted(changed)
     refuse_empty_period(changed.starts_at, changed.expires_at)
     if "overrides" in changes:
         refuse_not_overridable(changed.overrides, changed.terms, changed.policy_id)
-    if "expires_at" in changes and changed.expiry_anchored_at is None:
-        changed = replace(changed, expiry_anchored_at=now)
     return _touched(changed, now)
 
 
@@ -102,7 +108,7 @@ def change_policy(license_: License, policy: Policy, now: datetime) -> License:
         )
     begins = policy.terms.require_check_in and not license_.terms.require_check_in
     moved = replace(
-        license_,
+        kept(license_, now),
         policy_id=policy.policy_id,
         terms=policy.terms,
         check_in_since=policy.check_in_since,
@@ -110,7 +116,8 @@ def change_policy(license_: License, policy: Policy, now: datetime) -> License:
     )
     if policy.terms.transfer_strategy is TransferStrategy.RESET_EXPIRY:
         moved = replace(moved, expires_at=None, expiry_anchored_at=None)
-    if moved.expiry_anchored_at is None and starts_counting_at_once(policy.terms):
+    begun = moved.awaits_activation and moved.first_activated_at is not None
+    if moved.expiry_anchored_at is None and (begun or starts_counting_at_once(policy.terms)):
         moved = anchored(moved, now)
     return _touched(moved, now)
 
@@ -122,6 +129,13 @@ def anchored(license_: License, now: datetime) -> License:
     duration = license_.terms.first_duration
     start = max(now, license_.starts_at or now)
     return replace(license_, expires_at=None if duration is None else after(start, duration), expiry_anchored_at=now)
+
+
+def kept(license_: License, now: datetime) -> License:
+    """The license with its expiry set, where it counts from its first machine; as it is where none counts yet."""
+    if license_.awaits_activation and license_.expires_at is not None:
+        return replace(license_, expiry_anchored_at=now)
+    return license_
 
 
 def anchored_by(license_: License, basis: ExpirationBasis, now: datetime) -> License:

@@ -16,7 +16,9 @@ MAX_GROUPS: Final = 1000
 """Policies, products and customers that may wait, whose licenses are found when their turn comes."""
 _COLUMNS: Final = {"policy": "policy_id", "product": "product_id", "tier": "product_id", "customer": "customer_id"}
 """Of the licenses that a change of another thing touches."""
-TOLD: Final = frozenset({"license", *_COLUMNS})
+_OF_A_LICENSE: Final = frozenset({"license", "seats"})
+"""Kinds whose keys are those of licenses: the second says what machines it has, and since when."""
+TOLD: Final = _OF_A_LICENSE | _COLUMNS.keys()
 """The kinds of facts that the verdict on a license, asked for by its id, is made from. Its keys are not among them."""
 
 
@@ -86,7 +88,7 @@ class Marks:
         """Something of one of the `TOLD` kinds has changed."""
         if self.overflowed:
             return  # the stream is cut: nothing more is kept
-        if kind == "license":
+        if kind in _OF_A_LICENSE:
             if not self._named or key in self._named:
                 self._mark((key,))
             return

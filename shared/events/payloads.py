@@ -222,7 +222,7 @@ LICENSE: Final = Payload(
         _text("status_reason", "why it was suspended, revoked or banned; may be empty"),
         or_null(_time("starts_at", "when it starts to be valid; null means from its creation")),
         or_null(_time("expires_at", "when it expires; null means never, or not yet")),
-        or_null(_time("expiry_anchored_at", "when its duration began to count; null means not yet")),
+        or_null(_time("expiry_anchored_at", "when its duration began to count; null means not yet, or since its first machine")),
         or_null(_time("check_in_from", "what its next check-in counts from")),
         or_null(_time("last_check_in_at", "when it last checked in")),
         Field("overrides", Kind.OBJECT, "its own limits, by their names in the policy; `offline_max_ttl` in seconds"),

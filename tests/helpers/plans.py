@@ -98,7 +98,7 @@ NUMBERED = {
 KEY_HASHES = [b"\x03" + hashlib.sha256(b"7").digest(), b"\x03" + hashlib.sha256(b"none").digest()]
 """One that there is, and one that there is not."""
 TIME = datetime(2031, 1, 1, tzinfo=UTC)
-A_LICENSE = ("license.license", "license.policy", "license.license_usage")
+A_LICENSE = ("license.license", "license.policy", "license.license_usage", "machine.seat")
 """What a license is read from."""
 
 

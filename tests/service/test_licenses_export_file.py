@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from lictor.license.v1.license_service_pb2 import LicenseOverrides
 
-from tests.helpers.builders import Shop, ago, ahead, events, key_with, open_shop, unchanged
+from tests.helpers.builders import Shop, ago, ahead, at, events, key_with, open_shop, unchanged
+from tests.helpers.machines import has_machines
 from tests.helpers.serving import until
 from tests.helpers.suite import Suite, World
 from tests.helpers.transfer import many, mode_of, read, run, size_of, start, write
@@ -138,3 +140,25 @@ async def test_a_killed_export_goes_on(suite: Suite, world: World, tmp_path: Pat
     numbers = [line["metadata"]["number"] for line in read(target)]
     assert (len(numbers), set(numbers)) == (2_000, set(range(2_000)))
     assert sorted(os.listdir(tmp_path)) == ["in", "in.journal", "keys", "out"]
+
+
+async def test_what_counts_from_a_first_machine_goes_with_its_expiry_and_what_waits_goes_without(
+    suite: Suite, world: World, tmp_path: Path
+) -> None:
+    shop = await open_shop(world.test, expiration_basis="FROM_FIRST_ACTIVATION", duration=timedelta(days=30))
+    await world.test.policies.update(shop.policy.policy_id, external_id="basic")
+    counts, _ = [(await shop.issue(external_id=name)).license for name in ("counts", "waits")]
+    first = ago(days=2)
+    await has_machines(suite, world, counts.license_id, first)
+    file = tmp_path / "licenses.jsonl"
+    assert (await run(suite, world.test_key, "export", file, "--with-keys")).status == 0
+    lines = {line["external_id"]: line for line in read(file)}
+    assert not {"expire_time", "perpetual"} & lines["waits"].keys()
+    assert "perpetual" not in lines["counts"]
+    async with suite.world() as other:
+        there = await open_shop(other.test, expiration_basis="FROM_FIRST_ACTIVATION", duration=timedelta(days=30))
+        await other.test.policies.update(there.policy.policy_id, external_id="basic")
+        assert (await run(suite, other.test_key, "import", file)).status == 0
+        found = {one.external_id: one async for one in other.test.licenses.list()}
+        assert found["counts"].expire_time == at(first + timedelta(days=30))
+        assert (found["waits"].HasField("expire_time"), found["waits"].expiry_anchored) == (False, False)

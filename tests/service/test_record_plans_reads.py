@@ -9,6 +9,7 @@ import pytest
 
 from services.license import (
     account_store,
+    activation_store,
     catalog_store,
     customer_session_store,
     customer_store,
@@ -116,6 +117,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "a locked binding": (workload_store.LOCK, ("wlb_7",), "license.workload_binding"),
     "a license": (store.GET_LICENSE, ("lic_7",), *A_LICENSE),
     "a license by external id": (store.GET_LICENSE_BY_EXTERNAL_ID, ("x7",), *A_LICENSE),
+    "a license's machines": (activation_store.GET, ("lic_7",), "machine.seat"),
+    "machines under a policy": (activation_store.ANY_UNDER_POLICY, ("pol_7",), "license.license", "machine.seat"),
     "a locked license": (store.LOCK_LICENSE, ("lic_7",), "license.license"),
     "a key": (key_store.FIND, (KEY_HASHES,), "license.license_key"),
     "a sealed key": (key_store.GET_SEALED, ("lic_7",), "license.license_key"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.license import (
+    activation_store,
     boundary_store,
     customer_session_store,
     mark_store,
@@ -42,6 +43,9 @@ WORKERS = {
         boundary_store.LOOK_AGAIN, (LARGE.account_id, "LIVE", "pol_7", "lic_1", 500), ("license.license", "license.boundary"),
     ),
     "licenses": (store.GET_LICENSES_ACROSS, MANY, ("license.license", "license.policy", "license.license_usage")),
+    "first machines": (
+        activation_store.GET_FIRST, (LARGE.account_id, "LIVE", ["lic_1", "lic_2"]), ("machine.seat",),
+    ),
     "marks": (mark_store.MARK, MARKS, ("license.license",)),
     "unseen licenses": (mark_store.HOLD_UNSEEN, MARKS, ("license.license", "license.license_usage")),
     "first marks": (mark_store.MARK_FIRST, MARKS, ("license.license_usage",)),

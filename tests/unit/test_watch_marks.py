@@ -42,6 +42,9 @@ def test_each_license_is_due_once_at_the_last_time_that_was_said(steps: list[tup
 PRODUCT, POLICY = Group("product_id", "x"), Group("policy_id", "x")
 TOUCHES: list[tuple[Narrowed, str, list[str], Group | None]] = [
     (Narrowed(), "license", ["x"], None),
+    (Narrowed(), "seats", ["x"], None),
+    (Narrowed(policy_id="y"), "seats", ["x"], None),
+    (Narrowed(license_ids=("y", "z")), "seats", [], None),
     (Narrowed(), "policy", [], POLICY),
     (Narrowed(), "product", [], PRODUCT),
     (Narrowed(), "tier", [], PRODUCT),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from services.license import catalog_store, store
+from services.license import activation_store, catalog_store, store
+from services.license.contradictions import refuse_stricter_uniqueness
 from services.license.events import event_data
 from services.license.model import License
 from services.license.transitions import change_policy
@@ -33,6 +34,12 @@ async def change_license_policy(tx: Transaction, *, actor: str, wanted: PolicyCh
     policy = await catalog_store.hold_policy(tx, wanted.policy_id)
     if policy is None:
         raise not_found(Reason.POLICY_NOT_FOUND, wanted.policy_id)
+    activation = await activation_store.get(tx, found.license_id)
+    moves = policy.policy_id != found.policy_id
+    refuse_stricter_uniqueness(
+        found.terms, policy.terms, policy.policy_id, moves=moves, any_machines=activation.machines > 0
+    )
+    found = replace(found, first_activated_at=activation.first_activated_at)
     changed = change_policy(found, policy, tx.now)
     await store.update_license(tx, changed)
     await emit(tx, Event("license.policy.updated", found.license_id, event_data(changed), actor, wanted.reason))

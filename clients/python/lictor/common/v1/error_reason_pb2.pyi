@@ -114,7 +114,7 @@ class ErrorReason(_message.Message):
         """
         POLICY_INCOMPATIBLE: ErrorReason._Reason.ValueType  # 61
         """FAILED_PRECONDITION. The policy does not fit: it belongs to another product, has no duration to renew by, does not let a limit be
-        overridden, or requires no check-ins.
+        overridden, requires no check-ins, or would have active machines be unique among more than they are.
         Metadata: `policyId`. Example: `{"reason": "POLICY_INCOMPATIBLE", "metadata": {"policyId": "pol_1"}}`.
         """
         UNLIMITED_NOT_CONFIRMED: ErrorReason._Reason.ValueType  # 62
@@ -290,7 +290,7 @@ class ErrorReason(_message.Message):
     """
     POLICY_INCOMPATIBLE: ErrorReason.Reason.ValueType  # 61
     """FAILED_PRECONDITION. The policy does not fit: it belongs to another product, has no duration to renew by, does not let a limit be
-    overridden, or requires no check-ins.
+    overridden, requires no check-ins, or would have active machines be unique among more than they are.
     Metadata: `policyId`. Example: `{"reason": "POLICY_INCOMPATIBLE", "metadata": {"policyId": "pol_1"}}`.
     """
     UNLIMITED_NOT_CONFIRMED: ErrorReason.Reason.ValueType  # 62

@@ -177,8 +177,10 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePolicy(self, request, context):
-        """Changes the fields named by `update_mask`. Idempotent by `request_id`.
-        Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, REQUEST_ID_REUSED.
+        """Changes the fields named by `update_mask`. While machines are active under it, `machine_uniqueness` does not become wider
+        (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+        Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, POLICY_INCOMPATIBLE,
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

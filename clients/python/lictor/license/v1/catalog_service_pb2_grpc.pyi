@@ -58,8 +58,10 @@ class CatalogServiceStub:
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPoliciesRequest, _catalog_service_pb2.ListPoliciesResponse]
     """Lists policies, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdatePolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdatePolicyRequest, _catalog_service_pb2.UpdatePolicyResponse]
-    """Changes the fields named by `update_mask`. Idempotent by `request_id`.
-    Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, REQUEST_ID_REUSED.
+    """Changes the fields named by `update_mask`. While machines are active under it, `machine_uniqueness` does not become wider
+    (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+    Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, POLICY_INCOMPATIBLE,
+    REQUEST_ID_REUSED.
     """
     DeletePolicy: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeletePolicyRequest, _catalog_service_pb2.DeletePolicyResponse]
     """Deletes a policy that no license uses. Idempotent by `request_id`.
@@ -112,8 +114,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListPolicies: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPoliciesRequest, _catalog_service_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """Lists policies, oldest first. Consistency: the record. Errors: FIELD_INVALID, PAGE_TOKEN_INVALID."""
     UpdatePolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdatePolicyRequest, _catalog_service_pb2.UpdatePolicyResponse]  # type: ignore[assignment]
-    """Changes the fields named by `update_mask`. Idempotent by `request_id`.
-    Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, REQUEST_ID_REUSED.
+    """Changes the fields named by `update_mask`. While machines are active under it, `machine_uniqueness` does not become wider
+    (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+    Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, POLICY_INCOMPATIBLE,
+    REQUEST_ID_REUSED.
     """
     DeletePolicy: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeletePolicyRequest, _catalog_service_pb2.DeletePolicyResponse]  # type: ignore[assignment]
     """Deletes a policy that no license uses. Idempotent by `request_id`.
@@ -217,8 +221,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.UpdatePolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.UpdatePolicyResponse, _abc.Awaitable[_catalog_service_pb2.UpdatePolicyResponse]]:
-        """Changes the fields named by `update_mask`. Idempotent by `request_id`.
-        Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, REQUEST_ID_REUSED.
+        """Changes the fields named by `update_mask`. While machines are active under it, `machine_uniqueness` does not become wider
+        (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+        Errors: FIELD_INVALID, POLICY_NOT_FOUND, ETAG_MISMATCH, EXTERNAL_ID_TAKEN, UNLIMITED_NOT_CONFIRMED, POLICY_INCOMPATIBLE,
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -156,7 +156,9 @@ class License(_message.Message):
     uses: _builtins.int
     """How many uses were counted."""
     expiry_anchored: _builtins.bool
-    """Whether its duration counts yet, or waits for a first validation or use as its policy's `expiration_basis` says."""
+    """Whether its duration counts yet, or waits for a first validation, use or machine as its policy's `expiration_basis`
+    says.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it starts to be valid; absent means from its creation."""

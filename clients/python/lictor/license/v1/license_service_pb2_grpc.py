@@ -257,8 +257,10 @@ class LicenseServiceServicer:
 
     def ChangePolicy(self, request, context):
         """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
-        the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
-        POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        the new policy does not allow stay without effect. While it has active machines, it does not come under a policy whose
+        `machine_uniqueness` is wider, or is UNIQUE_PER_POLICY as before (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

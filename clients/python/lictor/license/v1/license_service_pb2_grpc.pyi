@@ -92,8 +92,10 @@ class LicenseServiceStub:
     """
     ChangePolicy: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.ChangePolicyRequest, _license_service_pb2.ChangePolicyResponse]
     """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
-    the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
-    POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    the new policy does not allow stay without effect. While it has active machines, it does not come under a policy whose
+    `machine_uniqueness` is wider, or is UNIQUE_PER_POLICY as before (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+    REQUEST_ID_REUSED.
     """
     TransferLicense: _grpc.UnaryUnaryMultiCallable[_license_service_pb2.TransferLicenseRequest, _license_service_pb2.TransferLicenseResponse]
     """Gives a license to another customer, who is created where new, or to nobody. The key stays: rotate it where the holder
@@ -193,8 +195,10 @@ class LicenseServiceAsyncStub(LicenseServiceStub):
     """
     ChangePolicy: _aio.UnaryUnaryMultiCallable[_license_service_pb2.ChangePolicyRequest, _license_service_pb2.ChangePolicyResponse]  # type: ignore[assignment]
     """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
-    the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
-    POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    the new policy does not allow stay without effect. While it has active machines, it does not come under a policy whose
+    `machine_uniqueness` is wider, or is UNIQUE_PER_POLICY as before (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+    REQUEST_ID_REUSED.
     """
     TransferLicense: _aio.UnaryUnaryMultiCallable[_license_service_pb2.TransferLicenseRequest, _license_service_pb2.TransferLicenseResponse]  # type: ignore[assignment]
     """Gives a license to another customer, who is created where new, or to nobody. The key stays: rotate it where the holder
@@ -375,8 +379,10 @@ class LicenseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_license_service_pb2.ChangePolicyResponse, _abc.Awaitable[_license_service_pb2.ChangePolicyResponse]]:
         """Puts a license under another policy of its product. Its expiry follows the new policy's `transfer_strategy`; overrides that
-        the new policy does not allow stay without effect. Idempotent by `request_id`. Errors: FIELD_INVALID, LICENSE_NOT_FOUND,
-        POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        the new policy does not allow stay without effect. While it has active machines, it does not come under a policy whose
+        `machine_uniqueness` is wider, or is UNIQUE_PER_POLICY as before (POLICY_INCOMPATIBLE). Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, POLICY_NOT_FOUND, POLICY_INCOMPATIBLE, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
