@@ -70,7 +70,7 @@ def test_nor_do_batches_but_for_one_that_is_larger_than_the_bucket(
 
 
 @given(PAUSES, st.integers(min_value=1, max_value=1000), st.integers(min_value=1, max_value=50))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_shares_of_n_processes_are_at_most_the_rate(pauses: list[float], count: int, live: int) -> None:
     """A share of the burst that is less than one is one: a process that may let nothing through would be none."""
     every = sorted(
