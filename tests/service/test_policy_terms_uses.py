@@ -235,10 +235,12 @@ async def test_check_ins(suite: Suite, world: World) -> None:
     assert made.check_in_due_time == at(made.create_time.ToDatetime() + timedelta(days=2))
     verdict = await client.validate(key=key)
     assert (verdict.code, verdict.decision.valid_until) == ("VALID", made.check_in_due_time)
-    await shift(suite, "license.license", "license_id", license_id, check_in_from=ago(days=3))
-    await shift(suite, "license.policy", "policy_id", shop.policy.policy_id, check_in_since=ago(days=3))
+    since = ago(days=3)
+    await shift(suite, "license.license", "license_id", license_id, check_in_from=since)
+    await shift(suite, "license.policy", "policy_id", shop.policy.policy_id, check_in_since=since)
     late = await client.validate(key=key, view="BASIC")
-    assert (late.all_codes, late.valid, late.check_in_due_time) == (("CHECK_IN_OVERDUE",), False, ago(days=1))
+    due = since + timedelta(days=2)
+    assert (late.all_codes, late.valid, late.check_in_due_time) == (("CHECK_IN_OVERDUE",), False, due)
     assert late.license is not None
     assert list(late.license.marks) == [LicenseMark.CHECK_IN_OVERDUE]
     after = (await client.licenses.check_in(license_id, reason="back")).license
