@@ -25,6 +25,10 @@ def not_for(principal: Principal, message: str) -> DomainError:
     return DomainError(Reason.CALLER_NOT_ALLOWED, message, metadata={"caller": principal.kind.value})
 
 
+_NOT_IN_GRACE: Final = frozenset({Reason.RECORD_UNREACHABLE, Reason.CALLER_NOT_ALLOWED})
+"""What a caller known from before does not hear in grace: it may be allowed by now what it was not."""
+
+
 class Authenticator(Protocol):
     """Turns a call's credential into a principal."""
 
@@ -79,7 +83,7 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
                 try:
                     return await inner(context, body)
                 except DomainError as error:
-                    if principal.stale_as_of is None or error.reason is not Reason.RECORD_UNREACHABLE:
+                    if principal.stale_as_of is None or error.reason not in _NOT_IN_GRACE:
                         raise
                 # There is no answer in grace: the call is as any other, and the record may only be slow.
                 context.set_principal(await authenticator.authenticate(authorization, peer_identity))
