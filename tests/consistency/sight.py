@@ -79,7 +79,9 @@ def shown(question: Question, answer: pb.ValidateLicenseResponse, known: Mapping
         "trial": answer.is_trial,
     }
     seen: Seen = {line: found, f"policy:{answer.policy_id}": policy, f"tier:{answer.tier_id}": {"slug": answer.tier}}
-    if question.key and asked.HasField("license"):  # else who calls has found the license, which is a decision of its own
+    if question.key and asked.HasField(
+        "license"
+    ):  # else who calls has found the license, which is a decision of its own
         seen[f"key:{question.key}"] = {"found": True}
     if not asked.product:
         policy["product"] = Code.PRODUCT_SCOPE_REQUIRED in codes
