@@ -31,10 +31,19 @@ def _catalog(walk: Walk, client: Lictor) -> str:
     policy = client.policies.create(
         product_id=product.product_id, display_name="Desktop, one year", template="desktop_app", duration=YEAR
     ).policy
+    policy_id = policy.policy_id
     walk.expect("template desktop_app fills the license rule: machines", policy.max_machines, 2)
     walk.expect("  fingerprint required", policy.require_fingerprint, True)
     walk.expect("  offline use, days", policy.offline_max_ttl.ToTimedelta().days, 14)
-    return policy.policy_id
+    keyed = client.licenses.create(policy_id=policy_id)
+    asked = client.validate(key=keyed.key)
+    walk.expect("so a validation that shows none is refused", "FINGERPRINT_SCOPE_REQUIRED" in asked.all_codes, True)
+    asked = client.validate(key=keyed.key, fingerprint="laptop-0001")
+    walk.expect("  and one of a machine that is not activated", asked.code, "NO_MACHINE")
+    # What follows is about licenses alone. With their fingerprints required, each would have its machine activated first.
+    changed = client.policies.update(policy_id, require_fingerprint=False).policy
+    walk.expect("a rule that asks for no machine", changed.require_fingerprint, False)
+    return policy_id
 
 
 def _validation(walk: Walk, test: Lictor, live: Lictor, policy_id: str) -> None:

@@ -28,6 +28,7 @@ from services.license.watch_hub import Watches
 from services.license.worker_metrics import WorkerMetrics
 from shared.clock import Clock
 from shared.crypto import keyring
+from shared.crypto.fingerprints import FingerprintHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
 from shared.db.processes import BEAT_S, ProcessRow
@@ -69,7 +70,16 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
         answers = Answers(base.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
         watches = Watches(base.reader.tail, base.facts, ResumeTokens(root))
         resources = Resources(
-            db, base.licenses, writer, hasher, PageTokens(root), KeyKeeper(hasher, kek), marks, counts, watches
+            db,
+            base.licenses,
+            writer,
+            hasher,
+            FingerprintHasher(root),
+            PageTokens(root),
+            KeyKeeper(hasher, kek),
+            marks,
+            counts,
+            watches,
         )
         validations = ValidationServicer(resources, answers)
         beside = {

@@ -12,6 +12,7 @@ from lictor.license.v1 import validation_service_pb2 as pb
 from services.license import callers, fields, verdicts
 from services.license.answers import Answers, asker_of
 from services.license.deciding import asked_of, decided_of, is_for_the_record, wanted_of
+from services.license.identities import machine_asked
 from services.license.resources import Resources
 from shared.crypto.marks import mark
 from shared.errors import DomainError
@@ -78,15 +79,17 @@ def _made(
     try:
         fields.check(request)
         callers.refuse_without_proof(principal, request.license)
+        callers.refuse_without_certificate(principal, request)
     except DomainError:
         return None
-    wanted = wanted_of(r, request)
+    machine = machine_asked(r.fingerprints, context, request)
+    wanted = wanted_of(r, request, machine)
     loaded = r.facts.held(principal.tenant, wanted)
     if loaded is None:
         return wanted
     if is_for_the_record(loaded):
         return None
-    decided = decided_of(loaded, asked_of(request))
+    decided = decided_of(loaded, asked_of(request, machine))
     if decided.verdict.valid and loaded.facts is not None:
         r.marks.touched((principal.tenant, loaded.facts.license_id), loaded.now)
     response = verdicts.answer(decided)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from lictor.common.v1.common_pb2 import LicenseSelector, View
+from lictor.license.v1 import validation_service_pb2 as pb
 
 from shared.facts.license import Loaded
 from shared.rpc.auth import not_for
@@ -41,6 +42,13 @@ def refuse_without_proof(principal: Principal, selector: LicenseSelector) -> Non
             "a publishable key names a license by its key: send license.license_key in place of license.license_id",
         )
     refuse_other_license(principal, selector.license_id)
+
+
+def refuse_without_certificate(principal: Principal, request: pb.ValidateLicenseRequest) -> None:
+    """CALLER_NOT_ALLOWED where a caller means its own certificate and has none that is a workload's."""
+    is_meant = request.identity.WhichOneof("identity") == "workload"
+    if is_meant and principal.kind is not PrincipalKind.WORKLOAD:
+        raise not_for(principal, "only a workload with a certificate is known by it: show a fingerprint")
 
 
 def refuse_other_license(principal: Principal, license_id: str | None) -> None:

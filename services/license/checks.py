@@ -15,6 +15,7 @@ from shared.events.payloads import LICENSE as LICENSE_PAYLOAD
 from shared.events.registry import resolve
 from shared.rpc import fields as f
 from shared.rules import spiffe
+from shared.rules.fingerprints import check_fingerprint, check_set
 from shared.tenancy import ACCOUNT_SCOPES, PUBLISHABLE_SCOPES
 
 _ID_CHARS: Final = 64
@@ -72,6 +73,35 @@ def spiffe_id_pattern(message: Any) -> Iterator[FieldViolation]:
 def required_mode(message: Any) -> Iterator[FieldViolation]:
     if not message.mode:
         yield FieldViolation("mode", "REQUIRED", "is required")
+
+
+def identity(message: Any) -> Iterator[FieldViolation]:
+    """An empty set is for the verdict to tell."""
+    match message.WhichOneof("identity"):
+        case None:
+            words = "set identity.fingerprint, identity.fingerprints or identity.workload"
+            yield FieldViolation("fingerprint", "EXACTLY_ONE", words)
+        case "fingerprint":
+            yield from check_fingerprint(message.fingerprint, "fingerprint")
+        case "fingerprints" if message.fingerprints.fingerprints:
+            yield from _named_fingerprints(message.fingerprints.fingerprints, "fingerprints.fingerprints")
+        case _:
+            return
+
+
+def named_components(message: Any) -> Iterator[FieldViolation]:
+    """The same."""
+    if message.components:
+        yield from _named_fingerprints(message.components, "components")
+
+
+def components_of_a_machine(message: Any) -> Iterator[FieldViolation]:
+    if message.HasField("components") and not message.machine_id and not message.HasField("identity"):
+        yield FieldViolation("components", "CONTRADICTION", "needs identity or machine_id: components are a machine's")
+
+
+def _named_fingerprints(named: Any, path: str) -> Iterator[FieldViolation]:
+    yield from check_set([(one.name, one.fingerprint) for one in named], path)
 
 
 def no_view(words: str) -> f.Check:

@@ -12,18 +12,22 @@ from lictor.common.v1.common_pb2 import Consistency
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import callers, grace, keys
+from services.license.asked import Asked, User
 from services.license.commands.record_validation import ChangedMeanwhileError, record_validation
 from services.license.consistency import needs
-from services.license.decision import Asked, User, Verdict, decide
+from services.license.decision import Verdict, decide
 from services.license.facts import is_answered_by_record, uses_limit
+from services.license.identities import machine_asked
 from services.license.model import License
 from services.license.resources import Resources
 from services.license.terms import ExpirationBasis, UsesCounting
 from shared.errors import DomainError, Reason
 from shared.facts.license import LicenseFacts, Loaded, Wanted
+from shared.facts.machines import MachineAsked
 from shared.freshness.reader import Source
 from shared.rpc.context import CallContext
-from shared.tenancy import Principal, Tenant
+from shared.rules.expiry import FROM_FIRST_ACTIVATION
+from shared.tenancy import Principal
 
 SLICE: Final = 100
 """Decisions between two turns of others: about two milliseconds."""
@@ -43,9 +47,10 @@ class Decided:
 async def decide_one(r: Resources, context: CallContext, request: pb.ValidateLicenseRequest) -> Decided:
     """CALLER_NOT_ALLOWED, RATE_LIMITED, and TRANSACTION_CONFLICT where others change the license with
     every try to count this validation."""
-    principal, asked = context.principal, asked_of(request)
+    principal, machine = context.principal, machine_asked(r.fingerprints, context, request)
+    wanted, asked = wanted_of(r, request, machine), asked_of(request, machine)
     for attempt in range(_TRIES):
-        loaded = await _load(r, principal, request, recorded=attempt > 0)
+        loaded = await _load(r, principal, wanted, request.consistency, recorded=attempt > 0)
         decided = decided_of(callers.narrowed(principal, loaded), asked)
         if not attempt:
             _charge(context, request, decided.loaded)
@@ -67,9 +72,11 @@ async def decide_many(
     """Each in its place, all at one state of the record. What they count is counted in one transaction, in the order of the
     licenses' ids, so that batches never wait for each other in a circle. RATE_LIMITED; TRANSACTION_CONFLICT, and then nothing
     is counted. While the record is away some may be answered, and others refused as RECORD_UNREACHABLE."""
-    principal, asked = context.principal, [asked_of(request) for request in requests]
+    principal = context.principal
+    machines = [machine_asked(r.fingerprints, context, request) for request in requests]
+    asked = [asked_of(request, machine) for request, machine in zip(requests, machines, strict=True)]
+    wanted = [wanted_of(r, request, machine) for request, machine in zip(requests, machines, strict=True)]
     for attempt in range(_TRIES):
-        wanted = [wanted_of(r, request) for request in requests]
         found = await _load_many(r, principal, wanted, asked_for, recorded=attempt > 0)
         loaded = [one for one in found if isinstance(one, Loaded)]
         if not attempt:
@@ -102,14 +109,18 @@ async def decide_many(
     raise _conflict()
 
 
-async def load_recorded(r: Resources, tenant: Tenant, request: pb.ValidateLicenseRequest) -> Loaded:
-    """The facts of one license as the record has them."""
-    return await r.facts.recorded(tenant, wanted_of(r, request))
+async def load_recorded(r: Resources, context: CallContext, request: pb.ValidateLicenseRequest) -> tuple[Loaded, Asked]:
+    """The facts of one license as the record has them, and what is asked of it."""
+    machine = machine_asked(r.fingerprints, context, request)
+    loaded = await r.facts.recorded(context.principal.tenant, wanted_of(r, request, machine))
+    return loaded, asked_of(request, machine)
 
 
-async def _load(r: Resources, principal: Principal, request: pb.ValidateLicenseRequest, *, recorded: bool) -> Loaded:
+async def _load(
+    r: Resources, principal: Principal, wanted: Wanted, asked_for: Consistency, *, recorded: bool
+) -> Loaded:
     """The facts of one license, as fresh as the request asks for."""
-    tenant, wanted, need = principal.tenant, wanted_of(r, request), needs(r.writer.tokens, request.consistency)
+    tenant, need = principal.tenant, needs(r.writer.tokens, asked_for)
     if recorded or need.record:
         grace.refuse(principal)
         return await r.facts.recorded(tenant, wanted)
@@ -138,8 +149,8 @@ def is_for_the_record(loaded: Loaded) -> bool:
     return loaded.source is not Source.RECORD and loaded.facts is not None and is_answered_by_record(loaded.facts)
 
 
-def asked_of(request: pb.ValidateLicenseRequest) -> Asked:
-    """What a request asks of the license."""
+def asked_of(request: pb.ValidateLicenseRequest, machine: MachineAsked | None) -> Asked:
+    """What a request asks of the license, and of the machine that it names."""
     named = request.required_entitlements
     return Asked(
         product=request.product,
@@ -147,6 +158,7 @@ def asked_of(request: pb.ValidateLicenseRequest) -> Asked:
         required_tier=request.required_tier,
         user=_user(request.user) if request.HasField("user") else None,
         entitlements=tuple(named.feature_keys) if request.HasField("required_entitlements") else None,
+        machine=machine,
     )
 
 
@@ -189,6 +201,8 @@ def _after(facts: LicenseFacts, written: Mapping[str, License]) -> LicenseFacts:
     license_ = written.get(facts.license_id)
     if license_ is None:
         return facts
+    if facts.expiration_basis == FROM_FIRST_ACTIVATION:
+        return facts
     return replace(facts, expires_at=license_.expires_at, anchored=license_.expiry_anchored_at is not None)
 
 
@@ -206,11 +220,11 @@ def _facts(decided: Decided) -> LicenseFacts:
     return decided.loaded.facts
 
 
-def wanted_of(r: Resources, request: pb.ValidateLicenseRequest) -> Wanted:
-    """The license that a request names."""
+def wanted_of(r: Resources, request: pb.ValidateLicenseRequest, machine: MachineAsked | None) -> Wanted:
+    """The license that a request names, with the machine."""
     if request.license.WhichOneof("selector") == "license_id":
-        return Wanted((), request.license.license_id)
-    return Wanted(r.hasher.candidates(keys.canonical(request.license.license_key)), None)
+        return Wanted((), request.license.license_id, machine)
+    return Wanted(r.hasher.candidates(keys.canonical(request.license.license_key)), None, machine)
 
 
 def _user(scope: pb.UserScope) -> User:

@@ -1,71 +1,29 @@
-"""The decision: pure, from facts and a time. What later parts add to the table has its place in `Code` already."""
+"""The decision: pure, from facts and a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
 from typing import Final
 
+from services.license import machines
+from services.license.asked import Asked
+from services.license.codes import CUSTOMER_IS_BANNED, DETAILS, EXPIRED_AND_USABLE, LEASE_IS_OVER, Code
 from services.license.facts import Facts, next_check_in, uses_limit
 from services.license.model import Status
 from services.license.terms import LENIENT, ExpirationStrategy
+from shared.facts.customers import CustomerValue
+from shared.facts.machines import Machine
 from shared.rules.expiry import ended, grace_end
 
 RECHECK_AFTER: Final = timedelta(minutes=5)
 
 
-class Code(IntEnum):
-    """The verdicts by their numbers on the wire: ten times the place of the check."""
-
-    NOT_FOUND = 10
-    BANNED = 20
-    REVOKED = 30
-    SUSPENDED = 40
-    NOT_YET_VALID = 50
-    EXPIRED = 60
-    CHECK_IN_OVERDUE = 70
-    PRODUCT_SCOPE_REQUIRED = 90
-    PRODUCT_SCOPE_MISMATCH = 91
-    POLICY_SCOPE_REQUIRED = 100
-    POLICY_SCOPE_MISMATCH = 101
-    TIER_SCOPE_MISMATCH = 110
-    USER_SCOPE_REQUIRED = 120
-    USER_SCOPE_MISMATCH = 121
-    ENTITLEMENTS_SCOPE_EMPTY = 130
-    ENTITLEMENTS_MISSING = 140
-    USES_EXCEEDED = 280
-    IN_GRACE = 290
-    VALID = 310
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """The customer that a caller names: exactly one of the three is set. The email is a SHA-256 of its lower case."""
-
-    customer_id: str = ""
-    subject_ref: str = ""
-    email_hash: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the caller wants the license to be fit for; empty fields ask for nothing.
-
-    `product` is an id or a code, `required_tier` a slug. `entitlements` None asks for none; an empty tuple is refused.
-    """
-
-    product: str = ""
-    policy_id: str = ""
-    required_tier: str = ""
-    user: User | None = None
-    entitlements: tuple[str, ...] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`code` is the first of `all_codes`; `valid_until` is when time alone changes the answer, None for never."""
+    """`code` is the first of `all_codes`; `valid_until` is when time alone changes the answer, None for never. `machine` is the
+    one that was meant, if it was found."""
 
     valid: bool
     code: Code
@@ -74,16 +32,22 @@ class Verdict:
     valid_until: datetime | None
     recheck_after: timedelta
     detail: str
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: `fails` says whether the license is not fit. One that does not `refuse` only tells."""
+    """One check: `fails` says whether the license is not fit. One that does not `refuse` only tells, and so does one of a limit
+    that is exceeded by no more than the policy allows."""
 
     name: str
     code: Code
     fails: Callable[[Facts, Asked, datetime], bool]
     refuses: bool = True
+
+    def refuses_for(self, facts: Facts) -> bool:
+        """Whether a license that fails it may not be used."""
+        return self.refuses and (self.code not in machines.LIMITS or machines.taken(facts, self.code).is_refused)
 
 
 def _is_over(facts: Facts, now: datetime) -> bool:
@@ -118,15 +82,15 @@ def _tier_is_too_low(facts: Facts, asked: Asked, now: datetime) -> bool:
 
 
 def _is_anothers(facts: Facts, asked: Asked, now: datetime) -> bool:
-    del now
+    """A machine that has a user is that user's; else the license is its holder's."""
     user = asked.user
     if user is None:
         return False
-    return not (
-        (user.customer_id != "" and user.customer_id == facts.customer_id)
-        or (user.subject_ref != "" and user.subject_ref == facts.customer_subject_ref)
-        or (user.email_hash != b"" and user.email_hash == facts.customer_email_hash)
-    )
+    machine = machines.machine_of(facts, asked, now)
+    if machine is not None and machine.user_id is not None:
+        return not machines.is_users(user, machine.user_id, machine.user)
+    holder = CustomerValue(facts.customer_subject_ref, facts.customer_email_hash, facts.customer_banned)
+    return not machines.is_users(user, facts.customer_id, holder)
 
 
 def _has_no_uses_left(facts: Facts, asked: Asked, now: datetime) -> bool:
@@ -135,7 +99,39 @@ def _has_no_uses_left(facts: Facts, asked: Asked, now: datetime) -> bool:
     return limit is not None and facts.uses >= limit
 
 
-CHECKS: Final = (
+def _exceeds(code: Code) -> Callable[[Facts, Asked, datetime], bool]:
+    def fails(facts: Facts, asked: Asked, now: datetime) -> bool:
+        del asked, now
+        return facts.machines.strict and machines.taken(facts, code).is_exceeded
+
+    return fails
+
+
+_OF_MACHINES: Final = (
+    Check("machine_named", Code.MACHINE_SCOPE_REQUIRED, machines.lacks_machine_id),
+    Check(
+        "machine_there",
+        Code.NO_MACHINE,
+        lambda facts, asked, now: not facts.machines.floating and machines.has_no_machine(facts, asked, now),
+    ),
+    Check(
+        "machines_there",
+        Code.NO_MACHINES,
+        lambda facts, asked, now: facts.machines.floating and machines.has_no_machine(facts, asked, now),
+    ),
+    Check("machine", Code.MACHINE_SCOPE_MISMATCH, machines.has_other_machine),
+    Check("fingerprint_shown", Code.FINGERPRINT_SCOPE_REQUIRED, machines.lacks_fingerprint),
+    Check("fingerprint_named", Code.FINGERPRINT_SCOPE_EMPTY, machines.has_empty_fingerprint),
+    Check("fingerprint", Code.FINGERPRINT_NOT_FOUND, machines.has_unknown_fingerprint),
+    Check("heartbeat_started", Code.HEARTBEAT_NOT_STARTED, machines.has_silent_machine),
+    Check("heartbeat", Code.HEARTBEAT_DEAD, machines.has_dead_machine),
+    Check("components_shown", Code.COMPONENTS_SCOPE_REQUIRED, machines.lacks_components),
+    Check("components_named", Code.COMPONENTS_SCOPE_EMPTY, machines.has_empty_components),
+    Check("components", Code.COMPONENTS_SCOPE_MISMATCH, machines.has_other_components),
+    *(Check(f"limit_of_{name}", code, _exceeds(code)) for code, name in machines.LIMITS.items()),
+)
+
+_WITHOUT_MACHINES: Final = (
     Check("banned", Code.BANNED, lambda facts, asked, now: facts.status == Status.BANNED or facts.customer_banned),
     Check("revoked", Code.REVOKED, _is_revoked),
     Check("suspended", Code.SUSPENDED, lambda facts, asked, now: facts.status == Status.SUSPENDED),
@@ -187,32 +183,10 @@ CHECKS: Final = (
         refuses=False,
     ),
 )
+CHECKS: Final = tuple(
+    sorted((*_WITHOUT_MACHINES, *_OF_MACHINES), key=lambda check: check.code if check.refuses else Code.VALID)
+)
 """The checks in their order."""
-
-CUSTOMER_IS_BANNED: Final = "The customer who holds the license is banned."
-EXPIRED_AND_USABLE: Final = "The license has expired, and may still be used."
-
-DETAILS: Final = {
-    Code.NOT_FOUND: "No license has this key or id.",
-    Code.BANNED: "The license is banned.",
-    Code.REVOKED: "The license is revoked.",
-    Code.SUSPENDED: "The license is suspended.",
-    Code.NOT_YET_VALID: "The license has not started yet.",
-    Code.EXPIRED: "The license has expired.",
-    Code.CHECK_IN_OVERDUE: "The license has not checked in for longer than its policy allows.",
-    Code.PRODUCT_SCOPE_REQUIRED: "The policy asks for the product to be named.",
-    Code.PRODUCT_SCOPE_MISMATCH: "The license is of another product.",
-    Code.POLICY_SCOPE_REQUIRED: "The policy asks to be named.",
-    Code.POLICY_SCOPE_MISMATCH: "The license is under another policy.",
-    Code.TIER_SCOPE_MISMATCH: "The license does not have the required tier, or a higher one.",
-    Code.USER_SCOPE_REQUIRED: "The policy asks for the user to be named.",
-    Code.USER_SCOPE_MISMATCH: "The license is not this user's.",
-    Code.ENTITLEMENTS_SCOPE_EMPTY: "The list of required entitlements is empty.",
-    Code.ENTITLEMENTS_MISSING: "The license lacks required entitlements.",
-    Code.USES_EXCEEDED: "The license has no uses left.",
-    Code.IN_GRACE: "The license has expired and is in its grace period.",
-    Code.VALID: "The license is valid.",
-}
 
 
 def decide(facts: Facts | None, asked: Asked, now: datetime) -> Verdict:
@@ -220,21 +194,29 @@ def decide(facts: Facts | None, asked: Asked, now: datetime) -> Verdict:
     if facts is None:
         none = (Code.NOT_FOUND,)
         return Verdict(False, Code.NOT_FOUND, none, (), None, RECHECK_AFTER, DETAILS[Code.NOT_FOUND])
-    failed = tuple(check for check in CHECKS if check.fails(facts, asked, now))
+    failed = tuple(check for check in _checks(facts) if check.fails(facts, asked, now))
     until = _next_change(facts, asked, now, failed[0] if failed else None)
     recheck = RECHECK_AFTER if until is None else min(RECHECK_AFTER, until - now)
     codes = tuple(check.code for check in failed) or (Code.VALID,)
-    valid = not any(check.refuses for check in failed)
+    valid = not any(check.refuses_for(facts) for check in failed)
     missing = asked.entitlements or ()
-    return Verdict(valid, codes[0], codes, missing, until, recheck, _detail(facts, failed))
+    machine = machines.machine_of(facts, asked, now)
+    return Verdict(valid, codes[0], codes, missing, until, recheck, _detail(facts, machine, now, failed), machine)
 
 
-def _detail(facts: Facts, failed: tuple[Check, ...]) -> str:
+def _checks(facts: Facts) -> tuple[Check, ...]:
+    """Those that can fail at all."""
+    return CHECKS if machines.concerns_machines(facts) else _WITHOUT_MACHINES
+
+
+def _detail(facts: Facts, machine: Machine | None, now: datetime, failed: tuple[Check, ...]) -> str:
     if not failed:
         return DETAILS[Code.VALID]
     first = failed[0]
     if first.code is Code.BANNED and facts.status != Status.BANNED:
         return CUSTOMER_IS_BANNED
+    if first.code is Code.HEARTBEAT_DEAD and machine is not None and machines.has_lost_lease(machine, now):
+        return LEASE_IS_OVER
     return EXPIRED_AND_USABLE if first.code is Code.EXPIRED and not first.refuses else DETAILS[first.code]
 
 
@@ -247,7 +229,7 @@ def _next_change(facts: Facts, asked: Asked, now: datetime, first: Check | None)
     for at in sorted(at for at in _boundaries(facts) if at > now):
         if key_end is not None and key_end <= at:
             return key_end
-        if next((check for check in CHECKS if check.fails(facts, asked, at)), None) is not first:
+        if next((check for check in _checks(facts) if check.fails(facts, asked, at)), None) is not first:
             return at
     return key_end
 
@@ -262,3 +244,4 @@ def _boundaries(facts: Facts) -> Iterator[datetime]:
     """The moments at which a check may change by time alone."""
     end = grace_end(facts.expires_at, facts.grace_period)
     yield from (at for at in (facts.starts_at, facts.expires_at, end, next_check_in(facts)) if at is not None)
+    yield from machines.machine_boundaries(facts)

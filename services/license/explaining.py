@@ -8,9 +8,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from services.license.decision import CHECKS, Asked, Check, Code
+from services.license.asked import Asked
+from services.license.codes import Code
+from services.license.decision import CHECKS, Check
+from services.license.explaining_machines import HINTS, machine_inputs
 from services.license.facts import Facts, next_check_in, uses_limit
-from services.license.model import License
 from shared.rules.expiry import grace_end
 
 
@@ -20,15 +22,14 @@ class Outcome(StrEnum):
     PASSED = "PASSED"
     FAILED = "FAILED"
     TOLD = "TOLD"
-    NOT_EVALUATED = "NOT_EVALUATED"
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One check. `code` None belongs to a term that is not evaluated; `inputs` are names of fields and their values."""
+    """One check. `inputs` are names of fields and their values."""
 
     name: str
-    code: Code | None
+    code: Code
     outcome: Outcome
     inputs: Mapping[str, str]
     hint: str
@@ -101,42 +102,26 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 """What to do about each check that does not pass, by its name."""
 
-_OF_MACHINES: Final = (
-    "max_machines", "floating", "overage_strategy", "require_fingerprint", "require_heartbeat", "heartbeat_interval",
-    "offline_allowed", "offline_max_ttl",
-)  # fmt: skip
-"""The terms that nothing looks at yet."""
 
-
-def explain(facts: Facts | None, asked: Asked, now: datetime, license_: License | None) -> Sequence[Explained]:
-    """Every check in its order, then what is not evaluated; of no license the one check that there is one."""
+def explain(facts: Facts | None, asked: Asked, now: datetime) -> Sequence[Explained]:
+    """Every check in its order; of no license the one check that there is one."""
     if facts is None:
         return (
             Explained(
                 "found", Code.NOT_FOUND, Outcome.FAILED, {}, "Check the key, and the account and mode of the caller."
             ),
         )
-    checked = tuple(_explained(check, facts, asked, now) for check in CHECKS)
-    return (*checked, *(() if license_ is None else _not_evaluated(license_)))
+    return tuple(_explained(check, facts, asked, now) for check in CHECKS)
 
 
 def _explained(check: Check, facts: Facts, asked: Asked, now: datetime) -> Explained:
-    inputs = {name: _word(value) for name, value in _READS[check.name](facts, asked).items()}
+    read = machine_inputs(check, facts, asked, now) if check.name in HINTS else _READS[check.name](facts, asked)
+    inputs = {name: _word(value) for name, value in read.items()}
     inputs["now"] = _word(now)
     if not check.fails(facts, asked, now):
         return Explained(check.name, check.code, Outcome.PASSED, inputs, "")
-    outcome = Outcome.FAILED if check.refuses else Outcome.TOLD
-    return Explained(check.name, check.code, outcome, inputs, _HINTS[check.name])
-
-
-def _not_evaluated(license_: License) -> Sequence[Explained]:
-    return tuple(
-        Explained(
-            name, None, Outcome.NOT_EVALUATED, {name: _word(getattr(license_.terms, name))},
-            "A term of machines: it is stored, and nothing looks at it yet.",
-        )
-        for name in _OF_MACHINES
-    )  # fmt: skip
+    outcome = Outcome.FAILED if check.refuses_for(facts) else Outcome.TOLD
+    return Explained(check.name, check.code, outcome, inputs, HINTS.get(check.name) or _HINTS[check.name])
 
 
 def _expiry(facts: Facts) -> Mapping[str, object]:

@@ -8,10 +8,12 @@ from typing import Protocol
 
 from services.license.periods import check_in_due
 from services.license.terms import CheckInInterval, ExpirationBasis, PolicyLimit
+from shared.facts.machines import Found, Limits, MachineTerms, SeatsValue
 
 
 class Facts(Protocol):
-    """What the checks read: of the license, its policy, product, tier and customer. `uses` is its count at the record."""
+    """What the checks read: of the license, its policy, product, tier, customer and machines. `uses` is its count at the
+    record."""
 
     @property
     def product_id(self) -> str: ...
@@ -73,6 +75,14 @@ class Facts(Protocol):
     def tier_position(self) -> int | None: ...
     @property
     def tiers(self) -> Mapping[str, int]: ...
+    @property
+    def machines(self) -> MachineTerms: ...
+    @property
+    def overrides(self) -> Limits: ...
+    @property
+    def seats(self) -> SeatsValue | None: ...
+    @property
+    def found(self) -> Found | None: ...
 
 
 def uses_limit(facts: Facts) -> int | None:

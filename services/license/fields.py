@@ -142,6 +142,8 @@ _VALIDATION: Final = (
     one_selector, _tier_slug("required_tier"), f.text("product", max_chars=_ID_CHARS), _optional_id("policy_id"),
     f.nested("required_entitlements", checks.feature_keys),
     f.nested("user", checks.user, _optional_id("customer_id"), f.text("email"), f.text("subject_ref")),
+    f.nested("identity", checks.identity), _optional_id("machine_id"), f.nested("components", checks.named_components),
+    checks.components_of_a_machine,
 )  # fmt: skip
 
 _CONSISTENCY: Final = f.nested("consistency", checks.consistency)

@@ -8,6 +8,7 @@ from services.license.answer_counts import AnswerCounts
 from services.license.key_keeper import KeyKeeper
 from services.license.validation_marks import ValidationMarks
 from services.license.watch_hub import Watches
+from shared.crypto.fingerprints import FingerprintHasher
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
@@ -23,6 +24,7 @@ class Resources:
     facts: LicenseFactsReader
     writer: Writer
     hasher: SecretHasher
+    fingerprints: FingerprintHasher
     pages: PageTokens
     keeper: KeyKeeper
     marks: ValidationMarks

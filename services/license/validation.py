@@ -12,8 +12,7 @@ from lictor.license.v1 import validation_service_pb2 as pb
 from services.license import callers, fields, grace, render, store, verdicts
 from services.license.answers import Answers, key_of
 from services.license.batching import answer_batch
-from services.license.deciding import Decided, asked_of, decide_many, decide_one, load_recorded
-from services.license.decision import decide
+from services.license.deciding import Decided, decide_many, decide_one, decided_of, load_recorded
 from services.license.explaining import explain
 from services.license.model import License
 from services.license.resources import Resources
@@ -49,6 +48,7 @@ class ValidationServicer:
         fields.check(request)
         callers.refuse_view(principal, request.view)
         callers.refuse_without_proof(principal, request.license)
+        callers.refuse_without_certificate(principal, request)
         tenant = principal.tenant
         decided = await decide_one(self._r, context, request)
         self._note(principal.tenant, decided)
@@ -86,6 +86,7 @@ class ValidationServicer:
             try:
                 fields.check(one)
                 callers.refuse_without_proof(principal, one.license)
+                callers.refuse_without_certificate(principal, one)
             except DomainError as error:
                 refused[n] = to_status(error, context.call_id, context.method)
         asked = [one for n, one in enumerate(request.requests) if n not in refused]
@@ -117,16 +118,11 @@ class ValidationServicer:
         self, request: pb.ExplainValidationRequest, context: CallContext
     ) -> pb.ExplainValidationResponse:
         fields.check(request)
-        tenant, validation = context.principal.tenant, request.validation
-        loaded, asked = await load_recorded(self._r, tenant, validation), asked_of(validation)
-        facts = loaded.facts
-        license_ = None
-        if facts is not None:
-            license_ = (await self._licenses(tenant, [facts.license_id])).get(facts.license_id)
-        decided = Decided(loaded, decide(facts, asked, loaded.now), 0 if facts is None else facts.uses)
+        callers.refuse_without_certificate(context.principal, request.validation)
+        loaded, asked = await load_recorded(self._r, context, request.validation)
         return pb.ExplainValidationResponse(
-            verdict=verdicts.answer(decided),
-            checks=[verdicts.explained(found) for found in explain(facts, asked, loaded.now, license_)],
+            verdict=verdicts.answer(decided_of(loaded, asked)),
+            checks=[verdicts.explained(found) for found in explain(loaded.facts, asked, loaded.now)],
         )
 
     async def WatchLicenses(self, request: pb.WatchLicensesRequest, context: CallContext) -> None:

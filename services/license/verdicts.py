@@ -9,15 +9,22 @@ from lictor.common.v1.common_pb2 import Decision, Freshness
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import render
+from services.license.codes import Code
 from services.license.deciding import Decided
-from services.license.decision import Code
 from services.license.explaining import Explained
 from services.license.facts import next_check_in, uses_limit
+from services.license.machines import exceeded, heartbeat_status, limit_of
+from shared.facts.license import LicenseFacts
+from shared.facts.machines import SeatsValue
 from shared.freshness.reader import Source
 from shared.ids import Prefix, new_id
 from shared.rules.expiry import grace_end
+from shared.rules.heartbeats import HeartbeatStatus
 
 _FRESHNESS: Final = {source: Freshness.Source.Value(source.name) for source in Source}
+_HEARTBEATS: Final = {status: pb.MachineHeartbeat.Status.Value(status.value) for status in HeartbeatStatus}
+_MOST: Final = 2**63 - 1
+"""More than what any field has room for is as good as this."""
 _WIRE: Final = {code: pb.ValidationCode.Code.Value(code.name) for code in Code}
 
 
@@ -57,7 +64,25 @@ def answer(decided: Decided) -> pb.ValidateLicenseResponse:
         ):
             if moment is not None:
                 field.FromDatetime(moment)
+        if facts.seats is not None:
+            _add_seats(response, facts, facts.seats)
+    if verdict.machine is not None:
+        response.machine_id = verdict.machine.machine_id
+        response.heartbeat_status = _HEARTBEATS[heartbeat_status(verdict.machine, decided.loaded.now)]
     return response
+
+
+def _add_seats(response: pb.ValidateLicenseResponse, facts: LicenseFacts, seats: SeatsValue) -> None:
+    counts = response.seats
+    counts.machines, counts.users, counts.processes = seats.machines, seats.users, seats.processes
+    counts.cores, counts.memory_bytes = seats.cores, min(seats.memory_bytes, _MOST)
+    counts.disk_bytes = min(seats.disk_bytes, _MOST)
+    limit = limit_of(facts, "machines")
+    if limit is not None:
+        counts.max_machines = limit
+    for one in exceeded(facts):
+        limit, most = min(one.limit or 0, _MOST), None if one.most is None else min(one.most, _MOST)
+        response.exceeded.add(code=_WIRE[one.code], taken=min(one.taken, _MOST), limit=limit, most=most)
 
 
 def _degrade(decision: Decision, decided: Decided, stale_ok_for: timedelta) -> None:
@@ -74,7 +99,7 @@ def explained(found: Explained) -> pb.ExplainedCheck:
     """One check of an explanation."""
     return pb.ExplainedCheck(
         name=found.name,
-        code=pb.ValidationCode.Code.CODE_UNSPECIFIED if found.code is None else _WIRE[found.code],
+        code=_WIRE[found.code],
         outcome=pb.ExplainedCheck.Outcome.Value(found.outcome.value),
         inputs=found.inputs,
         hint=found.hint,

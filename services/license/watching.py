@@ -18,8 +18,9 @@ from lictor.common.v1.common_pb2 import View
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import render, store, verdicts, watch_store
+from services.license.asked import Asked
 from services.license.deciding import Decided
-from services.license.decision import Asked, decide
+from services.license.decision import decide
 from services.license.model import License
 from services.license.resources import Resources
 from services.license.watch_hub import overloaded
@@ -50,7 +51,7 @@ LOOK_S: Final = 1.0
 """How often a stream looks around where nobody tells it of anything."""
 LEAST_WAIT_S: Final = 0.01
 """What is due by this process's clock may not be so yet by the record's, which is asked again."""
-_NOTHING: Final = Asked()
+_NOTHING: Final = Asked(needs_machine=False)
 _Kind: Final = pb.WatchLicensesResponse.Kind
 
 

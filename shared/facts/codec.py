@@ -10,18 +10,25 @@ from typing import Any, Final
 from uuid import UUID
 
 from shared.facts.credential_values import AccountValue, ApiKeyValue, BindingValue, OperatorKeyValue, SessionValue
-from shared.facts.license import CustomerValue, KeyValue, LicenseValue, PolicyValue, ProductValue, TiersValue
+from shared.facts.customers import CustomerValue
+from shared.facts.license import KeyValue, LicenseValue, PolicyValue, ProductValue, TiersValue
+from shared.facts.machines import ComponentsValue, FingerprintValue, Limits, MachineTerms, MachineValue, SeatsValue
 from shared.freshness.memory import Fact
 from shared.freshness.snapshot import Snapshot, Stamp
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of a change of any value's fields: entries of another format are as good as none."""
 CLASSES: Final[Mapping[str, type[Any]]] = {
-    "account": AccountValue, "api_key": ApiKeyValue, "customer": CustomerValue, "customer_session": SessionValue,
-    "license": LicenseValue, "license_key": KeyValue, "operator_key": OperatorKeyValue, "policy": PolicyValue,
-    "product": ProductValue, "tier": TiersValue, "workload": BindingValue,
+    "account": AccountValue, "api_key": ApiKeyValue, "component": ComponentsValue, "customer": CustomerValue,
+    "customer_session": SessionValue, "fingerprint": FingerprintValue, "license": LicenseValue, "license_key": KeyValue,
+    "machine": MachineValue, "operator_key": OperatorKeyValue, "policy": PolicyValue, "product": ProductValue,
+    "seats": SeatsValue, "tier": TiersValue, "workload": BindingValue,
 }  # fmt: skip
 _COLUMNS: Final = {kind: tuple(one.name for one in fields(of) if one.init) for kind, of in CLASSES.items()}
+_PARTS: Final[Mapping[type[Any], tuple[str, Sequence[str]]]] = {
+    of: (name, tuple(one.name for one in fields(of))) for of, name in ((Limits, "@limits"), (MachineTerms, "@machines"))
+}
+"""What values are made of that are no words, numbers or times: under which name, and of which columns."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 
@@ -58,6 +65,9 @@ def _as_json(value: object) -> object:
             return {"@for": value // _US}
         case bytes():
             return {"@hex": value.hex()}
+        case Limits() | MachineTerms():
+            name, columns = _PARTS[type(value)]
+            return {name: [getattr(value, column) for column in columns]}
         case _:
             raise TypeError(f"no fact has a {type(value).__name__}")
 
@@ -70,5 +80,9 @@ def _from_json(value: dict[str, Any]) -> object:
             return span * _US
         case {"@hex": str(text), **rest} if not rest:
             return bytes.fromhex(text)
+        case {"@limits": columns, **rest} if not rest:
+            return Limits(*columns)
+        case {"@machines": columns, **rest} if not rest:
+            return MachineTerms(*columns)
         case _:
             return value

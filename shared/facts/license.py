@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from shared.facts.customers import NOBODY, CustomerValue
+from shared.facts.finding import find
+from shared.facts.looking import UnknownFactError, needed, value_of
+from shared.facts.machines import NO_SEATS, Found, Limits, MachineAsked, MachineTerms, SeatsValue, needs_seats
 from shared.freshness.memory import Fact
 from shared.freshness.reader import Source, View
+from shared.rules.expiry import effective_expiry
 from shared.tenancy import Tenant
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,9 @@ class LicenseFacts:
     status: str
     starts_at: datetime | None
     expires_at: datetime | None
+    """With a duration that counts from the first machine on, where that was there."""
     anchored: bool
-    """Whether its duration counts, or waits for a first validation or use."""
+    """Whether its duration counts, or waits for a first validation, use or machine."""
     check_in_from: datetime
     max_uses_override: int | None
     uses: int
@@ -49,6 +53,13 @@ class LicenseFacts:
     """Whether its key may be a credential."""
     stale_ok_for: timedelta
     """For how long memory may answer without a lease while the record is away; zero for not at all."""
+    machines: MachineTerms
+    overrides: Limits
+    """The license's own limits, which count where its policy lets it have them."""
+    seats: SeatsValue | None
+    """What its machines are in all; None where nothing asks for that."""
+    found: Found | None
+    """The machines that are meant; None where nobody asks for one."""
     key_expires_at: datetime | None
     """The end of the key that found the license, if it has one."""
     tier_id: str | None
@@ -84,10 +95,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One license: by the hashes that its key may have, or by its id."""
+    """One license: by the hashes that its key may have, or by its id; and the machine that is asked about, if any is."""
 
     key_hashes: Sequence[bytes]
     license_id: str | None
+    machine: MachineAsked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,7 @@ class LicenseValue:
     anchored: bool
     check_in_from: datetime
     max_uses_override: int | None
+    overrides: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +148,9 @@ class PolicyValue:
     require_user_scope: bool
     authentication: str
     stale_ok_for: timedelta
+    machines: MachineTerms
+    first_duration: timedelta | None
+    """How long its licenses last before any renewal; None for perpetual ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +158,6 @@ class ProductValue:
     """A product."""
 
     product_code: str
-
-
-@dataclass(frozen=True, slots=True)
-class CustomerValue:
-    """A customer, as far as decisions read one."""
-
-    customer_subject_ref: str | None
-    customer_email_hash: bytes | None
-    customer_banned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +171,14 @@ class TiersValue:
         object.__setattr__(self, "positions", {slug: position for _, slug, position in self.tiers})
 
 
-NOBODY: Final = CustomerValue(None, None, False)
 KEY_BYTES: Final = 800
 """About what a key takes, and the answer that is kept of it."""
 LICENSE_BYTES: Final = 500
 SHARED_BYTES: Final = 600
 """About what a policy, product, customer or the tiers of a product take."""
 
-OF_THE_POLICY: Final = tuple(one.name for one in fields(PolicyValue))
+OF_THE_POLICY: Final = tuple(one.name for one in fields(PolicyValue) if one.name != "first_duration")
+"""What a decision reads of a policy as it is."""
 
 
 def tenant_prefix(tenant: Tenant) -> str:
@@ -189,50 +196,36 @@ def look(view: View, tenant: Tenant, wanted: Wanted) -> Loaded | None:
     prefix, start = tenant_prefix(tenant), len(view.seen)
     try:
         facts = _found(view, prefix, wanted)
-    except _UnknownFactError:
+    except UnknownFactError:
         return None
     return Loaded(view.at, facts, view.now, view.source, tuple(view.seen[start:]))
-
-
-class _UnknownFactError(Exception):
-    pass
 
 
 def _found(view: View, prefix: str, wanted: Wanted) -> LicenseFacts | None:
     """Two live peppers can match one key each while a key is rotated: the first that still works counts."""
     if wanted.license_id is not None:
-        license_ = _value(view, f"license:{prefix}{wanted.license_id}", LicenseValue)
-        return None if license_ is None else _joined(view, prefix, license_, None)
+        license_ = value_of(view, f"license:{prefix}{wanted.license_id}", LicenseValue)
+        return None if license_ is None else _joined(view, prefix, license_, None, wanted.machine)
     for key_hash in wanted.key_hashes:
-        key = _value(view, license_key(prefix, key_hash), KeyValue)
+        key = value_of(view, license_key(prefix, key_hash), KeyValue)
         if key is not None and (key.expires_at is None or key.expires_at > view.now):
-            license_ = _needed(view, f"license:{prefix}{key.license_id}", LicenseValue)
-            return _joined(view, prefix, license_, key.expires_at)
+            license_ = needed(view, f"license:{prefix}{key.license_id}", LicenseValue)
+            return _joined(view, prefix, license_, key.expires_at, wanted.machine)
     return None
 
 
-def _value(view: View, key: str, kind: type[T]) -> T | None:
-    fact = view.get(key)
-    if fact is None:
-        raise _UnknownFactError
-    assert fact.value is None or isinstance(fact.value, kind)
-    return fact.value
-
-
-def _needed(view: View, key: str, kind: type[T]) -> T:
-    value = _value(view, key, kind)
-    if value is None:  # never in facts of one state: what refers to it would be gone with it
-        raise _UnknownFactError
-    return value
-
-
-def _joined(view: View, prefix: str, license_: LicenseValue, key_expires_at: datetime | None) -> LicenseFacts:
+def _joined(
+    view: View, prefix: str, license_: LicenseValue, key_expires_at: datetime | None, asked: MachineAsked | None
+) -> LicenseFacts:
     product_id, customer_id = license_.product_id, license_.customer_id
-    policy = _needed(view, f"policy:{prefix}{license_.policy_id}", PolicyValue)
-    product = _needed(view, f"product:{prefix}{product_id}", ProductValue)
-    tiers = _needed(view, f"tier:{prefix}{product_id}", TiersValue)
-    customer = NOBODY if customer_id is None else _needed(view, f"customer:{prefix}{customer_id}", CustomerValue)
+    policy = needed(view, f"policy:{prefix}{license_.policy_id}", PolicyValue)
+    product = needed(view, f"product:{prefix}{product_id}", ProductValue)
+    tiers = needed(view, f"tier:{prefix}{product_id}", TiersValue)
+    customer = NOBODY if customer_id is None else needed(view, f"customer:{prefix}{customer_id}", CustomerValue)
     own = next(((slug, position) for tier_id, slug, position in tiers.tiers if tier_id == license_.tier_id), None)
+    seats = None
+    if needs_seats(policy.machines, license_.overrides, policy.expiration_basis, asked):
+        seats = value_of(view, f"seats:{prefix}{license_.license_id}", SeatsValue) or NO_SEATS
     terms: dict[str, Any] = {name: getattr(policy, name) for name in OF_THE_POLICY}
     return LicenseFacts(
         license_id=license_.license_id,
@@ -241,7 +234,14 @@ def _joined(view: View, prefix: str, license_: LicenseValue, key_expires_at: dat
         policy_id=license_.policy_id,
         status=license_.status,
         starts_at=license_.starts_at,
-        expires_at=license_.expires_at,
+        expires_at=effective_expiry(
+            expires_at=license_.expires_at,
+            anchored=license_.anchored,
+            expiration_basis=policy.expiration_basis,
+            first_duration=policy.first_duration,
+            starts_at=license_.starts_at,
+            first_activated_at=None if seats is None else seats.first_activated_at,
+        ),
         anchored=license_.anchored,
         check_in_from=license_.check_in_from,
         max_uses_override=license_.max_uses_override,
@@ -255,5 +255,8 @@ def _joined(view: View, prefix: str, license_: LicenseValue, key_expires_at: dat
         customer_subject_ref=customer.customer_subject_ref,
         customer_email_hash=customer.customer_email_hash,
         customer_banned=customer.customer_banned,
+        overrides=license_.overrides,
+        seats=seats,
+        found=None if asked is None else find(view, prefix, license_.license_id, policy.machines, asked),
         **terms,
     )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from sys import intern
 from typing import Final
 
 import asyncpg
 
 from shared.db.pool import Database
+from shared.facts.customers import CustomerValue
 from shared.facts.license import (
     KEY_BYTES,
     LICENSE_BYTES,
-    OF_THE_POLICY,
     SHARED_BYTES,
-    CustomerValue,
     KeyValue,
     LicenseValue,
     PolicyValue,
@@ -25,6 +25,20 @@ from shared.facts.license import (
     license_key,
     tenant_prefix,
 )
+from shared.facts.machine_loads import (
+    FOUND_COLUMNS,
+    FOUND_JOINS,
+    SEATS_COLUMNS,
+    SEATS_COLUMNS_OF_ALL,
+    SEATS_JOIN,
+    SEATS_JOIN_OF_ALL,
+    TERMS_COLUMNS,
+    found_of,
+    overrides_of,
+    seats_of,
+    terms_of,
+)
+from shared.facts.machines import MachineAsked
 from shared.facts.stamped import STAMP, stamp_of
 from shared.freshness.memory import Fact
 from shared.freshness.reader import Load
@@ -38,6 +52,7 @@ _FACTS: Final = f"""
            coalesce(u.uses, 0) AS uses, p.is_trial, p.expiration_strategy, p.grace_period, p.expiration_basis, p.max_uses,
            p.uses_counted_by, p.overridable, p.require_check_in, p.check_in_interval, p.check_in_count, p.check_in_since,
            p.require_product_scope, p.require_policy_scope, p.require_user_scope, p.authentication, p.stale_ok_for,
+           p.first_duration, {TERMS_COLUMNS}, {SEATS_COLUMNS},
            d.code AS product_code,
            c.subject_ref AS customer_subject_ref, c.email_hash AS customer_email_hash, c.banned AS customer_banned,
            (SELECT json_agg(json_build_array(t.tier_id, t.slug, t.position))::text
@@ -60,20 +75,39 @@ _ITEMS: Final = """
                 UNION ALL SELECT i.license_id, NULL, NULL WHERE i.license_id IS NOT NULL
            ) AS k ON true
 """
+_MACHINES_ASKED: Final = "$5::text[], $6::text[], $7::text[]) AS i (n, key_hash, license_id, machine_id, hashes)"
 LOAD_BY_KEY: Final = (
-    _FACTS + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true" + _JOINS
+    _FACTS
+    + " FROM (SELECT) AS one LEFT JOIN LATERAL license.license_key_facts($1, $2, $3) AS k ON true"
+    + _JOINS
+    + SEATS_JOIN
 )
 LOAD_BY_ID: Final = (
     _FACTS
     + " FROM (SELECT $3::text AS license_id, NULL::timestamptz AS expires_at, NULL::bytea AS key_hash) AS k"
     + _JOINS
+    + SEATS_JOIN
 )
 # One time for all of them, and for each item the rows of the key hashes that it may have, or of its id.
-LOAD_BATCH: Final = _FACTS.replace("clock_timestamp()", "i.n, (SELECT clock_timestamp())") + _ITEMS + _JOINS
+_BATCH_FACTS: Final = _FACTS.replace("clock_timestamp()", "i.n, (SELECT clock_timestamp())")
+LOAD_BATCH: Final = _BATCH_FACTS + _ITEMS + _JOINS + SEATS_JOIN
+# The same with the machines that are asked for: each item has the id of one and the hashes of fingerprints, either may be empty.
+LOAD_MACHINES: Final = (
+    _BATCH_FACTS.replace(SEATS_COLUMNS, f"{SEATS_COLUMNS_OF_ALL}, {FOUND_COLUMNS}")
+    + _ITEMS.replace("$5::text[]) AS i (n, key_hash, license_id)", _MACHINES_ASKED)
+    + _JOINS
+    + SEATS_JOIN_OF_ALL
+    + FOUND_JOINS
+)
+
+
+_COLUMNS_OF_THE_POLICY: Final = tuple(one.name for one in fields(PolicyValue) if one.name != "machines")
 
 
 async def load_one(db: Database, tenant: Tenant, wanted: Wanted) -> Load:
     """One license, as `lictor_facts`; an unknown, a foreign and a deleted license all look the same."""
+    if wanted.machine is not None:
+        return await load_many(db, tenant, [wanted])
     statement, root = LOAD_BY_KEY, wanted.key_hashes
     if wanted.license_id is not None:
         statement, root = LOAD_BY_ID, wanted.license_id
@@ -83,16 +117,25 @@ async def load_one(db: Database, tenant: Tenant, wanted: Wanted) -> Load:
 
 async def load_many(db: Database, tenant: Tenant, wanted: Sequence[Wanted]) -> Load:
     """All at one state of the record and one time."""
-    items = [
-        (n, key_hash, license_id)
-        for n, one in enumerate(wanted)
-        for key_hash, license_id in (
-            [(None, one.license_id)] if one.license_id is not None else [(h, None) for h in one.key_hashes]
-        )
-    ]
-    columns = (list(column) for column in zip(*items, strict=True))
-    rows = await db.load(LOAD_BATCH, tenant.account_id, tenant.mode.value, *columns)
+    items = [(n, *of) for n, one in enumerate(wanted) for of in _items(one)]
+    statement, width = (LOAD_BATCH, 3) if all(one.machine is None for one in wanted) else (LOAD_MACHINES, 5)
+    columns = (list(column) for column in list(zip(*items, strict=True))[:width])
+    rows = await db.load(statement, tenant.account_id, tenant.mode.value, *columns)
     return _load(tenant, list(zip(wanted, _by_item(rows, len(wanted)), strict=True)))
+
+
+def _items(wanted: Wanted) -> Iterator[tuple[bytes | None, str | None, str, str]]:
+    """What a batch is told of one license: a hash of its key or its id, the id of a machine, and hashes of fingerprints."""
+    machine = wanted.machine or _NO_MACHINE
+    asked = (machine.machine_id, ",".join(hashed.hex() for hashed in machine.hashes))
+    if wanted.license_id is not None:
+        yield (None, wanted.license_id, *asked)
+        return
+    for key_hash in wanted.key_hashes:
+        yield (key_hash, None, *asked)
+
+
+_NO_MACHINE: Final = MachineAsked()
 
 
 def _by_item(rows: Sequence[asyncpg.Record], items: int) -> list[list[asyncpg.Record]]:
@@ -125,7 +168,11 @@ def _facts_of(tenant: Tenant, wanted: Wanted, rows: Sequence[asyncpg.Record]) ->
             key = KeyValue(intern(row["license_id"]), row["key_expires_at"])
             yield Fact(license_key(prefix, row["key_hash"]), key, KEY_BYTES)
         yield Fact(f"license:{prefix}{row['license_id']}", _license(row), LICENSE_BYTES)
-        policy = PolicyValue(*(row[name] for name in OF_THE_POLICY))
+        yield from seats_of(prefix, row)
+        if wanted.machine is not None:
+            yield from found_of(prefix, wanted.machine, row)
+        terms = {name: row[name] for name in _COLUMNS_OF_THE_POLICY}
+        policy = PolicyValue(**terms, machines=terms_of(row))
         yield Fact(f"policy:{prefix}{row['policy_id']}", policy, SHARED_BYTES)
         yield Fact(f"product:{prefix}{row['product_id']}", ProductValue(row["product_code"]), SHARED_BYTES)
         yield Fact(f"tier:{prefix}{row['product_id']}", _tiers(row), SHARED_BYTES)
@@ -148,6 +195,7 @@ def _license(row: asyncpg.Record) -> LicenseValue:
         anchored=row["anchored"],
         check_in_from=row["check_in_from"],
         max_uses_override=row["max_uses_override"],
+        overrides=overrides_of(row),
     )
 
 

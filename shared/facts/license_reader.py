@@ -106,4 +106,5 @@ def _all(view: View, tenant: Tenant, wanted: Sequence[Wanted]) -> list[Loaded] |
 def _root(tenant: Tenant, wanted: Wanted) -> str:
     name = wanted.license_id if wanted.license_id is not None else wanted.key_hashes[0].hex()
     kind = "license" if wanted.license_id is not None else "license_key"
-    return f"{kind}:{tenant.account_id}/{tenant.mode.value}/{name}"
+    root = f"{kind}:{tenant.account_id}/{tenant.mode.value}/{name}"
+    return root if wanted.machine is None else f"{root}/{wanted.machine.mark}"

@@ -147,7 +147,12 @@ async def open_bazaar(
     )
     for terms in all_terms:
         policy = catalog.CreatePolicyRequest(
-            product_id=it.product_id, display_name="P", perpetual=True, max_machines=1, **terms
+            product_id=it.product_id,
+            display_name="P",
+            perpetual=True,
+            max_machines=1,
+            require_fingerprint=False,
+            **terms,
         )
         it.policies.append((await it.make(policy)).policy.policy_id)
     ada, eve = licenses.CustomerRef(email="ada@example.com"), licenses.CustomerRef(subject_ref="u-1")
@@ -168,7 +173,7 @@ async def open_bazaar(
     product = await it.make(catalog.CreateProductRequest(code="AA", display_name="A"), live)
     policy = await it.make(
         catalog.CreatePolicyRequest(
-            product_id=product.product.product_id, display_name="P", perpetual=True, max_machines=1,
+            product_id=product.product.product_id, display_name="P", perpetual=True, max_machines=1, require_fingerprint=False,
             authentication=by_key.LICENSE,
         ),
         live,

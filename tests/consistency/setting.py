@@ -64,6 +64,7 @@ async def set_up(fleet: Fleet, random: Random, lease_s: float) -> Scene:
             display_name="P",
             perpetual=True,
             max_machines=1,
+            require_fingerprint=False,
             authentication=words.Authentication.MIXED,
             **fields,
         )

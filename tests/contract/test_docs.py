@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from services.cli import app
-from services.license.decision import Code
+from services.license.codes import Code
 from services.license.model import TRANSITIONS, Action, Status
 from services.license.settings import Settings
 from services.license.worker_metrics import WorkerMetrics

@@ -197,9 +197,14 @@ class Shop:
 
 
 async def open_shop(client: AsyncLictor, code: str = "SHOP", key_storage: str = "SEALED", **terms: Any) -> Shop:
-    """A desktop policy of 30 days, unless `terms` say otherwise."""
+    """A desktop policy of 30 days that asks for no machine, unless `terms` say otherwise."""
     product = (await client.products.create(code=code, display_name="Shop", key_storage=key_storage)).product
-    chosen: dict[str, Any] = {"template": "desktop_app", "duration": timedelta(days=30), **terms}
+    chosen: dict[str, Any] = {
+        "template": "desktop_app",
+        "duration": timedelta(days=30),
+        "require_fingerprint": False,
+        **terms,
+    }
     policy = (await client.policies.create(product_id=product.product_id, display_name="Policy", **chosen)).policy
     return Shop(client, product, policy)
 

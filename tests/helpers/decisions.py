@@ -9,7 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from services.license.decision import Asked, User
+from services.license.asked import Asked, User
+from shared.facts.machines import NO_LIMITS, Limits, MachineTerms, SeatsValue
+from tests.helpers.fleets import LAX, LIMITS, Fellow, machine_codes, meant, overrun
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
@@ -50,6 +52,12 @@ class License:
     customer_id: str | None = None
     customer_subject_ref: str | None = None
     customer_email_hash: bytes | None = None
+    machines: MachineTerms = LAX
+    overrides: Limits = NO_LIMITS
+    seats: SeatsValue | None = None
+    """As the record has them."""
+    found: None = None
+    fleet: tuple[Fellow, ...] = ()
 
 
 ANY = Asked()
@@ -154,7 +162,9 @@ def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
     own = license_.max_uses_override if "MAX_USES" in license_.overridable else None
     limit = own or license_.max_uses
     user = wanted.user
-    holder = (license_.customer_id, license_.customer_subject_ref, license_.customer_email_hash)
+    machine = meant(license_, wanted, now)
+    whose = None if machine is None else machine.user
+    holder = whose or (license_.customer_id, license_.customer_subject_ref, license_.customer_email_hash)
     named = None if user is None else (user.customer_id or None, user.subject_ref or None, user.email_hash or None)
     is_holder = named is None or any(
         value is not None and value == own for value, own in zip(named, holder, strict=True)
@@ -176,6 +186,7 @@ def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
         ("USER_SCOPE_MISMATCH", not is_holder),
         ("ENTITLEMENTS_SCOPE_EMPTY", wanted.entitlements == ()),
         ("ENTITLEMENTS_MISSING", bool(wanted.entitlements)),
+        *((code, True) for code in machine_codes(license_, wanted, now)),
         ("USES_EXCEEDED", limit is not None and license_.uses >= limit),
         ("IN_GRACE", license_.expires_at is not None and license_.expires_at <= now and not ended),
         ("EXPIRED", ended and lenient),
@@ -186,6 +197,7 @@ def failing(license_: License, wanted: Asked, now: datetime) -> list[str]:
 def is_valid(license_: License, wanted: Asked, now: datetime) -> bool:
     """Only a grace period, or an end that the policy does not mind, is nothing to refuse for."""
     told = {"IN_GRACE", "EXPIRED"} if license_.expiration_strategy in LENIENT else {"IN_GRACE"}
+    told |= {code for code in LIMITS if overrun(license_, code) == "over"}
     return set(failing(license_, wanted, now)) <= told
 
 

@@ -8,7 +8,9 @@ from tests.helpers.suite import World
 async def test_a_license_is_issued_and_validated(world: World) -> None:
     product = (await world.test.products.create(code="PROAPP", display_name="Pro App")).product
     policy = (
-        await world.test.policies.create(product_id=product.product_id, display_name="Desktop", template="desktop_app")
+        await world.test.policies.create(
+            product_id=product.product_id, display_name="Desktop", template="desktop_app", require_fingerprint=False
+        )
     ).policy
     issued = await world.test.licenses.create(policy_id=policy.policy_id, customer_email="ada@example.com")
 

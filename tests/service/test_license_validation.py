@@ -134,7 +134,7 @@ async def test_a_license_is_found_by_its_id_and_by_any_spelling_of_its_key(world
     assert (await world.test.validate(key=made.key.replace("-", ""))).code == "NOT_FOUND"
 
 
-FOUND = {"decision", "valid", "code", "all_codes", "detail", "license_id", "product_id", "policy_id"}
+FOUND = {"decision", "valid", "code", "all_codes", "detail", "license_id", "product_id", "policy_id", "seats"}
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,9 @@ from hypothesis import given, settings
 from lictor.license.v1.validation_service_pb2 import ValidationCode
 
 from services.license import model
-from services.license.decision import (
-    CHECKS,
-    CUSTOMER_IS_BANNED,
-    DETAILS,
-    EXPIRED_AND_USABLE,
-    RECHECK_AFTER,
-    Asked,
-    Code,
-    decide,
-)
+from services.license.asked import Asked
+from services.license.codes import CUSTOMER_IS_BANNED, DETAILS, EXPIRED_AND_USABLE, Code
+from services.license.decision import CHECKS, RECHECK_AFTER, decide
 from services.license.terms import CheckInInterval, ExpirationStrategy, Overrides, PolicyLimit, Terms
 from tests.helpers.decisions import (
     ANY,
@@ -45,7 +38,11 @@ from tests.helpers.decisions import (
 ORDER = [
     "NOT_FOUND", "BANNED", "REVOKED", "SUSPENDED", "NOT_YET_VALID", "EXPIRED", "CHECK_IN_OVERDUE", "PRODUCT_SCOPE_REQUIRED",
     "PRODUCT_SCOPE_MISMATCH", "POLICY_SCOPE_REQUIRED", "POLICY_SCOPE_MISMATCH", "TIER_SCOPE_MISMATCH", "USER_SCOPE_REQUIRED",
-    "USER_SCOPE_MISMATCH", "ENTITLEMENTS_SCOPE_EMPTY", "ENTITLEMENTS_MISSING", "USES_EXCEEDED", "IN_GRACE", "VALID",
+    "USER_SCOPE_MISMATCH", "ENTITLEMENTS_SCOPE_EMPTY", "ENTITLEMENTS_MISSING", "MACHINE_SCOPE_REQUIRED", "NO_MACHINE",
+    "NO_MACHINES", "MACHINE_SCOPE_MISMATCH", "FINGERPRINT_SCOPE_REQUIRED", "FINGERPRINT_SCOPE_EMPTY", "FINGERPRINT_NOT_FOUND",
+    "HEARTBEAT_NOT_STARTED", "HEARTBEAT_DEAD", "COMPONENTS_SCOPE_REQUIRED", "COMPONENTS_SCOPE_EMPTY",
+    "COMPONENTS_SCOPE_MISMATCH", "TOO_MANY_USERS", "MACHINE_LIMIT_EXCEEDED", "TOO_MANY_CORES", "TOO_MUCH_MEMORY",
+    "TOO_MUCH_DISK", "TOO_MANY_PROCESSES", "USES_EXCEEDED", "IN_GRACE", "VALID",
 ]  # fmt: skip
 
 

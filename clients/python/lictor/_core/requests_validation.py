@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lictor.common.v1.common_pb2 import View
+from lictor.common.v1.common_pb2 import NamedFingerprint, View
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from .convert import enum_value, several
+from .convert import MachineLike, enum_value, machine_identity, several
 from .errors import LictorError, error_of_status
 from .prepared import Prepared, read
 from .validation_result import ValidationResult, verdict
@@ -26,6 +26,10 @@ class Validation:
     `product`, an id or a code, and `policy_id` ask for a license of theirs; `customer_id`, `customer_email` or `subject_ref` for
     one that this customer holds; `entitlements=["export"]` for one that has them all; `required_tier="pro"` for one of that
     tier, or of a higher one of its product.
+
+    `fingerprint` shows the machine as it was activated: one fingerprint, several by name, or what `fingerprint()` made. With
+    `workload=True` it is known by the certificate that the client has shown. `machine_id` names it by its id, and
+    `components` its parts, by name.
     """
 
     key: str | None = field(default=None, repr=False)
@@ -37,6 +41,10 @@ class Validation:
     customer_email: str = ""
     subject_ref: str = ""
     entitlements: Iterable[str] | None = None
+    fingerprint: MachineLike | None = field(default=None, repr=False)
+    workload: bool = False
+    machine_id: str = ""
+    components: Mapping[str, str] | None = field(default=None, repr=False)
 
     def request(self) -> pb.ValidateLicenseRequest:
         """The same as a message. ValueError where it names too much, or too little."""
@@ -45,9 +53,22 @@ class Validation:
         names = (self.customer_id, self.customer_email, self.subject_ref)
         if sum(bool(name) for name in names) > 1:
             raise ValueError("name the user in one way: customer_id, customer_email or subject_ref")
+        if self.fingerprint is not None and self.workload:
+            raise ValueError("show the machine in one way: fingerprint or workload")
         request = pb.ValidateLicenseRequest(
-            product=self.product, policy_id=self.policy_id, required_tier=self.required_tier
+            product=self.product,
+            policy_id=self.policy_id,
+            required_tier=self.required_tier,
+            machine_id=self.machine_id,
+            identity=None if self.fingerprint is None else machine_identity(self.fingerprint),
         )
+        if self.workload:
+            request.identity.workload.SetInParent()
+        if self.components is not None:
+            request.components.SetInParent()
+            request.components.components.extend(
+                NamedFingerprint(name=name, fingerprint=value) for name, value in self.components.items()
+            )
         if self.key is not None:
             request.license.license_key = self.key
         elif self.license_id is not None:
@@ -72,6 +93,10 @@ def validate(
     customer_email: str = "",
     subject_ref: str = "",
     entitlements: Iterable[str] | None = None,
+    fingerprint: MachineLike | None = None,
+    workload: bool = False,
+    machine_id: str = "",
+    components: Mapping[str, str] | None = None,
     view: str | View.Kind.ValueType | None = None,
     fully_consistent: bool = False,
     timeout_s: float | None = None,
@@ -92,6 +117,10 @@ def validate(
         customer_email=customer_email,
         subject_ref=subject_ref,
         entitlements=entitlements,
+        fingerprint=fingerprint,
+        workload=workload,
+        machine_id=machine_id,
+        components=components,
     )
     request = asked.request()
     request.view = enum_value(View.Kind, view)

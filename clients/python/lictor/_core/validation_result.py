@@ -8,6 +8,7 @@ from datetime import datetime
 from lictor.common.v1.common_pb2 import Decision
 from lictor.license.v1 import validation_service_pb2 as pb
 from lictor.license.v1.license_service_pb2 import License
+from lictor.license.v1.validation_service_pb2 import ExceededLimit, SeatCounts
 
 from .convert import enum_name, moment_of
 
@@ -40,6 +41,14 @@ class ValidationResult:
     """The entitlements that the license has, by the keys of their features."""
     missing: tuple[str, ...]
     """The entitlements that were asked for and that it lacks."""
+    machine_id: str
+    """The machine that was found; empty where none was asked for, or none found."""
+    heartbeat_status: str
+    """`NOT_STARTED`, `ALIVE` or `DEAD`; empty where no machine was found."""
+    seats: SeatCounts | None
+    """What the license's machines are and have in all, where anything asks for that."""
+    exceeded: tuple[ExceededLimit, ...]
+    """The limits that they exceed; a warning where `valid` is true."""
     detail: str
     """A sentence for people."""
     evaluated_at: datetime
@@ -70,6 +79,10 @@ def verdict(answer: pb.ValidateLicenseResponse) -> ValidationResult:
         tier=answer.tier,
         entitlements=tuple(answer.entitlements),
         missing=tuple(answer.missing),
+        machine_id=answer.machine_id,
+        heartbeat_status=enum_name(pb.MachineHeartbeat.Status, answer.heartbeat_status) if answer.machine_id else "",
+        seats=answer.seats if answer.HasField("seats") else None,
+        exceeded=tuple(answer.exceeded),
         detail=answer.detail,
         evaluated_at=moment_of(answer.decision.evaluated_at),
         decision=answer.decision,

@@ -71,6 +71,46 @@ class ValidationCode(_message.Message):
         """`required_entitlements` is there and names nothing."""
         ENTITLEMENTS_MISSING: ValidationCode._Code.ValueType  # 140
         """The license lacks entitlements that were asked for; `missing` names them."""
+        MACHINE_SCOPE_REQUIRED: ValidationCode._Code.ValueType  # 150
+        """The policy asks for the machine to be named by its id, and it was not."""
+        NO_MACHINE: ValidationCode._Code.ValueType  # 160
+        """The license has no machine, and one was named or is required. The policy is not floating."""
+        NO_MACHINES: ValidationCode._Code.ValueType  # 161
+        """The same under a floating policy: none of the seats is taken."""
+        MACHINE_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 170
+        """No machine of the license, or none that still has its seat, has the id that was named."""
+        FINGERPRINT_SCOPE_REQUIRED: ValidationCode._Code.ValueType  # 180
+        """The policy asks for the machine's fingerprint, and none was shown."""
+        FINGERPRINT_SCOPE_EMPTY: ValidationCode._Code.ValueType  # 181
+        """`identity` is a set of fingerprints that has none."""
+        FINGERPRINT_NOT_FOUND: ValidationCode._Code.ValueType  # 190
+        """No machine of the license has the fingerprint, or as many of them as the policy's `machine_matching` says; or not the machine
+        that `machine_id` names.
+        """
+        HEARTBEAT_NOT_STARTED: ValidationCode._Code.ValueType  # 200
+        """The policy requires heartbeats, and the machine has sent none yet."""
+        HEARTBEAT_DEAD: ValidationCode._Code.ValueType  # 210
+        """The machine has missed the heartbeats that the policy requires, or has not renewed its seat in time."""
+        COMPONENTS_SCOPE_REQUIRED: ValidationCode._Code.ValueType  # 220
+        """The policy asks for the machine's components, and they were not named."""
+        COMPONENTS_SCOPE_EMPTY: ValidationCode._Code.ValueType  # 221
+        """`components` is there and names nothing."""
+        COMPONENTS_SCOPE_MISMATCH: ValidationCode._Code.ValueType  # 222
+        """The machine does not have as many of the components as the policy's `component_matching` says."""
+        TOO_MANY_USERS: ValidationCode._Code.ValueType  # 240
+        """The license's machines have more users than it allows. This and the next five are of strict policies only. Where the policy's
+        `overage_strategy` allows so many, the answer is valid all the same.
+        """
+        MACHINE_LIMIT_EXCEEDED: ValidationCode._Code.ValueType  # 250
+        """The license has more machines than it allows."""
+        TOO_MANY_CORES: ValidationCode._Code.ValueType  # 260
+        """Its machines have more cores than it allows."""
+        TOO_MUCH_MEMORY: ValidationCode._Code.ValueType  # 261
+        """Its machines have more memory than it allows."""
+        TOO_MUCH_DISK: ValidationCode._Code.ValueType  # 262
+        """Its machines have more disk space than it allows."""
+        TOO_MANY_PROCESSES: ValidationCode._Code.ValueType  # 270
+        """Its machines run more processes than it allows."""
         USES_EXCEEDED: ValidationCode._Code.ValueType  # 280
         """The license has no uses left."""
         IN_GRACE: ValidationCode._Code.ValueType  # 290
@@ -79,7 +119,9 @@ class ValidationCode(_message.Message):
         """The license may be used."""
 
     class Code(_Code, metaclass=_CodeEnumTypeWrapper):
-        """The codes, in the order in which the checks run; a code's number is ten times its place, and places are kept for checks to come."""
+        """The codes, in the order in which the checks run; a code's number is ten times its place, and some more where
+        several share one; places are kept for checks to come.
+        """
 
     CODE_UNSPECIFIED: ValidationCode.Code.ValueType  # 0
     """Never sent."""
@@ -117,6 +159,46 @@ class ValidationCode(_message.Message):
     """`required_entitlements` is there and names nothing."""
     ENTITLEMENTS_MISSING: ValidationCode.Code.ValueType  # 140
     """The license lacks entitlements that were asked for; `missing` names them."""
+    MACHINE_SCOPE_REQUIRED: ValidationCode.Code.ValueType  # 150
+    """The policy asks for the machine to be named by its id, and it was not."""
+    NO_MACHINE: ValidationCode.Code.ValueType  # 160
+    """The license has no machine, and one was named or is required. The policy is not floating."""
+    NO_MACHINES: ValidationCode.Code.ValueType  # 161
+    """The same under a floating policy: none of the seats is taken."""
+    MACHINE_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 170
+    """No machine of the license, or none that still has its seat, has the id that was named."""
+    FINGERPRINT_SCOPE_REQUIRED: ValidationCode.Code.ValueType  # 180
+    """The policy asks for the machine's fingerprint, and none was shown."""
+    FINGERPRINT_SCOPE_EMPTY: ValidationCode.Code.ValueType  # 181
+    """`identity` is a set of fingerprints that has none."""
+    FINGERPRINT_NOT_FOUND: ValidationCode.Code.ValueType  # 190
+    """No machine of the license has the fingerprint, or as many of them as the policy's `machine_matching` says; or not the machine
+    that `machine_id` names.
+    """
+    HEARTBEAT_NOT_STARTED: ValidationCode.Code.ValueType  # 200
+    """The policy requires heartbeats, and the machine has sent none yet."""
+    HEARTBEAT_DEAD: ValidationCode.Code.ValueType  # 210
+    """The machine has missed the heartbeats that the policy requires, or has not renewed its seat in time."""
+    COMPONENTS_SCOPE_REQUIRED: ValidationCode.Code.ValueType  # 220
+    """The policy asks for the machine's components, and they were not named."""
+    COMPONENTS_SCOPE_EMPTY: ValidationCode.Code.ValueType  # 221
+    """`components` is there and names nothing."""
+    COMPONENTS_SCOPE_MISMATCH: ValidationCode.Code.ValueType  # 222
+    """The machine does not have as many of the components as the policy's `component_matching` says."""
+    TOO_MANY_USERS: ValidationCode.Code.ValueType  # 240
+    """The license's machines have more users than it allows. This and the next five are of strict policies only. Where the policy's
+    `overage_strategy` allows so many, the answer is valid all the same.
+    """
+    MACHINE_LIMIT_EXCEEDED: ValidationCode.Code.ValueType  # 250
+    """The license has more machines than it allows."""
+    TOO_MANY_CORES: ValidationCode.Code.ValueType  # 260
+    """Its machines have more cores than it allows."""
+    TOO_MUCH_MEMORY: ValidationCode.Code.ValueType  # 261
+    """Its machines have more memory than it allows."""
+    TOO_MUCH_DISK: ValidationCode.Code.ValueType  # 262
+    """Its machines have more disk space than it allows."""
+    TOO_MANY_PROCESSES: ValidationCode.Code.ValueType  # 270
+    """Its machines run more processes than it allows."""
     USES_EXCEEDED: ValidationCode.Code.ValueType  # 280
     """The license has no uses left."""
     IN_GRACE: ValidationCode.Code.ValueType  # 290
@@ -149,6 +231,9 @@ class ValidateLicenseRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     REQUIRED_ENTITLEMENTS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
     view: _common_pb2.View.Kind.ValueType
     """How much of the license to return: DECISION (the default) none, BASIC the license, FULL the license with its metadata."""
     required_tier: _builtins.str
@@ -159,13 +244,15 @@ class ValidateLicenseRequest(_message.Message):
     """The license must be of this product: its id (`prod_...`) or its `code`; empty means any."""
     policy_id: _builtins.str
     """The license must be under this policy; empty means any."""
+    machine_id: _builtins.str
+    """The same machine by its id (`mach_...`); empty means that nothing is said of it. With `identity`, both must be of one machine."""
     @_builtins.property
     def license(self) -> _common_pb2.LicenseSelector:
         """The license; a caller with a license key may leave it out and means the one of that key."""
 
     @_builtins.property
     def user(self) -> Global___UserScope:
-        """The license must be held by this customer; absent means any, or nobody."""
+        """The license, or the machine that is named too and has a user, must be this customer's; absent means any, or nobody."""
 
     @_builtins.property
     def required_entitlements(self) -> Global___EntitlementsScope:
@@ -175,6 +262,19 @@ class ValidateLicenseRequest(_message.Message):
     def consistency(self) -> _common_pb2.Consistency:
         """How fresh the facts must be; absent means leased. A license whose uses are limited, or whose duration waits for a first
         validation, is always answered by the record.
+        """
+
+    @_builtins.property
+    def identity(self) -> _common_pb2.MachineIdentity:
+        """The machine on which the license is used: one of its machines must be known by this. An empty set of fingerprints is
+        FINGERPRINT_SCOPE_EMPTY; absent means that nothing is said of it. What is presented must be what the machine was activated with:
+        a fingerprint, a set, or the caller's own certificate.
+        """
+
+    @_builtins.property
+    def components(self) -> Global___ComponentsScope:
+        """The parts that the machine must have, as many of which as the policy's `component_matching` says; needs `identity` or
+        `machine_id`. Absent means any or none, an empty list is COMPONENTS_SCOPE_EMPTY.
         """
 
     def __init__(
@@ -188,18 +288,47 @@ class ValidateLicenseRequest(_message.Message):
         user: Global___UserScope | None = ...,
         required_entitlements: Global___EntitlementsScope | None = ...,
         consistency: _common_pb2.Consistency | None = ...,
+        identity: _common_pb2.MachineIdentity | None = ...,
+        machine_id: _builtins.str = ...,
+        components: Global___ComponentsScope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "license", b"license", "required_entitlements", b"required_entitlements", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "consistency", b"consistency", "identity", b"identity", "license", b"license", "required_entitlements", b"required_entitlements", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "license", b"license", "policy_id", b"policy_id", "product", b"product", "required_entitlements", b"required_entitlements", "required_tier", b"required_tier", "user", b"user", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "consistency", b"consistency", "identity", b"identity", "license", b"license", "machine_id", b"machine_id", "policy_id", b"policy_id", "product", b"product", "required_entitlements", b"required_entitlements", "required_tier", b"required_tier", "user", b"user", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateLicenseRequest: _TypeAlias = ValidateLicenseRequest  # noqa: Y015
 
 @_typing.final
+class ComponentsScope(_message.Message):
+    """ComponentsScope names the parts of a machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.NamedFingerprint]:
+        """The parts; at most 20, each name and each fingerprint once."""
+
+    def __init__(
+        self,
+        *,
+        components: _abc.Iterable[_common_pb2.NamedFingerprint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComponentsScope: _TypeAlias = ComponentsScope  # noqa: Y015
+
+@_typing.final
 class UserScope(_message.Message):
-    """UserScope names the customer who uses the license."""
+    """UserScope names the customer who uses the license. A machine that has a user, and is named too, must be that user's; otherwise it is
+    the customer who holds the license.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -277,6 +406,10 @@ class ValidateLicenseResponse(_message.Message):
     USES_LEFT_FIELD_NUMBER: _builtins.int
     GRACE_END_TIME_FIELD_NUMBER: _builtins.int
     CHECK_IN_DUE_TIME_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_STATUS_FIELD_NUMBER: _builtins.int
+    SEATS_FIELD_NUMBER: _builtins.int
+    EXCEEDED_FIELD_NUMBER: _builtins.int
     valid: _builtins.bool
     """Whether the license may be used."""
     code: Global___ValidationCode.Code.ValueType
@@ -297,6 +430,10 @@ class ValidateLicenseResponse(_message.Message):
     """The slug of that tier."""
     uses_left: _builtins.int
     """How many uses are left, at the time of the answer; absent means unlimited."""
+    machine_id: _builtins.str
+    """The machine that was found by `identity` or `machine_id`; empty where none was."""
+    heartbeat_status: Global___MachineHeartbeat.Status.ValueType
+    """How that machine's heartbeats stand; unset where none was found."""
     @_builtins.property
     def decision(self) -> _common_pb2.Decision:
         """What every decision has in common."""
@@ -329,6 +466,16 @@ class ValidateLicenseResponse(_message.Message):
     def check_in_due_time(self) -> _timestamp_pb2.Timestamp:
         """When the next check-in is due; absent when none is."""
 
+    @_builtins.property
+    def seats(self) -> Global___SeatCounts:
+        """What the license's machines are and have in all; absent where no machine was named, and the policy neither requires nor limits
+        any.
+        """
+
+    @_builtins.property
+    def exceeded(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExceededLimit]:
+        """The limits that they exceed, in the order of their codes; each is among `all_codes` too."""
+
     def __init__(
         self,
         *,
@@ -350,16 +497,148 @@ class ValidateLicenseResponse(_message.Message):
         uses_left: _builtins.int | None = ...,
         grace_end_time: _timestamp_pb2.Timestamp | None = ...,
         check_in_due_time: _timestamp_pb2.Timestamp | None = ...,
+        machine_id: _builtins.str = ...,
+        heartbeat_status: Global___MachineHeartbeat.Status.ValueType = ...,
+        seats: Global___SeatCounts | None = ...,
+        exceeded: _abc.Iterable[Global___ExceededLimit] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "check_in_due_time", b"check_in_due_time", "decision", b"decision", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "license", b"license", "uses_left", b"uses_left"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "check_in_due_time", b"check_in_due_time", "decision", b"decision", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "license", b"license", "seats", b"seats", "uses_left", b"uses_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "all_codes", b"all_codes", "check_in_due_time", b"check_in_due_time", "code", b"code", "decision", b"decision", "detail", b"detail", "entitlements", b"entitlements", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "is_trial", b"is_trial", "license", b"license", "license_id", b"license_id", "missing", b"missing", "policy_id", b"policy_id", "product_id", b"product_id", "tier", b"tier", "tier_id", b"tier_id", "uses_left", b"uses_left", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "all_codes", b"all_codes", "check_in_due_time", b"check_in_due_time", "code", b"code", "decision", b"decision", "detail", b"detail", "entitlements", b"entitlements", "exceeded", b"exceeded", "expire_time", b"expire_time", "grace_end_time", b"grace_end_time", "heartbeat_status", b"heartbeat_status", "is_trial", b"is_trial", "license", b"license", "license_id", b"license_id", "machine_id", b"machine_id", "missing", b"missing", "policy_id", b"policy_id", "product_id", b"product_id", "seats", b"seats", "tier", b"tier", "tier_id", b"tier_id", "uses_left", b"uses_left", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__uses_left: _TypeAlias = _typing.Literal["uses_left"]  # noqa: Y015
     _WhichOneofArgType__uses_left: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uses_left) -> _WhichOneofReturnType__uses_left | None: ...
 
 Global___ValidateLicenseResponse: _TypeAlias = ValidateLicenseResponse  # noqa: Y015
+
+@_typing.final
+class MachineHeartbeat(_message.Message):
+    """MachineHeartbeat is how the heartbeats of a machine stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Status:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MachineHeartbeat._Status.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATUS_UNSPECIFIED: MachineHeartbeat._Status.ValueType  # 0
+        """Never sent of a machine."""
+        NOT_STARTED: MachineHeartbeat._Status.ValueType  # 1
+        """It has sent none yet."""
+        ALIVE: MachineHeartbeat._Status.ValueType  # 2
+        """It was heard of in time, or none is due."""
+        DEAD: MachineHeartbeat._Status.ValueType  # 3
+        """It was not heard of in time, or has not renewed its seat."""
+
+    class Status(_Status, metaclass=_StatusEnumTypeWrapper):
+        """The states."""
+
+    STATUS_UNSPECIFIED: MachineHeartbeat.Status.ValueType  # 0
+    """Never sent of a machine."""
+    NOT_STARTED: MachineHeartbeat.Status.ValueType  # 1
+    """It has sent none yet."""
+    ALIVE: MachineHeartbeat.Status.ValueType  # 2
+    """It was heard of in time, or none is due."""
+    DEAD: MachineHeartbeat.Status.ValueType  # 3
+    """It was not heard of in time, or has not renewed its seat."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineHeartbeat: _TypeAlias = MachineHeartbeat  # noqa: Y015
+
+@_typing.final
+class SeatCounts(_message.Message):
+    """SeatCounts is what the machines of a license are and have in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINES_FIELD_NUMBER: _builtins.int
+    MAX_MACHINES_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    machines: _builtins.int
+    """The machines that have a seat."""
+    max_machines: _builtins.int
+    """How many may have one, for each user where the policy leases machines per user; absent means any number."""
+    users: _builtins.int
+    """Their users, each once."""
+    cores: _builtins.int
+    """Their cores."""
+    memory_bytes: _builtins.int
+    """Their memory."""
+    disk_bytes: _builtins.int
+    """Their disk space."""
+    processes: _builtins.int
+    """The processes that run on them."""
+    def __init__(
+        self,
+        *,
+        machines: _builtins.int = ...,
+        max_machines: _builtins.int | None = ...,
+        users: _builtins.int = ...,
+        cores: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        processes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "max_machines", b"max_machines"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines", "cores", b"cores", "disk_bytes", b"disk_bytes", "machines", b"machines", "max_machines", b"max_machines", "memory_bytes", b"memory_bytes", "processes", b"processes", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_machines: _TypeAlias = _typing.Literal["max_machines"]  # noqa: Y015
+    _WhichOneofArgType__max_machines: _TypeAlias = _typing.Literal["_max_machines", b"_max_machines"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_machines) -> _WhichOneofReturnType__max_machines | None: ...
+
+Global___SeatCounts: _TypeAlias = SeatCounts  # noqa: Y015
+
+@_typing.final
+class ExceededLimit(_message.Message):
+    """ExceededLimit is a limit that the machines of a license exceed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    code: Global___ValidationCode.Code.ValueType
+    """The code of the limit."""
+    taken: _builtins.int
+    """What they are or have."""
+    limit: _builtins.int
+    """The limit. One that holds for each user or each machine holds as often as there are any."""
+    most: _builtins.int
+    """What the policy's `overage_strategy` makes of the limit: more is not valid. Absent means that any number is."""
+    def __init__(
+        self,
+        *,
+        code: Global___ValidationCode.Code.ValueType = ...,
+        taken: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        most: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_most", b"_most", "most", b"most"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_most", b"_most", "code", b"code", "limit", b"limit", "most", b"most", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__most: _TypeAlias = _typing.Literal["most"]  # noqa: Y015
+    _WhichOneofArgType__most: _TypeAlias = _typing.Literal["_most", b"_most"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__most) -> _WhichOneofReturnType__most | None: ...
+
+Global___ExceededLimit: _TypeAlias = ExceededLimit  # noqa: Y015
 
 @_typing.final
 class BatchValidateLicensesRequest(_message.Message):
@@ -491,7 +770,7 @@ class ExplainValidationResponse(_message.Message):
 
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCheck]:
-        """Every check, in the order in which they decide; then the terms of the policy that are not evaluated yet."""
+        """Every check, in the order in which they decide."""
 
     def __init__(
         self,
@@ -528,7 +807,7 @@ class ExplainedCheck(_message.Message):
         TOLD: ExplainedCheck._Outcome.ValueType  # 3
         """There is something to tell, and the answer may be valid all the same."""
         NOT_EVALUATED: ExplainedCheck._Outcome.ValueType  # 4
-        """This version does not look at it."""
+        """Not sent any more: every check is evaluated."""
 
     class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
         """How a check can end."""
@@ -542,7 +821,7 @@ class ExplainedCheck(_message.Message):
     TOLD: ExplainedCheck.Outcome.ValueType  # 3
     """There is something to tell, and the answer may be valid all the same."""
     NOT_EVALUATED: ExplainedCheck.Outcome.ValueType  # 4
-    """This version does not look at it."""
+    """Not sent any more: every check is evaluated."""
 
     @_typing.final
     class InputsEntry(_message.Message):
@@ -572,7 +851,7 @@ class ExplainedCheck(_message.Message):
     name: _builtins.str
     """The check, in lower case."""
     code: Global___ValidationCode.Code.ValueType
-    """The code that it gives when it does not pass; unset where it is not evaluated."""
+    """The code that it gives when it does not pass."""
     outcome: Global___ExplainedCheck.Outcome.ValueType
     """How it ended."""
     hint: _builtins.str
@@ -695,7 +974,9 @@ class WatchLicensesResponse(_message.Message):
     """Where a stream goes on that asks with it; in SNAPSHOT_COMPLETE and BOOKMARK."""
     @_builtins.property
     def licenses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidateLicenseResponse]:
-        """The licenses, each as a validation that asks for nothing would have answered; `license` is set where `view` is BASIC."""
+        """The licenses, each as a validation that asks for nothing would have answered, but that none of its machines has to be named;
+        `license` is set where `view` is BASIC.
+        """
 
     @_builtins.property
     def deleted_license_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
