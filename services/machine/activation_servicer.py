@@ -6,25 +6,22 @@ from google.protobuf.json_format import MessageToDict
 from lictor.machine.v1 import activation_service_pb2 as pb
 
 from services.machine import callers, fields, render
-from services.machine.commands.activate_machine import Activated, NewMachine, NoSeatError, activate_machine
+from services.machine.commands.activate_machine import Activated, activate_machine
 from services.machine.commands.beat_machine import beat_machine
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
-from services.machine.events import refusal_event
+from services.machine.commands.take_seat import NewMachine, NoSeatError
 from services.machine.identities import identity_of, named_hashes
 from services.machine.licenses import license_of
 from services.machine.model import DeactivationReason
-from services.machine.resources import Resources
+from services.machine.refusals import tell_refusal
+from services.machine.seat_calls import SeatCalls
 from services.machine.servicer import platform
-from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.rpc.context import CallContext
 
 
-class ActivationServicer:
+class ActivationServicer(SeatCalls):
     """What the software on a machine calls."""
-
-    def __init__(self, resources: Resources) -> None:
-        self._r = resources
 
     async def ActivateMachine(
         self, request: pb.ActivateMachineRequest, context: CallContext
@@ -46,9 +43,7 @@ class ActivationServicer:
                 restricts=lambda answer: len(answer.evicted_machine_ids) > 0,
             )
         except NoSeatError as refusal:
-            async with self._r.db.transaction(principal.tenant) as tx:
-                limit, allowed = refusal.metadata["limit"], int(refusal.metadata["allowed"])
-                await emit(tx, refusal_event(license_id, limit, allowed, refusal.seats, principal.key_id))
+            await tell_refusal(self._r, principal, license_id, refusal)
             raise
 
     async def DeactivateSelf(

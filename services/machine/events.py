@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from services.machine.model import Machine
+from services.machine.model import DeactivationReason, Machine
 from services.machine.seats import Seats
 from shared.db.outbox import SOURCE_API, Event
 
 _LEFT_OUT = frozenset({"identity_hash", "uniqueness_scope", "fingerprints", "components", "heartbeat_from"})
+
+_LEASED: Final = {
+    DeactivationReason.SELF: "seat.released",
+    DeactivationReason.LEASE_EXPIRED: "seat.expired",
+    DeactivationReason.EVICTED: "seat.evicted",
+}
 
 
 def event_data(machine: Machine) -> dict[str, Any]:
@@ -28,6 +34,15 @@ def event_data(machine: Machine) -> dict[str, Any]:
 def machine_event(name: str, machine: Machine, actor: str, reason: str = "", source: str = SOURCE_API) -> Event:
     """What happened to a machine."""
     return Event(name, machine.machine_id, event_data(machine), actor, reason, source)
+
+
+def gone_event(machine: Machine, actor: str, reason: str = "") -> Event:
+    """How a machine lost its seat, by the name that goes with why; a seat that was leased has names of its own."""
+    why = machine.deactivation_reason
+    name = (
+        "machine.deactivated" if machine.lease_epoch is None or why is None else _LEASED.get(why, "machine.deactivated")
+    )
+    return machine_event(name, machine, actor, reason)
 
 
 def refusal_event(license_id: str, limit: str, allowed: int, seats: Seats, actor: str) -> Event:

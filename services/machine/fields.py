@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from lictor.machine.v1 import activation_service_pb2 as activation
 from lictor.machine.v1 import machine_service_pb2 as machines
 
+from services.machine.leases import LEAST_TTL, MOST_TTL
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
 from shared.rpc.selectors import one_identity, one_selector, parts
@@ -43,6 +44,18 @@ _OF_A_MACHINE: Final = (
     f.number("disk_bytes", least=1), f.text("user_id", max_chars=_ID_CHARS), f.labels(), f.metadata(),
 )  # fmt: skip
 
+_TTL: Final = f.duration("ttl", least=LEAST_TTL, most=MOST_TTL)
+_HELD_BY: Final = (
+    one_selector, one_identity("identity", needed=True), *_SEEN, f.number("cores", least=1), f.number("memory_bytes", least=1),
+    f.number("disk_bytes", least=1), f.text("user_id", max_chars=_ID_CHARS),
+)  # fmt: skip
+
+
+def _epoch(message: Any) -> Iterator[FieldViolation]:
+    if message.epoch < 1:
+        yield FieldViolation("epoch", "REQUIRED" if not message.epoch else "OUT_OF_RANGE", "must be at least 1")
+
+
 TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
     {
         activation.ActivateMachineRequest: (
@@ -50,6 +63,9 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         activation.DeactivateSelfRequest: (_RID, _ID, _SECRET, _REASON),
         activation.HeartbeatMachineRequest: (_ID, _SECRET),
+        activation.AcquireSeatRequest: (_RID, *_HELD_BY, _TTL),
+        activation.RenewSeatRequest: (_RID, _ID, _SECRET, _epoch, _TTL),
+        activation.ReleaseSeatRequest: (_RID, _ID, _SECRET, _epoch, _REASON),
         machines.GetMachineRequest: (
             f.one_of_id("machine_id"), f.text("machine_id", max_chars=_ID_CHARS), f.text("external_id"),
         ),

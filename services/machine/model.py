@@ -134,6 +134,10 @@ class Machine:
         """Whether it holds a seat, by its row."""
         return self.deactivated_at is None
 
+    def lease_over(self, now: datetime) -> bool:
+        """Whether it holds its seat by a lease that is over at `now`."""
+        return self.live and self.lease_expires_at is not None and self.lease_expires_at <= now
+
     def deadline(self, terms: Terms | None) -> datetime | None:
         """When it is dead unless it is heard of before; None where no heartbeat is due, or its license is gone."""
         return deadline(
@@ -146,7 +150,7 @@ class Machine:
 
     def state_at(self, now: datetime, terms: Terms | None) -> State:
         """How it stands at `now`, whether or not anybody has written that down yet."""
-        if not self.live or (self.lease_expires_at is not None and self.lease_expires_at <= now):
+        if not self.live or self.lease_over(now):
             return State.DEACTIVATED
         return State(status_at(self.heartbeat_status, self.deadline(terms), now).value)
 
@@ -173,10 +177,9 @@ def deactivated(
 
 
 def ended(machine: Machine, reason: DeactivationReason, now: datetime) -> Machine:
-    """Without its seat, whatever its heartbeats: what is known of its identity goes with it."""
+    """Without its seat, whatever its heartbeats: what is known of its identity goes with it, and so does its lease."""
     gone = replace(
-        machine, deactivated_at=now, deactivation_reason=reason, fingerprints={},
-        components={},
+        machine, deactivated_at=now, deactivation_reason=reason, lease_expires_at=None, fingerprints={}, components={},
     )  # fmt: skip
     return touched(gone, now)
 

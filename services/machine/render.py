@@ -52,10 +52,19 @@ def machine(value: Machine, terms: Terms | None, now: datetime) -> pb.Machine:
         etag=etag_of(value.revision),
         revision=value.revision,
     )
+    if (held := lease(value)) is not None:
+        message.lease.CopyFrom(held)
     for field in ("cores", "memory_bytes", "disk_bytes"):
         if (number := getattr(value, field)) is not None:
             setattr(message, field, number)
     return message
+
+
+def lease(value: Machine) -> pb.Lease | None:
+    """The lease by which a machine has its seat; None where it has none, or not by a lease."""
+    if value.lease_epoch is None or value.lease_expires_at is None:
+        return None
+    return pb.Lease(epoch=value.lease_epoch, expire_time=timestamp(value.lease_expires_at))
 
 
 def heartbeat(value: Machine, terms: Terms, now: datetime) -> pb.Heartbeat:

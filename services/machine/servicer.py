@@ -9,9 +9,9 @@ from lictor.machine.v1 import machine_pb2
 from lictor.machine.v1 import machine_service_pb2 as pb
 
 from services.machine import callers, fields, render, store
-from services.machine.commands.activate_machine import NewMachine
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
 from services.machine.commands.reset_heartbeat import reset_heartbeat
+from services.machine.commands.take_seat import NewMachine
 from services.machine.commands.transfer_machine import Transfer, transfer_machine
 from services.machine.commands.update_machine import update_machine
 from services.machine.identities import identity_of

@@ -60,6 +60,18 @@ HOLD_SCOPE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('machine/' ||
 GET_MACHINE: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = $3"
 GET_MACHINE_BY_EXTERNAL_ID: Final = f"SELECT {_WHOLE} {_FROM} AND m.external_id = $3"
 LOCK_MACHINE: Final = statements.select("machine.machine", ("license_id",), "machine_id = $3") + " FOR UPDATE"
+HOLD_BEAT: Final = statements.select("machine.beat", ("machine_id",), "machine_id = $3") + " FOR UPDATE"
+HOLD_OVER: Final = """
+    SELECT b.machine_id FROM machine.beat AS b
+     WHERE b.account_id = $1 AND b.mode = $2 AND b.lease_expires_at <= $4 AND b.machine_id = ANY (ARRAY(
+        SELECT m.machine_id FROM machine.machine AS m
+         WHERE m.account_id = $1 AND m.mode = $2 AND m.license_id = $3 AND m.deactivated_at IS NULL))
+     ORDER BY b.machine_id FOR UPDATE
+"""
+NEXT_EPOCH: Final = """
+    UPDATE machine.seat SET lease_epochs = lease_epochs + 1
+     WHERE account_id = $1 AND mode = $2 AND license_id = $3 RETURNING lease_epochs
+"""
 LICENSE_OF: Final = statements.select("machine.machine", ("license_id",), "machine_id = $3")
 KNOWN_BY: Final = f"""
     SELECT {_WHOLE} {_FROM} AND m.deactivated_at IS NULL AND m.machine_id IN (
@@ -211,14 +223,32 @@ async def get_machine_by_external_id(tx: Transaction, external_id: str) -> Machi
 
 
 async def lock_machine(tx: Transaction, machine_id: str) -> Machine | None:
-    """The machine and the seats of its license, which nobody else can change until this transaction ends. Seats first: all who
-    hold both take them in this order."""
+    """The machine, its beat and the seats of its license, which nobody else can change until this transaction ends. All who hold
+    several take them in this order: seats, beat, machine."""
     license_id = await tx.conn.fetchval(LICENSE_OF, *_in_tenant(tx, machine_id))
     if license_id is None:
         return None
     await lock_seats(tx, license_id)
+    await tx.conn.fetchval(HOLD_BEAT, *_in_tenant(tx, machine_id))
     await tx.conn.fetchval(LOCK_MACHINE, *_in_tenant(tx, machine_id))
     return await get_machine(tx, machine_id)
+
+
+async def hold_beat(tx: Transaction, machine_id: str) -> Machine | None:
+    """The machine, whose lease and seat nobody else can change until this transaction ends, without the seats of the license."""
+    await tx.conn.fetchval(HOLD_BEAT, *_in_tenant(tx, machine_id))
+    return await get_machine(tx, machine_id)
+
+
+async def hold_over(tx: Transaction, license_id: str) -> Sequence[Machine]:
+    """The machines of a license whose leases are over, which nobody can renew any more. For whoever holds the seats."""
+    ids = [row["machine_id"] for row in await tx.conn.fetch(HOLD_OVER, *_in_tenant(tx, license_id, tx.now))]
+    return [found for one in ids if (found := await get_machine(tx, one)) is not None]
+
+
+async def next_epoch(tx: Transaction, license_id: str) -> int:
+    """The number of a new lease: greater than those of all leases of the license before."""
+    return await tx.conn.fetchval(NEXT_EPOCH, *_in_tenant(tx, license_id))
 
 
 async def known_by(tx: Transaction, scope: str, license_id: str, hashes: Sequence[bytes]) -> Sequence[Machine]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from shared.errors import DomainError, Reason
-from shared.rules.expiry import effective_expiry, ended
+from shared.rules.expiry import effective_expiry, ended, grace_end
 from shared.rules.fingerprints import MatchingRule
 from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection
 from shared.rules.seats import OverageStrategy, effective_limit
@@ -42,6 +42,8 @@ class SeatAcquire(StrEnum):
     EVICT_DEAD_FIRST = "EVICT_DEAD_FIRST"
 
 
+_ENDS: Final = {"REVOKE": "revoked", "RESTRICT_ACCESS": "expired"}
+"""Strategies by which an expired license can't be used, and what its status is then."""
 LIMITS: Final = ("max_machines", "max_users", "max_cores", "max_memory_bytes", "max_disk_bytes", "max_processes")
 """The limits, by the names of the policy's fields."""
 
@@ -125,7 +127,20 @@ class Terms:
         """The license's status at `now`; one that may be used though it has expired counts as active."""
         if self.status != "active":
             return self.status
-        expires_at = effective_expiry(
+        expires_at = self._expires_at(first_activated_at)
+        if not ended(expires_at, self.grace_period, now):
+            return "not_started" if self.starts_at is not None and now < self.starts_at else "active"
+        return _ENDS.get(self.expiration_strategy, "active")
+
+    def ends_at(self, first_activated_at: datetime | None) -> datetime | None:
+        """When the license can't be used any more for having expired; None for never."""
+        if self.expiration_strategy not in _ENDS:
+            return None
+        expires_at = self._expires_at(first_activated_at)
+        return grace_end(expires_at, self.grace_period) or expires_at
+
+    def _expires_at(self, first_activated_at: datetime | None) -> datetime | None:
+        return effective_expiry(
             expires_at=self.expires_at,
             anchored=self.expiry_anchored_at is not None,
             expiration_basis=self.expiration_basis,
@@ -133,9 +148,6 @@ class Terms:
             starts_at=self.starts_at,
             first_duration=self.first_duration,
         )
-        if not ended(expires_at, self.grace_period, now):
-            return "not_started" if self.starts_at is not None and now < self.starts_at else "active"
-        return {"REVOKE": "revoked", "RESTRICT_ACCESS": "expired"}.get(self.expiration_strategy, "active")
 
 
 def refuse_unusable(terms: Terms, action: str, now: datetime, first_activated_at: datetime | None) -> None:

@@ -120,6 +120,14 @@ _EVENTS: Final = (
     EventType("machine.heartbeat.resurrected", _MACHINE, "it was dead, and was heard of again"),
     EventType("machine.heartbeat.reset", _MACHINE, "its heartbeats begin anew"),
     EventType(
+        "seat.granted", _MACHINE, "it leased a seat, or leased the one that it has anew: `lease_epoch` is the lease"
+    ),
+    EventType("seat.released", _MACHINE, "its leased seat was given up by whoever had the lease"),
+    EventType(
+        "seat.expired", _MACHINE, "its lease was over, and its seat was freed; told when somebody comes to the seats"
+    ),
+    EventType("seat.evicted", _MACHINE, "its leased seat was taken from it"),
+    EventType(
         "machine.activation_rejected", payloads.REFUSED_ACTIVATION, "a machine found no seat; told of the license"
     ),
     EventType("license.key.revealed", _LICENSE, "its key was shown again, to `actor`"),

@@ -245,7 +245,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         "license.boundary_recheck": {**own, "policy_id": policy_id, "after_license_id": license_id},
         "machine.seat": {
             **own, "license_id": license_id, "machines": n + 1, "users": n + 1, "cores": 2 * n + 1, "memory_bytes": 2 * n + 1,
-            "disk_bytes": 2 * n + 1, "processes": n, "first_activated_at": at["created_at"],
+            "disk_bytes": 2 * n + 1, "processes": n, "first_activated_at": at["created_at"], "lease_epochs": n,
         },
         "machine.machine": {
             **own, "machine_id": machine_id, "external_id": f"mach {n}", "license_id": license_id, "product_id": product_id,

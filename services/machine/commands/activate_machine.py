@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from services.machine import store
+from services.machine.commands.take_seat import NewMachine, come_to_seats, rebound, take_seat
 from services.machine.events import machine_event
-from services.machine.identities import Identity, recognised
-from services.machine.model import (
-    Action,
-    DeactivationReason,
-    IdentityKind,
-    Machine,
-    State,
-    deactivated,
-    ended,
-    first_heartbeat,
-    refuse_unless_allowed,
-    touched,
-)
-from services.machine.seats import evicted, exceeded, overage, refuse_full, refuse_nobody, taking
+from services.machine.model import Machine
 from services.machine.store import Seats
-from services.machine.terms import Leasing, Terms, Uniqueness, refuse_unusable
+from services.machine.terms import Terms
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
-from shared.errors import DomainError, Reason, not_found
-from shared.ids import Prefix, new_id
-
-
-@dataclass(frozen=True, slots=True)
-class NewMachine:
-    """What a machine says of itself; `components` are keyed hashes by name."""
-
-    identity: Identity
-    external_id: str | None = None
-    display_name: str = ""
-    hostname: str = ""
-    platform: str = ""
-    ip: str = ""
-    cores: int | None = None
-    memory_bytes: int | None = None
-    disk_bytes: int | None = None
-    user_id: str | None = None
-    components: Mapping[str, bytes] | None = None
-    labels: Mapping[str, str] | None = None
-    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,148 +26,17 @@ class Activated:
     evicted: Sequence[Machine]
 
 
-class NoSeatError(DomainError):
-    """MACHINE_LIMIT_EXCEEDED, with what the event of it tells."""
-
-    def __init__(self, refusal: DomainError, seats: Seats) -> None:
-        super().__init__(refusal.reason, refusal.message, metadata=refusal.metadata)
-        self.seats = seats
-
-
 async def activate_machine(tx: Transaction, *, actor: str, license_id: str, wanted: NewMachine) -> Activated:
     """LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, MACHINE_LIMIT_EXCEEDED,
-    FINGERPRINT_TAKEN, FIELD_INVALID; EXTERNAL_ID_TAKEN and FINGERPRINT_TAKEN by the record's own keys.
-
-    What is unique in more than the license is looked for under a lock of its own, before the seats: all take them so.
-    """
-    terms = await _terms(tx, license_id)
-    scope = terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, "")
-    if terms.machine_uniqueness is not Uniqueness.UNIQUE_PER_LICENSE:
-        await store.hold_scope(tx, scope)
-    seats = await store.lock_seats(tx, license_id)
-    terms = await _terms(tx, license_id)  # as it is now that nobody else is at the seats
-    refuse_unusable(terms, "activate", tx.now, seats.first_activated_at)
-    found = await store.known_by(tx, scope, license_id, wanted.identity.hashes)
-    known = recognised(wanted.identity, terms.machine_matching, found, license_id)
-    if known is not None and known.state_at(tx.now, terms) in {State.NOT_STARTED, State.ALIVE}:
-        known = await _rebound(tx, actor, known, wanted.identity, terms)
+    FINGERPRINT_TAKEN, FIELD_INVALID; EXTERNAL_ID_TAKEN and FINGERPRINT_TAKEN by the record's own keys."""
+    scene = await come_to_seats(tx, actor, license_id, wanted.identity, "activate")
+    terms, known = scene.terms, scene.known
+    if known is not None and scene.has_seat(tx):
+        changed = await rebound(tx, known, wanted.identity, terms)
+        if changed is not None:
+            await emit(tx, machine_event("machine.updated", changed, actor))
         limit = terms.limit("max_machines")
-        return Activated(known, terms, seats, True, limit is not None and seats.machines > limit, ())
-    await _refuse_unknown_user(tx, wanted.user_id)
-    refuse_nobody(terms, wanted.user_id)
-    if known is not None:
-        await replace_dead(tx, actor, known)
-        seats = await store.get_seats(tx, license_id)
-    machine = await machine_of(tx, wanted, terms)
-    gone = await _make_room(tx, actor, machine, terms, seats)
-    if gone:
-        seats = await store.get_seats(tx, license_id)
-    then = taking(seats, machine, None, await _of_user(tx, machine))
-    await store.insert_machine(
-        tx, machine, terms.scope_of(terms.component_uniqueness, tx.tenant.account_id, machine.machine_id)
-    )
-    await emit(tx, machine_event("machine.activated", machine, actor))
-    taken = await store.get_seats(tx, license_id)
-    return Activated(machine, terms, taken, False, overage(terms, then), gone)
-
-
-async def machine_of(tx: Transaction, wanted: NewMachine, terms: Terms) -> Machine:
-    """A new machine, from what it says of itself and what it lives under."""
-    machine_id = new_id(Prefix.MACHINE)
-    hashes = wanted.identity.identity_hashes
-    status, begins = first_heartbeat(terms, tx.now)
-    return Machine(
-        machine_id=machine_id,
-        external_id=wanted.external_id,
-        license_id=terms.license_id,
-        product_id=terms.product_id,
-        policy_id=terms.policy_id,
-        user_id=wanted.user_id,
-        identity_kind=wanted.identity.kind,
-        identity_hash=hashes[0],
-        uniqueness_scope=terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, machine_id),
-        generation=await store.last_generation(tx, terms.license_id, hashes) + 1,
-        display_name=wanted.display_name,
-        hostname=wanted.hostname,
-        platform=wanted.platform,
-        ip=wanted.ip,
-        cores=wanted.cores,
-        memory_bytes=wanted.memory_bytes,
-        disk_bytes=wanted.disk_bytes,
-        heartbeat_status=status,
-        heartbeat_from=begins,
-        died_at=None,
-        offline_until=None,
-        lease_epoch=None,
-        activated_at=tx.now,
-        deactivated_at=None,
-        deactivation_reason=None,
-        labels=wanted.labels or {},
-        metadata=wanted.metadata or {},
-        revision=1,
-        updated_at=tx.now,
-        fingerprints=wanted.identity.stored,
-        components=wanted.components or {},
-    )
-
-
-async def replace_dead(tx: Transaction, actor: str, dead: Machine) -> None:
-    """A dead machine, or one whose lease is over, makes room for its own next activation."""
-    gone = ended(dead, DeactivationReason.REPLACED, tx.now)
-    await store.update_machine(tx, gone)
-    await emit(tx, machine_event("machine.deactivated", gone, actor))
-
-
-async def _rebound(tx: Transaction, actor: str, known: Machine, identity: Identity, terms: Terms) -> Machine:
-    """What it is known by from now on is what it has just shown, where that is not the same."""
-    stored = dict(identity.stored)
-    if identity.kind is not IdentityKind.FINGERPRINT_SET or stored == dict(known.fingerprints):
-        return known
-    refuse_unless_allowed(known, Action.REBIND, tx.now, terms)
-    rebound = touched(replace(known, fingerprints=stored, identity_hash=identity.identity_hashes[0]), tx.now)
-    await store.update_machine(tx, rebound)
-    await store.set_fingerprints(tx, rebound)
-    await emit(tx, machine_event("machine.updated", rebound, actor))
-    return rebound
-
-
-async def _make_room(tx: Transaction, actor: str, machine: Machine, terms: Terms, seats: Seats) -> Sequence[Machine]:
-    """Whoever has lost its seat for the machine. MACHINE_LIMIT_EXCEEDED."""
-    full = exceeded(terms, taking(seats, machine, None, await _of_user(tx, machine)), seats)
-    if full is None:
-        return ()
-    refusal = NoSeatError(refuse_full(terms.license_id, *full), seats)
-    if full[0] != "max_machines":
-        raise refusal
-    live = await store.live_of_license(tx, terms.license_id)
-    if terms.machine_leasing is Leasing.PER_USER:
-        live = [one for one in live if one.user_id == machine.user_id]
-    loser = evicted(terms, live, tx.now)
-    if loser is None:
-        raise refusal
-    gone = deactivated(loser, Action.DEACTIVATE, DeactivationReason.EVICTED, tx.now, terms)
-    await store.update_machine(tx, gone)
-    await emit(tx, machine_event("machine.deactivated", gone, actor))
-    after = await store.get_seats(tx, terms.license_id)
-    full = exceeded(terms, taking(after, machine, None, await _of_user(tx, machine)), after)
-    if full is not None:
-        raise NoSeatError(refuse_full(terms.license_id, *full), seats)
-    return (gone,)
-
-
-async def _of_user(tx: Transaction, machine: Machine) -> int:
-    if machine.user_id is None:
-        return 0
-    return await store.count_of_user(tx, machine.license_id, machine.user_id)
-
-
-async def _terms(tx: Transaction, license_id: str) -> Terms:
-    terms = await store.terms_of(tx, license_id)
-    if terms is None:
-        raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
-    return terms
-
-
-async def _refuse_unknown_user(tx: Transaction, user_id: str | None) -> None:
-    if user_id is not None and not await store.is_customer(tx, user_id):
-        raise not_found(Reason.CUSTOMER_NOT_FOUND, user_id)
+        over = limit is not None and scene.seats.machines > limit
+        return Activated(changed or known, terms, scene.seats, True, over, ())
+    taken = await take_seat(tx, actor=actor, wanted=wanted, scene=scene, event="machine.activated")
+    return Activated(taken.machine, terms, taken.seats, False, taken.overage, taken.evicted)

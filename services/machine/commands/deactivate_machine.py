@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.machine import store
 from services.machine.commands.find_machine import find_machine
-from services.machine.events import machine_event
+from services.machine.events import gone_event
 from services.machine.model import Action, DeactivationReason, Machine, deactivated, refuse_unless_allowed
 from services.machine.terms import Terms
 from shared.db.outbox import emit
@@ -41,7 +41,7 @@ async def deactivate_machine(
         await refuse_too_many(tx, terms)
     gone = deactivated(found, Action.DEACTIVATE, wanted.why, tx.now, terms)
     await store.update_machine(tx, gone)
-    await emit(tx, machine_event("machine.deactivated", gone, principal.key_id, wanted.reason))
+    await emit(tx, gone_event(gone, principal.key_id, wanted.reason))
     return gone, terms
 
 

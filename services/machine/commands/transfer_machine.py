@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from services.machine import store
-from services.machine.commands.activate_machine import NewMachine, machine_of
 from services.machine.commands.deactivate_machine import refuse_too_many
 from services.machine.commands.find_machine import find_machine
+from services.machine.commands.take_seat import NewMachine, machine_of
 from services.machine.events import machine_event
 from services.machine.identities import recognised, taken
 from services.machine.model import Action, DeactivationReason, Machine, deactivated, refuse_unless_allowed

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.machine import store
-from services.machine.commands.activate_machine import NoSeatError
 from services.machine.commands.find_machine import find_machine
+from services.machine.commands.take_seat import NoSeatError
 from services.machine.events import machine_event
 from services.machine.model import Machine, updated
 from services.machine.seats import exceeded, refuse_full, refuse_nobody, taking

@@ -17,6 +17,7 @@ from . import requests_license_events as license_events
 from . import requests_license_keys as license_keys
 from . import requests_licenses as licenses
 from . import requests_machines as machines
+from . import requests_seats as seats
 from . import requests_tiers as tiers
 from . import requests_usage as usage
 from . import requests_validation as validation
@@ -298,6 +299,9 @@ class AsyncLictor(AsyncNamespace):
     activate = async_method(machines.activate)
     deactivate = async_method(machines.deactivate)
     heartbeat = async_method(machines.heartbeat)
+    acquire_seat = async_method(seats.acquire_seat)
+    renew_seat = async_method(seats.renew_seat)
+    release_seat = async_method(seats.release_seat)
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

@@ -17,6 +17,7 @@ from . import requests_license_events as license_events
 from . import requests_license_keys as license_keys
 from . import requests_licenses as licenses
 from . import requests_machines as machines
+from . import requests_seats as seats
 from . import requests_tiers as tiers
 from . import requests_usage as usage
 from . import requests_validation as validation
@@ -280,6 +281,9 @@ class Lictor(SyncNamespace):
     activate = sync_method(machines.activate)
     deactivate = sync_method(machines.deactivate)
     heartbeat = sync_method(machines.heartbeat)
+    acquire_seat = sync_method(seats.acquire_seat)
+    renew_seat = sync_method(seats.renew_seat)
+    release_seat = sync_method(seats.release_seat)
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

@@ -156,6 +156,11 @@ class ErrorReason(_message.Message):
         `QuotaFailure` names the license. Metadata: `id`, `allowed`.
         Example: `{"reason": "TRANSFER_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "allowed": "2"}}`.
         """
+        SEAT_LOST: ErrorReason._Reason.ValueType  # 69
+        """FAILED_PRECONDITION. The lease of the seat is over, or the seat has gone to somebody else, or to a later lease of the same
+        machine: stop, and acquire a seat again. Metadata: `id`, `epoch`.
+        Example: `{"reason": "SEAT_LOST", "metadata": {"id": "mach_1", "epoch": "7"}}`.
+        """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
         """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the
         caller reads its stream too slowly. `RetryInfo` says when to try again. Example: `{"reason": "OVERLOADED"}`.
@@ -331,6 +336,11 @@ class ErrorReason(_message.Message):
     """FAILED_PRECONDITION. Machines of the license were given up or replaced as often within `transfer_period` as its policy allows.
     `QuotaFailure` names the license. Metadata: `id`, `allowed`.
     Example: `{"reason": "TRANSFER_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "allowed": "2"}}`.
+    """
+    SEAT_LOST: ErrorReason.Reason.ValueType  # 69
+    """FAILED_PRECONDITION. The lease of the seat is over, or the seat has gone to somebody else, or to a later lease of the same
+    machine: stop, and acquire a seat again. Metadata: `id`, `epoch`.
+    Example: `{"reason": "SEAT_LOST", "metadata": {"id": "mach_1", "epoch": "7"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
     """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the

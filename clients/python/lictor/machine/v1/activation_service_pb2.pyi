@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -336,3 +337,274 @@ class HeartbeatMachineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatMachineResponse: _TypeAlias = HeartbeatMachineResponse  # noqa: Y015
+
+@_typing.final
+class AcquireSeatRequest(_message.Message):
+    """AcquireSeatRequest asks for a seat of a floating license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    display_name: _builtins.str
+    """The name to show; at most 255 characters. What follows describes a machine that has no seat yet, and changes nothing of one that
+    has.
+    """
+    hostname: _builtins.str
+    """The name that it has in its network; at most 255 characters."""
+    platform: _machine_pb2.Platform.Kind.ValueType
+    """What it runs."""
+    cores: _builtins.int
+    """How many cores it has, at least 1; they count against the policy's `max_cores`."""
+    memory_bytes: _builtins.int
+    """How much memory it has, at least 1; it counts against `max_memory_bytes`."""
+    disk_bytes: _builtins.int
+    """How much space on disks it has, at least 1; it counts against `max_disk_bytes`."""
+    user_id: _builtins.str
+    """The customer who uses it (`cus_...`); empty means nobody in particular. Must be there where the policy leases machines per user."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
+    @_builtins.property
+    def license(self) -> _common_pb2.LicenseSelector:
+        """The license; a caller with a license key may leave it out and means the one of that key."""
+
+    @_builtins.property
+    def identity(self) -> _common_pb2.MachineIdentity:
+        """The machine."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the lease lasts unless it is renewed: 10 s to 1 h; absent means 60 s. It never outlasts the license."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license: _common_pb2.LicenseSelector | None = ...,
+        identity: _common_pb2.MachineIdentity | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        display_name: _builtins.str = ...,
+        hostname: _builtins.str = ...,
+        platform: _machine_pb2.Platform.Kind.ValueType = ...,
+        cores: _builtins.int | None = ...,
+        memory_bytes: _builtins.int | None = ...,
+        disk_bytes: _builtins.int | None = ...,
+        user_id: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "display_name", b"display_name", "hostname", b"hostname", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "platform", b"platform", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "ttl", b"ttl", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
+    _WhichOneofArgType__cores: _TypeAlias = _typing.Literal["_cores", b"_cores"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cores) -> _WhichOneofReturnType__cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+
+Global___AcquireSeatRequest: _TypeAlias = AcquireSeatRequest  # noqa: Y015
+
+@_typing.final
+class AcquireSeatResponse(_message.Message):
+    """AcquireSeatResponse is the seat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTED_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def granted(self) -> _machine_pb2.SeatGrant:
+        """The seat."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """The state of the record that the write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on no process answers from the state before."""
+
+    def __init__(
+        self,
+        *,
+        granted: _machine_pb2.SeatGrant | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "granted", b"granted", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "granted", b"granted", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireSeatResponse: _TypeAlias = AcquireSeatResponse  # noqa: Y015
+
+@_typing.final
+class RenewSeatRequest(_message.Message):
+    """RenewSeatRequest names the lease that is to last longer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_SECRET_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    machine_id: _builtins.str
+    """The id (`mach_...`)."""
+    machine_secret: _builtins.str
+    """What came with the seat; needed with a publishable key."""
+    epoch: _builtins.int
+    """The lease's number, as it came with the seat."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it lasts from now on: 10 s to 1 h; absent means 60 s. It never outlasts the license."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        machine_secret: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "machine_id", b"machine_id", "machine_secret", b"machine_secret", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewSeatRequest: _TypeAlias = RenewSeatRequest  # noqa: Y015
+
+@_typing.final
+class RenewSeatResponse(_message.Message):
+    """RenewSeatResponse is the lease after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease(self) -> _machine_pb2.Lease:
+        """The lease."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """The state of the record that the write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on no process answers from the state before."""
+
+    def __init__(
+        self,
+        *,
+        lease: _machine_pb2.Lease | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "lease", b"lease", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "lease", b"lease", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewSeatResponse: _TypeAlias = RenewSeatResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseSeatRequest(_message.Message):
+    """ReleaseSeatRequest names the lease that is given up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_SECRET_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    machine_id: _builtins.str
+    """The id (`mach_...`)."""
+    machine_secret: _builtins.str
+    """What came with the seat; needed with a publishable key."""
+    epoch: _builtins.int
+    """The lease's number, as it came with the seat."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        machine_secret: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "machine_id", b"machine_id", "machine_secret", b"machine_secret", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseSeatRequest: _TypeAlias = ReleaseSeatRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseSeatResponse(_message.Message):
+    """ReleaseSeatResponse is the machine after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> _machine_pb2.Machine:
+        """The machine."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """The state of the record that the write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on no process answers from the state before."""
+
+    def __init__(
+        self,
+        *,
+        machine: _machine_pb2.Machine | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "machine", b"machine", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "machine", b"machine", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseSeatResponse: _TypeAlias = ReleaseSeatResponse  # noqa: Y015

@@ -50,6 +50,21 @@ class ActivationServiceStub:
                 request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineRequest.SerializeToString,
                 response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineResponse.FromString,
                 _registered_method=True)
+        self.AcquireSeat = channel.unary_unary(
+                '/lictor.machine.v1.ActivationService/AcquireSeat',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatResponse.FromString,
+                _registered_method=True)
+        self.RenewSeat = channel.unary_unary(
+                '/lictor.machine.v1.ActivationService/RenewSeat',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatResponse.FromString,
+                _registered_method=True)
+        self.ReleaseSeat = channel.unary_unary(
+                '/lictor.machine.v1.ActivationService/ReleaseSeat',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatResponse.FromString,
+                _registered_method=True)
 
 
 class ActivationServiceServicer:
@@ -89,6 +104,36 @@ class ActivationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcquireSeat(self, request, context):
+        """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
+        activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
+        new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
+        machine.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+        MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewSeat(self, request, context):
+        """Makes a lease last longer: `ttl` from now on. A lease that is over is never renewed, whether or not anybody has its seat by now:
+        acquire a seat again. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+        CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseSeat(self, request, context):
+        """Gives a leased seat up. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ActivationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +151,21 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.HeartbeatMachine,
                     request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineRequest.FromString,
                     response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineResponse.SerializeToString,
+            ),
+            'AcquireSeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireSeat,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatResponse.SerializeToString,
+            ),
+            'RenewSeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewSeat,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatResponse.SerializeToString,
+            ),
+            'ReleaseSeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseSeat,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,6 +250,87 @@ class ActivationService:
             '/lictor.machine.v1.ActivationService/HeartbeatMachine',
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineRequest.SerializeToString,
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireSeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/AcquireSeat',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewSeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/RenewSeat',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseSeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/ReleaseSeat',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

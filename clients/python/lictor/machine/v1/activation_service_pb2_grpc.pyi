@@ -54,6 +54,24 @@ class ActivationServiceStub:
     it is a heartbeat again.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
     """
+    AcquireSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]
+    """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
+    activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
+    new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
+    machine.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+    MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    RenewSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.RenewSeatRequest, _activation_service_pb2.RenewSeatResponse]
+    """Makes a lease last longer: `ttl` from now on. A lease that is over is never renewed, whether or not anybody has its seat by now:
+    acquire a seat again. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+    CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    ReleaseSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.ReleaseSeatRequest, _activation_service_pb2.ReleaseSeatResponse]
+    """Gives a leased seat up. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class ActivationServiceAsyncStub(ActivationServiceStub):
@@ -80,6 +98,24 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     lives again within its policy's `heartbeat_resurrection`; after that it is HEARTBEAT_DEAD and must be activated again. Repeated,
     it is a heartbeat again.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
+    """
+    AcquireSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]  # type: ignore[assignment]
+    """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
+    activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
+    new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
+    machine.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+    MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    RenewSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.RenewSeatRequest, _activation_service_pb2.RenewSeatResponse]  # type: ignore[assignment]
+    """Makes a lease last longer: `ttl` from now on. A lease that is over is never renewed, whether or not anybody has its seat by now:
+    acquire a seat again. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+    CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    ReleaseSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.ReleaseSeatRequest, _activation_service_pb2.ReleaseSeatResponse]  # type: ignore[assignment]
+    """Gives a leased seat up. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
 
 class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,6 +158,42 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         lives again within its policy's `heartbeat_resurrection`; after that it is HEARTBEAT_DEAD and must be activated again. Repeated,
         it is a heartbeat again.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
+        """
+
+    @_abc_1.abstractmethod
+    def AcquireSeat(
+        self,
+        request: _activation_service_pb2.AcquireSeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activation_service_pb2.AcquireSeatResponse, _abc.Awaitable[_activation_service_pb2.AcquireSeatResponse]]:
+        """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
+        activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
+        new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
+        machine.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+        MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewSeat(
+        self,
+        request: _activation_service_pb2.RenewSeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activation_service_pb2.RenewSeatResponse, _abc.Awaitable[_activation_service_pb2.RenewSeatResponse]]:
+        """Makes a lease last longer: `ttl` from now on. A lease that is over is never renewed, whether or not anybody has its seat by now:
+        acquire a seat again. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+        CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseSeat(
+        self,
+        request: _activation_service_pb2.ReleaseSeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activation_service_pb2.ReleaseSeatResponse, _abc.Awaitable[_activation_service_pb2.ReleaseSeatResponse]]:
+        """Gives a leased seat up. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
 
 def add_ActivationServiceServicer_to_server(servicer: ActivationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flictor/machine/v1/machine.proto\x12\x11lictor.machine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\t\n\x07Machine\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x12\n\nlicense_id\x18\x03 \x01(\t\x12\x12\n\nproduct_id\x18\x04 \x01(\t\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12;\n\ridentity_kind\x18\x07 \x01(\x0e\x32$.lictor.machine.v1.IdentityKind.Kind\x12\x19\n\x11\x66ingerprint_names\x18\x08 \x03(\t\x12\x12\n\ngeneration\x18\t \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\n \x01(\t\x12\x10\n\x08hostname\x18\x0b \x01(\t\x12\x32\n\x08platform\x18\x0c \x01(\x0e\x32 .lictor.machine.v1.Platform.Kind\x12\n\n\x02ip\x18\r \x01(\t\x12\x12\n\x05\x63ores\x18\x0e \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x0f \x01(\x03H\x01\x88\x01\x01\x12\x17\n\ndisk_bytes\x18\x10 \x01(\x03H\x02\x88\x01\x01\x12\x37\n\x06status\x18\x11 \x01(\x0e\x32\'.lictor.machine.v1.MachineStatus.Status\x12G\n\x13\x64\x65\x61\x63tivation_reason\x18\x12 \x01(\x0e\x32*.lictor.machine.v1.DeactivationReason.Kind\x12\x33\n\x0f\x64\x65\x61\x63tivate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n\x10heartbeat_status\x18\x14 \x01(\x0e\x32).lictor.machine.v1.HeartbeatStatus.Status\x12\x37\n\x13last_heartbeat_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12heartbeat_deadline\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\roffline_until\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omponent_names\x18\x18 \x03(\t\x12\x36\n\x06labels\x18\x19 \x03(\x0b\x32&.lictor.machine.v1.Machine.LabelsEntry\x12)\n\x08metadata\x18\x1a \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x1c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x1d \x01(\t\x12\x10\n\x08revision\x18\x1e \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_coresB\x0f\n\r_memory_bytesB\r\n\x0b_disk_bytes\"\xa1\x01\n\tHeartbeat\x12\x39\n\x06status\x18\x01 \x01(\x0e\x32).lictor.machine.v1.HeartbeatStatus.Status\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"8\n\tSeatCount\x12\r\n\x05taken\x18\x01 \x01(\x05\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"N\n\rMachineStatus\"=\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\n\n\x06\x61\x63tive\x10\x01\x12\x0f\n\x0b\x64\x65\x61\x63tivated\x10\x02\"Y\n\x0fHeartbeatStatus\"F\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bNOT_STARTED\x10\x01\x12\t\n\x05\x41LIVE\x10\x02\x12\x08\n\x04\x44\x45\x41\x44\x10\x03\"`\n\x0cIdentityKind\"P\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46INGERPRINT\x10\x01\x12\x13\n\x0f\x46INGERPRINT_SET\x10\x02\x12\x0c\n\x08WORKLOAD\x10\x03\"r\n\x08Platform\"f\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05MACOS\x10\x01\x12\x0b\n\x07WINDOWS\x10\x02\x12\t\n\x05LINUX\x10\x03\x12\n\n\x06\x44OCKER\x10\x04\x12\x0e\n\nKUBERNETES\x10\x05\x12\t\n\x05OTHER\x10\x06\"\xb4\x01\n\x12\x44\x65\x61\x63tivationReason\"\x9d\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04SELF\x10\x01\x12\x0c\n\x08\x43USTOMER\x10\x02\x12\t\n\x05\x41\x44MIN\x10\x03\x12\x0b\n\x07\x45VICTED\x10\x04\x12\x0f\n\x0bTRANSFERRED\x10\x05\x12\x11\n\rLICENSE_ENDED\x10\x06\x12\n\n\x06\x43ULLED\x10\x07\x12\x11\n\rLEASE_EXPIRED\x10\x08\x12\x0c\n\x08REPLACED\x10\tB\xa4\x01\n\x15\x64\x65v.lictor.machine.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/machine/v1;machinev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.Machine.V1\xca\x02\x13Lictor\\\\Machine\\\\V1\xea\x02\x13Lictor::Machine::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flictor/machine/v1/machine.proto\x12\x11lictor.machine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\t\n\x07Machine\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x12\n\nlicense_id\x18\x03 \x01(\t\x12\x12\n\nproduct_id\x18\x04 \x01(\t\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12;\n\ridentity_kind\x18\x07 \x01(\x0e\x32$.lictor.machine.v1.IdentityKind.Kind\x12\x19\n\x11\x66ingerprint_names\x18\x08 \x03(\t\x12\x12\n\ngeneration\x18\t \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\n \x01(\t\x12\x10\n\x08hostname\x18\x0b \x01(\t\x12\x32\n\x08platform\x18\x0c \x01(\x0e\x32 .lictor.machine.v1.Platform.Kind\x12\n\n\x02ip\x18\r \x01(\t\x12\x12\n\x05\x63ores\x18\x0e \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x0f \x01(\x03H\x01\x88\x01\x01\x12\x17\n\ndisk_bytes\x18\x10 \x01(\x03H\x02\x88\x01\x01\x12\x37\n\x06status\x18\x11 \x01(\x0e\x32\'.lictor.machine.v1.MachineStatus.Status\x12G\n\x13\x64\x65\x61\x63tivation_reason\x18\x12 \x01(\x0e\x32*.lictor.machine.v1.DeactivationReason.Kind\x12\x33\n\x0f\x64\x65\x61\x63tivate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n\x10heartbeat_status\x18\x14 \x01(\x0e\x32).lictor.machine.v1.HeartbeatStatus.Status\x12\x37\n\x13last_heartbeat_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12heartbeat_deadline\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\roffline_until\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63omponent_names\x18\x18 \x03(\t\x12\x36\n\x06labels\x18\x19 \x03(\x0b\x32&.lictor.machine.v1.Machine.LabelsEntry\x12)\n\x08metadata\x18\x1a \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x1c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x1d \x01(\t\x12\x10\n\x08revision\x18\x1e \x01(\x03\x12\'\n\x05lease\x18\x1f \x01(\x0b\x32\x18.lictor.machine.v1.Lease\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_coresB\x0f\n\r_memory_bytesB\r\n\x0b_disk_bytes\"G\n\x05Lease\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc4\x01\n\tSeatGrant\x12+\n\x07machine\x18\x01 \x01(\x0b\x32\x1a.lictor.machine.v1.Machine\x12\x1b\n\x0emachine_secret\x18\x02 \x01(\tB\x03\x80\x01\x01\x12+\n\x05seats\x18\x03 \x01(\x0b\x32\x1c.lictor.machine.v1.SeatCount\x12\x0f\n\x07overage\x18\x04 \x01(\x08\x12\x12\n\ntaken_over\x18\x05 \x01(\x08\x12\x1b\n\x13\x65victed_machine_ids\x18\x06 \x03(\t\"\xa1\x01\n\tHeartbeat\x12\x39\n\x06status\x18\x01 \x01(\x0e\x32).lictor.machine.v1.HeartbeatStatus.Status\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"8\n\tSeatCount\x12\r\n\x05taken\x18\x01 \x01(\x05\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"N\n\rMachineStatus\"=\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\n\n\x06\x61\x63tive\x10\x01\x12\x0f\n\x0b\x64\x65\x61\x63tivated\x10\x02\"Y\n\x0fHeartbeatStatus\"F\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bNOT_STARTED\x10\x01\x12\t\n\x05\x41LIVE\x10\x02\x12\x08\n\x04\x44\x45\x41\x44\x10\x03\"`\n\x0cIdentityKind\"P\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46INGERPRINT\x10\x01\x12\x13\n\x0f\x46INGERPRINT_SET\x10\x02\x12\x0c\n\x08WORKLOAD\x10\x03\"r\n\x08Platform\"f\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05MACOS\x10\x01\x12\x0b\n\x07WINDOWS\x10\x02\x12\t\n\x05LINUX\x10\x03\x12\n\n\x06\x44OCKER\x10\x04\x12\x0e\n\nKUBERNETES\x10\x05\x12\t\n\x05OTHER\x10\x06\"\xb4\x01\n\x12\x44\x65\x61\x63tivationReason\"\x9d\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04SELF\x10\x01\x12\x0c\n\x08\x43USTOMER\x10\x02\x12\t\n\x05\x41\x44MIN\x10\x03\x12\x0b\n\x07\x45VICTED\x10\x04\x12\x0f\n\x0bTRANSFERRED\x10\x05\x12\x11\n\rLICENSE_ENDED\x10\x06\x12\n\n\x06\x43ULLED\x10\x07\x12\x11\n\rLEASE_EXPIRED\x10\x08\x12\x0c\n\x08REPLACED\x10\tB\xa4\x01\n\x15\x64\x65v.lictor.machine.v1P\x01ZCgithub.com/lictor-dev/lictor/clients/go/lictor/machine/v1;machinev1\xa2\x02\x03LCT\xaa\x02\x11Lictor.Machine.V1\xca\x02\x13Lictor\\\\Machine\\\\V1\xea\x02\x13Lictor::Machine::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,32 +37,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.lictor.machine.v1P\001ZCgithub.com/lictor-dev/lictor/clients/go/lictor/machine/v1;machinev1\242\002\003LCT\252\002\021Lictor.Machine.V1\312\002\023Lictor\\\\Machine\\\\V1\352\002\023Lictor::Machine::V1'
   _globals['_MACHINE_LABELSENTRY']._loaded_options = None
   _globals['_MACHINE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SEATGRANT'].fields_by_name['machine_secret']._loaded_options = None
+  _globals['_SEATGRANT'].fields_by_name['machine_secret']._serialized_options = b'\200\001\001'
   _globals['_MACHINE']._serialized_start=150
-  _globals['_MACHINE']._serialized_end=1319
-  _globals['_MACHINE_LABELSENTRY']._serialized_start=1232
-  _globals['_MACHINE_LABELSENTRY']._serialized_end=1277
-  _globals['_HEARTBEAT']._serialized_start=1322
-  _globals['_HEARTBEAT']._serialized_end=1483
-  _globals['_SEATCOUNT']._serialized_start=1485
-  _globals['_SEATCOUNT']._serialized_end=1541
-  _globals['_MACHINESTATUS']._serialized_start=1543
-  _globals['_MACHINESTATUS']._serialized_end=1621
-  _globals['_MACHINESTATUS_STATUS']._serialized_start=1560
-  _globals['_MACHINESTATUS_STATUS']._serialized_end=1621
-  _globals['_HEARTBEATSTATUS']._serialized_start=1623
-  _globals['_HEARTBEATSTATUS']._serialized_end=1712
-  _globals['_HEARTBEATSTATUS_STATUS']._serialized_start=1642
-  _globals['_HEARTBEATSTATUS_STATUS']._serialized_end=1712
-  _globals['_IDENTITYKIND']._serialized_start=1714
-  _globals['_IDENTITYKIND']._serialized_end=1810
-  _globals['_IDENTITYKIND_KIND']._serialized_start=1730
-  _globals['_IDENTITYKIND_KIND']._serialized_end=1810
-  _globals['_PLATFORM']._serialized_start=1812
-  _globals['_PLATFORM']._serialized_end=1926
-  _globals['_PLATFORM_KIND']._serialized_start=1824
-  _globals['_PLATFORM_KIND']._serialized_end=1926
-  _globals['_DEACTIVATIONREASON']._serialized_start=1929
-  _globals['_DEACTIVATIONREASON']._serialized_end=2109
-  _globals['_DEACTIVATIONREASON_KIND']._serialized_start=1952
-  _globals['_DEACTIVATIONREASON_KIND']._serialized_end=2109
+  _globals['_MACHINE']._serialized_end=1360
+  _globals['_MACHINE_LABELSENTRY']._serialized_start=1273
+  _globals['_MACHINE_LABELSENTRY']._serialized_end=1318
+  _globals['_LEASE']._serialized_start=1362
+  _globals['_LEASE']._serialized_end=1433
+  _globals['_SEATGRANT']._serialized_start=1436
+  _globals['_SEATGRANT']._serialized_end=1632
+  _globals['_HEARTBEAT']._serialized_start=1635
+  _globals['_HEARTBEAT']._serialized_end=1796
+  _globals['_SEATCOUNT']._serialized_start=1798
+  _globals['_SEATCOUNT']._serialized_end=1854
+  _globals['_MACHINESTATUS']._serialized_start=1856
+  _globals['_MACHINESTATUS']._serialized_end=1934
+  _globals['_MACHINESTATUS_STATUS']._serialized_start=1873
+  _globals['_MACHINESTATUS_STATUS']._serialized_end=1934
+  _globals['_HEARTBEATSTATUS']._serialized_start=1936
+  _globals['_HEARTBEATSTATUS']._serialized_end=2025
+  _globals['_HEARTBEATSTATUS_STATUS']._serialized_start=1955
+  _globals['_HEARTBEATSTATUS_STATUS']._serialized_end=2025
+  _globals['_IDENTITYKIND']._serialized_start=2027
+  _globals['_IDENTITYKIND']._serialized_end=2123
+  _globals['_IDENTITYKIND_KIND']._serialized_start=2043
+  _globals['_IDENTITYKIND_KIND']._serialized_end=2123
+  _globals['_PLATFORM']._serialized_start=2125
+  _globals['_PLATFORM']._serialized_end=2239
+  _globals['_PLATFORM_KIND']._serialized_start=2137
+  _globals['_PLATFORM_KIND']._serialized_end=2239
+  _globals['_DEACTIVATIONREASON']._serialized_start=2242
+  _globals['_DEACTIVATIONREASON']._serialized_end=2422
+  _globals['_DEACTIVATIONREASON_KIND']._serialized_start=2265
+  _globals['_DEACTIVATIONREASON_KIND']._serialized_end=2422
 # @@protoc_insertion_point(module_scope)

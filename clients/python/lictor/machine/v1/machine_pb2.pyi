@@ -78,6 +78,7 @@ class Machine(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     machine_id: _builtins.str
     """The id (`mach_...`)."""
     external_id: _builtins.str
@@ -158,6 +159,10 @@ class Machine(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed; heartbeats do not count."""
 
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """Its lease; absent where it holds its seat until it is deactivated."""
+
     def __init__(
         self,
         *,
@@ -191,10 +196,11 @@ class Machine(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        lease: Global___Lease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "create_time", b"create_time", "deactivate_time", b"deactivate_time", "disk_bytes", b"disk_bytes", "heartbeat_deadline", b"heartbeat_deadline", "last_heartbeat_time", b"last_heartbeat_time", "memory_bytes", b"memory_bytes", "metadata", b"metadata", "offline_until", b"offline_until", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "create_time", b"create_time", "deactivate_time", b"deactivate_time", "disk_bytes", b"disk_bytes", "heartbeat_deadline", b"heartbeat_deadline", "last_heartbeat_time", b"last_heartbeat_time", "lease", b"lease", "memory_bytes", b"memory_bytes", "metadata", b"metadata", "offline_until", b"offline_until", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "component_names", b"component_names", "cores", b"cores", "create_time", b"create_time", "deactivate_time", b"deactivate_time", "deactivation_reason", b"deactivation_reason", "disk_bytes", b"disk_bytes", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "fingerprint_names", b"fingerprint_names", "generation", b"generation", "heartbeat_deadline", b"heartbeat_deadline", "heartbeat_status", b"heartbeat_status", "hostname", b"hostname", "identity_kind", b"identity_kind", "ip", b"ip", "labels", b"labels", "last_heartbeat_time", b"last_heartbeat_time", "license_id", b"license_id", "machine_id", b"machine_id", "memory_bytes", b"memory_bytes", "metadata", b"metadata", "offline_until", b"offline_until", "platform", b"platform", "policy_id", b"policy_id", "product_id", b"product_id", "revision", b"revision", "status", b"status", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "component_names", b"component_names", "cores", b"cores", "create_time", b"create_time", "deactivate_time", b"deactivate_time", "deactivation_reason", b"deactivation_reason", "disk_bytes", b"disk_bytes", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "fingerprint_names", b"fingerprint_names", "generation", b"generation", "heartbeat_deadline", b"heartbeat_deadline", "heartbeat_status", b"heartbeat_status", "hostname", b"hostname", "identity_kind", b"identity_kind", "ip", b"ip", "labels", b"labels", "last_heartbeat_time", b"last_heartbeat_time", "lease", b"lease", "license_id", b"license_id", "machine_id", b"machine_id", "memory_bytes", b"memory_bytes", "metadata", b"metadata", "offline_until", b"offline_until", "platform", b"platform", "policy_id", b"policy_id", "product_id", b"product_id", "revision", b"revision", "status", b"status", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
     _WhichOneofArgType__cores: _TypeAlias = _typing.Literal["_cores", b"_cores"]  # noqa: Y015
@@ -210,6 +216,84 @@ class Machine(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
 
 Global___Machine: _TypeAlias = Machine  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    """Lease is for how long a machine has a seat of a floating license, unless it renews it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The number of the lease: each one of a license has a greater number than those before it. Who works on what others share sends it
+    along, so that whoever lost the seat meanwhile is refused there.
+    """
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is over, unless it is renewed before."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
+
+@_typing.final
+class SeatGrant(_message.Message):
+    """SeatGrant is a seat that a machine has leased."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    MACHINE_SECRET_FIELD_NUMBER: _builtins.int
+    SEATS_FIELD_NUMBER: _builtins.int
+    OVERAGE_FIELD_NUMBER: _builtins.int
+    TAKEN_OVER_FIELD_NUMBER: _builtins.int
+    EVICTED_MACHINE_IDS_FIELD_NUMBER: _builtins.int
+    machine_secret: _builtins.str
+    """Proves the machine in later calls with a publishable key. The same for as long as the machine has the seat."""
+    overage: _builtins.bool
+    """Whether more seats are taken than the limit, since the policy allows it."""
+    taken_over: _builtins.bool
+    """Whether the machine had the seat already; whoever had the lease before has lost it."""
+    @_builtins.property
+    def machine(self) -> Global___Machine:
+        """The machine, with its lease."""
+
+    @_builtins.property
+    def seats(self) -> Global___SeatCount:
+        """The seats of the license."""
+
+    @_builtins.property
+    def evicted_machine_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The machines that lost their seats for it; their ids."""
+
+    def __init__(
+        self,
+        *,
+        machine: Global___Machine | None = ...,
+        machine_secret: _builtins.str = ...,
+        seats: Global___SeatCount | None = ...,
+        overage: _builtins.bool = ...,
+        taken_over: _builtins.bool = ...,
+        evicted_machine_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "seats", b"seats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evicted_machine_ids", b"evicted_machine_ids", "machine", b"machine", "machine_secret", b"machine_secret", "overage", b"overage", "seats", b"seats", "taken_over", b"taken_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeatGrant: _TypeAlias = SeatGrant  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

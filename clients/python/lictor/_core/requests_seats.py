@@ -1,0 +1,96 @@
+"""The calls of ActivationService that are about leased seats."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from lictor.common.v1.common_pb2 import LicenseSelector
+from lictor.machine.v1 import activation_service_pb2 as pb
+from lictor.machine.v1 import machine_pb2
+
+from .convert import MachineLike, duration, enum_value, fresh, machine_identity
+from .prepared import Prepared, write
+from .requests_machines import PlatformLike
+
+_SERVICE: Final = "/lictor.machine.v1.ActivationService/"
+
+
+def acquire_seat(
+    *,
+    fingerprint: MachineLike,
+    key: str | None = None,
+    license_id: str | None = None,
+    ttl: timedelta | None = None,
+    display_name: str = "",
+    hostname: str = "",
+    platform: PlatformLike | None = None,
+    cores: int | None = None,
+    memory_bytes: int | None = None,
+    disk_bytes: int | None = None,
+    user_id: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.AcquireSeatResponse]:
+    """Leases a seat of a floating license; renew it before `granted.machine.lease.expire_time`, or it is anybody's.
+
+    Without `key` and `license_id` it is the license that the client's own license key is of.
+    """
+    request = pb.AcquireSeatRequest(
+        request_id=fresh(request_id),
+        license=_selector(key, license_id),
+        identity=machine_identity(fingerprint),
+        ttl=duration(ttl),
+        display_name=display_name,
+        hostname=hostname,
+        platform=enum_value(machine_pb2.Platform.Kind, platform),
+        cores=cores,
+        memory_bytes=memory_bytes,
+        disk_bytes=disk_bytes,
+        user_id=user_id,
+    )
+    return write(_SERVICE + "AcquireSeat", request, pb.AcquireSeatResponse, timeout_s)
+
+
+def renew_seat(
+    machine_id: str,
+    epoch: int,
+    *,
+    machine_secret: str = "",
+    ttl: timedelta | None = None,
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.RenewSeatResponse]:
+    """Makes a lease last `ttl` from now on (60 s where it is left out). SEAT_LOST once it is over, or somebody else's."""
+    request = pb.RenewSeatRequest(
+        request_id=fresh(request_id),
+        machine_id=machine_id,
+        machine_secret=machine_secret,
+        epoch=epoch,
+        ttl=duration(ttl),
+    )
+    return write(_SERVICE + "RenewSeat", request, pb.RenewSeatResponse, timeout_s)
+
+
+def release_seat(
+    machine_id: str,
+    epoch: int,
+    *,
+    machine_secret: str = "",
+    reason: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.ReleaseSeatResponse]:
+    """Gives a leased seat up."""
+    request = pb.ReleaseSeatRequest(
+        request_id=fresh(request_id), machine_id=machine_id, machine_secret=machine_secret, epoch=epoch, reason=reason
+    )
+    return write(_SERVICE + "ReleaseSeat", request, pb.ReleaseSeatResponse, timeout_s)
+
+
+def _selector(key: str | None, license_id: str | None) -> LicenseSelector | None:
+    if key is not None and license_id is not None:
+        raise ValueError("a license is named by its key or by its id, and not by both")
+    if key is None and license_id is None:
+        return None
+    return LicenseSelector(license_key=key) if key is not None else LicenseSelector(license_id=license_id or "")

@@ -1,0 +1,55 @@
+"""A machine leases a seat of a floating license, or leases the one that it has anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from services.machine import store
+from services.machine.commands.take_seat import NewMachine, come_to_seats, leased, rebound, take_seat
+from services.machine.events import machine_event
+from services.machine.model import Machine, touched
+from services.machine.store import Seats
+from services.machine.terms import Terms
+from shared.db.outbox import emit
+from shared.db.pool import Transaction
+from shared.errors import DomainError, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The machine with its lease, what it was leased under, and what became of the seats."""
+
+    machine: Machine
+    terms: Terms
+    seats: Seats
+    taken_over: bool
+    overage: bool
+    evicted: Sequence[Machine]
+
+
+async def acquire_seat(tx: Transaction, *, actor: str, license_id: str, wanted: NewMachine, ttl: timedelta) -> Acquired:
+    """LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, CUSTOMER_BANNED, STATE_TRANSITION_INVALID,
+    MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, FIELD_INVALID; FINGERPRINT_TAKEN by the record's own keys.
+
+    A machine that has a seat keeps it, activated or leased: whoever asks is its latest process, and the earlier
+    ones have lost it.
+    """
+    scene = await come_to_seats(tx, actor, license_id, wanted.identity, "lease")
+    terms, known, seats = scene.terms, scene.known, scene.seats
+    if not terms.floating:
+        raise DomainError(
+            Reason.POLICY_INCOMPATIBLE,
+            "the license is not floating: its machines are activated, and not leased",
+            metadata={"policyId": terms.policy_id},
+        )
+    if known is not None and scene.has_seat(tx):
+        known = await rebound(tx, known, wanted.identity, terms) or known
+        again = touched(await leased(tx, known, terms, seats, ttl), tx.now)
+        await store.update_machine(tx, again)
+        await emit(tx, machine_event("seat.granted", again, actor))
+        limit = terms.limit("max_machines")
+        return Acquired(again, terms, seats, True, limit is not None and seats.machines > limit, ())
+    taken = await take_seat(tx, actor=actor, wanted=wanted, scene=scene, event="seat.granted", ttl=ttl)
+    return Acquired(taken.machine, terms, taken.seats, False, taken.overage, taken.evicted)

@@ -1,0 +1,110 @@
+"""The calls of ActivationService that are about leases: protobuf to model and back, nothing else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from lictor.machine.v1 import activation_service_pb2 as pb
+from lictor.machine.v1 import machine_pb2
+
+from services.machine import callers, fields, render
+from services.machine.commands.acquire_seat import Acquired, acquire_seat
+from services.machine.commands.release_seat import release_seat
+from services.machine.commands.renew_seat import renew_seat
+from services.machine.commands.take_seat import NewMachine, NoSeatError
+from services.machine.identities import identity_of
+from services.machine.leases import DEFAULT_TTL
+from services.machine.licenses import license_of
+from services.machine.refusals import tell_refusal
+from services.machine.resources import Resources
+from services.machine.servicer import platform
+from shared.db.pool import Transaction
+from shared.rpc.context import CallContext
+
+
+class SeatCalls:
+    """What a machine calls that leases its seat."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._r = resources
+
+    async def AcquireSeat(self, request: pb.AcquireSeatRequest, context: CallContext) -> pb.AcquireSeatResponse:
+        principal = context.principal
+        license_id = await license_of(self._r, context, request.license, lambda: fields.check(request))
+        wanted, ttl = (
+            holder(self._r, request, context),
+            length(request.ttl if request.HasField("ttl") else None, DEFAULT_TTL),
+        )
+
+        async def work(tx: Transaction) -> pb.AcquireSeatResponse:
+            made = await acquire_seat(tx, actor=principal.key_id, license_id=license_id, wanted=wanted, ttl=ttl)
+            return pb.AcquireSeatResponse(granted=grant(self._r, context, made, tx))
+
+        try:
+            return await self._r.writer.run(
+                context,
+                request,
+                pb.AcquireSeatResponse,
+                work,
+                restricts=lambda answer: len(answer.granted.evicted_machine_ids) > 0,
+            )
+        except NoSeatError as refusal:
+            await tell_refusal(self._r, principal, license_id, refusal)
+            raise
+
+    async def RenewSeat(self, request: pb.RenewSeatRequest, context: CallContext) -> pb.RenewSeatResponse:
+        fields.check(request)
+        principal, ttl = context.principal, length(request.ttl if request.HasField("ttl") else None, DEFAULT_TTL)
+
+        async def work(tx: Transaction) -> pb.RenewSeatResponse:
+            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
+            renewed = await renew_seat(tx, machine_id=request.machine_id, epoch=request.epoch, ttl=ttl)
+            return pb.RenewSeatResponse(lease=render.lease(renewed))
+
+        return await self._r.writer.run(context, request, pb.RenewSeatResponse, work)
+
+    async def ReleaseSeat(self, request: pb.ReleaseSeatRequest, context: CallContext) -> pb.ReleaseSeatResponse:
+        fields.check(request)
+        principal = context.principal
+
+        async def work(tx: Transaction) -> pb.ReleaseSeatResponse:
+            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
+            gone = await release_seat(
+                tx, actor=principal.key_id, machine_id=request.machine_id, epoch=request.epoch, reason=request.reason
+            )
+            return pb.ReleaseSeatResponse(machine=callers.shown(principal, render.machine(*gone, tx.now)))
+
+        return await self._r.writer.run(context, request, pb.ReleaseSeatResponse, work)
+
+
+def holder(r: Resources, request: pb.AcquireSeatRequest, context: CallContext) -> NewMachine:
+    """The machine that asks for a lease, as it says of itself."""
+    return NewMachine(
+        identity_of(r.fingerprints, context, request.identity),
+        display_name=request.display_name,
+        hostname=request.hostname,
+        platform=platform(request.platform),
+        cores=request.cores if request.HasField("cores") else None,
+        memory_bytes=request.memory_bytes if request.HasField("memory_bytes") else None,
+        disk_bytes=request.disk_bytes if request.HasField("disk_bytes") else None,
+        user_id=request.user_id or None,
+    )
+
+
+def length(given: Duration | None, default: timedelta) -> timedelta:
+    """A duration of a request, or what its absence means."""
+    return default if given is None else given.ToTimedelta()
+
+
+def grant(r: Resources, context: CallContext, made: Acquired, tx: Transaction) -> machine_pb2.SeatGrant:
+    """The seat as its machine is told of it."""
+    principal = context.principal
+    return machine_pb2.SeatGrant(
+        machine=callers.shown(principal, render.machine(made.machine, made.terms, tx.now)),
+        machine_secret=r.secrets.of(principal.tenant, made.machine.machine_id),
+        seats=render.seat_count(made.seats, made.terms),
+        overage=made.overage,
+        taken_over=made.taken_over,
+        evicted_machine_ids=[gone.machine_id for gone in made.evicted],
+    )
