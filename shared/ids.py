@@ -22,6 +22,7 @@ class Prefix(StrEnum):
     CUSTOMER_SESSION = "cses"
     LICENSE = "lic"
     MACHINE = "mach"
+    SEAT_WAIT = "wait"
     EVENT = "evt"
     DECISION = "dec"
     CALL = "call"

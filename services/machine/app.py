@@ -11,6 +11,7 @@ from lictor.machine.v1 import activation_service_pb2, machine_service_pb2
 from services.machine.activation_servicer import ActivationServicer
 from services.machine.errors import taken
 from services.machine.resources import Resources
+from services.machine.seat_news import SeatNews
 from services.machine.secrets import MachineSecrets
 from services.machine.servicer import MachineServicer
 from services.machine.settings import Settings
@@ -40,20 +41,30 @@ async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
 async def build_on(base: Standing, settings: FactsSettings) -> AsyncGenerator[App]:
     """The same, on what a process has opened for all of its services."""
     root = base.root
+    news = SeatNews()
     async with Database.opened(base.record, Role.MACHINE, size=settings.pool_size) as db:
         writer = base.writer(db, taken)
         resources = Resources(
-            db, base.licenses, writer, base.hasher, FingerprintHasher(root), MachineSecrets(root), PageTokens(root)
+            db,
+            base.licenses,
+            writer,
+            base.hasher,
+            FingerprintHasher(root),
+            MachineSecrets(root),
+            PageTokens(root),
+            base.waits,
+            news,
         )
-        yield App(
-            bindings=tuple(
-                ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
-                for module, name, servicer in (
-                    (machine_service_pb2, "MachineService", MachineServicer(resources)),
-                    (activation_service_pb2, "ActivationService", ActivationServicer(resources)),
-                )
-            ),
-            authenticator=base.authenticator,
-            ready=lambda: True,
-            waits=base.waits,
-        )
+        with news.following(base.reader.tail):
+            yield App(
+                bindings=tuple(
+                    ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
+                    for module, name, servicer in (
+                        (machine_service_pb2, "MachineService", MachineServicer(resources)),
+                        (activation_service_pb2, "ActivationService", ActivationServicer(resources)),
+                    )
+                ),
+                authenticator=base.authenticator,
+                ready=lambda: True,
+                waits=base.waits,
+            )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from services.machine.model import DeactivationReason, Machine
 from services.machine.seats import Seats
+from services.machine.wait_store import Place
 from shared.db.outbox import SOURCE_API, Event
 
 _LEFT_OUT = frozenset({"identity_hash", "uniqueness_scope", "fingerprints", "components", "heartbeat_from"})
@@ -49,6 +50,12 @@ def refusal_event(license_id: str, limit: str, allowed: int, seats: Seats, actor
     """An activation that found no seat; it happened to the license."""
     data = {"license_id": license_id, "limit": limit, "allowed": allowed, "machines": seats.machines}
     return Event("machine.activation_rejected", license_id, data, actor)
+
+
+def queued_event(license_id: str, place: Place, user_id: str | None, actor: str) -> Event:
+    """A machine waits for a seat; it happened to the license."""
+    data = {"license_id": license_id, "ticket_id": place.ticket_id, "position": place.ahead + 1, "user_id": user_id}
+    return Event("seat.queued", license_id, data, actor)
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 from lictor.machine.v1 import activation_service_pb2 as activation
 from lictor.machine.v1 import machine_service_pb2 as machines
 
-from services.machine.leases import LEAST_TTL, MOST_TTL
+from services.machine.leases import LEAST_TTL, MOST_TTL, MOST_WAIT
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
 from shared.rpc.selectors import one_identity, one_selector, parts
@@ -44,6 +45,7 @@ _OF_A_MACHINE: Final = (
     f.number("disk_bytes", least=1), f.text("user_id", max_chars=_ID_CHARS), f.labels(), f.metadata(),
 )  # fmt: skip
 
+_WAIT: Final = f.duration("wait", least=timedelta(0), most=MOST_WAIT)
 _TTL: Final = f.duration("ttl", least=LEAST_TTL, most=MOST_TTL)
 _HELD_BY: Final = (
     one_selector, one_identity("identity", needed=True), *_SEEN, f.number("cores", least=1), f.number("memory_bytes", least=1),
@@ -63,7 +65,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         activation.DeactivateSelfRequest: (_RID, _ID, _SECRET, _REASON),
         activation.HeartbeatMachineRequest: (_ID, _SECRET),
-        activation.AcquireSeatRequest: (_RID, *_HELD_BY, _TTL),
+        activation.AcquireSeatRequest: (_RID, *_HELD_BY, _TTL, _WAIT),
         activation.RenewSeatRequest: (_RID, _ID, _SECRET, _epoch, _TTL),
         activation.ReleaseSeatRequest: (_RID, _ID, _SECRET, _epoch, _REASON),
         machines.GetMachineRequest: (

@@ -16,6 +16,8 @@ from shared.errors import DomainError, Reason
 DEFAULT_TTL: Final = timedelta(seconds=60)
 LEAST_TTL: Final = timedelta(seconds=10)
 MOST_TTL: Final = timedelta(hours=1)
+MOST_WAIT: Final = timedelta(seconds=20)
+"""How long a call may wait for a seat."""
 
 
 def lease_end(terms: Terms, first_activated_at: datetime | None, now: datetime, ttl: timedelta) -> datetime:

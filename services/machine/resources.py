@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.machine.seat_news import SeatNews
 from services.machine.secrets import MachineSecrets
 from shared.crypto.fingerprints import FingerprintHasher
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
 from shared.facts.license_reader import LicenseFactsReader
+from shared.rpc.effects import EffectWaits
 from shared.rpc.writes import Writer
 
 
@@ -24,3 +26,5 @@ class Resources:
     fingerprints: FingerprintHasher
     secrets: MachineSecrets
     pages: PageTokens
+    waits: EffectWaits
+    news: SeatNews

@@ -9,18 +9,20 @@ from lictor.machine.v1 import activation_service_pb2 as pb
 from lictor.machine.v1 import machine_pb2
 
 from services.machine import callers, fields, render
-from services.machine.commands.acquire_seat import Acquired, acquire_seat
+from services.machine.commands.acquire_seat import Acquired, Queued, acquire_seat, queue_up
 from services.machine.commands.release_seat import release_seat
 from services.machine.commands.renew_seat import renew_seat
 from services.machine.commands.take_seat import NewMachine, NoSeatError
 from services.machine.identities import identity_of
 from services.machine.leases import DEFAULT_TTL
 from services.machine.licenses import license_of
+from services.machine.queueing import await_turn, is_turn
 from services.machine.refusals import tell_refusal
 from services.machine.resources import Resources
 from services.machine.servicer import platform
 from shared.db.pool import Transaction
 from shared.rpc.context import CallContext
+from shared.rpc.render import timestamp
 
 
 class SeatCalls:
@@ -39,9 +41,13 @@ class SeatCalls:
 
         async def work(tx: Transaction) -> pb.AcquireSeatResponse:
             made = await acquire_seat(tx, actor=principal.key_id, license_id=license_id, wanted=wanted, ttl=ttl)
+            if isinstance(made, Queued):
+                return pb.AcquireSeatResponse(queued=ticket(made))
             return pb.AcquireSeatResponse(granted=grant(self._r, context, made, tx))
 
         try:
+            if request.HasField("wait"):
+                await self._wait(context, license_id, wanted, request.wait.ToTimedelta())
             return await self._r.writer.run(
                 context,
                 request,
@@ -52,6 +58,15 @@ class SeatCalls:
         except NoSeatError as refusal:
             await tell_refusal(self._r, principal, license_id, refusal)
             raise
+
+    async def _wait(self, context: CallContext, license_id: str, wanted: NewMachine, wait: timedelta) -> None:
+        """Waits in a place of the machine's own, where there is a queue. What comes of it is for the call itself to find out."""
+        async with self._r.db.transaction(context.principal.tenant, read_only=True) as tx:
+            if await is_turn(tx, license_id, wanted):
+                return
+        async with self._r.db.transaction(context.principal.tenant) as tx:
+            await queue_up(tx, context.principal.key_id, license_id, wanted)
+        await await_turn(self._r, context, license_id, wanted, wait.total_seconds())
 
     async def RenewSeat(self, request: pb.RenewSeatRequest, context: CallContext) -> pb.RenewSeatResponse:
         fields.check(request)
@@ -95,6 +110,17 @@ def holder(r: Resources, request: pb.AcquireSeatRequest, context: CallContext) -
 def length(given: Duration | None, default: timedelta) -> timedelta:
     """A duration of a request, or what its absence means."""
     return default if given is None else given.ToTimedelta()
+
+
+def ticket(made: Queued) -> machine_pb2.SeatTicket:
+    """A place among those who wait."""
+    place = made.place
+    return machine_pb2.SeatTicket(
+        ticket_id=place.ticket_id,
+        position=place.ahead + 1,
+        lapse_time=timestamp(place.lapses_at),
+        seats=render.seat_count(made.seats, made.terms),
+    )
 
 
 def grant(r: Resources, context: CallContext, made: Acquired, tx: Transaction) -> machine_pb2.SeatGrant:

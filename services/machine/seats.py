@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.machine.model import Machine, State
@@ -47,6 +47,17 @@ def taking(seats: Seats, machine: Machine, before: Machine | None, of_user: int)
         disk_bytes=seats.disk_bytes - disk + (machine.disk_bytes or 0),
         user_machines=of_user + 1 if has_user else None,
     )
+
+
+def behind(then: Taking, ahead: int) -> Taking:
+    """With those who wait for a seat before the machine on seats already."""
+    of_user = None if then.user_machines is None else then.user_machines + ahead
+    return replace(then, machines=then.machines + ahead, user_machines=of_user)
+
+
+def within(terms: Terms, user_id: str | None) -> str | None:
+    """The user whose seats a machine waits for; None where it may be anybody's."""
+    return user_id if terms.machine_leasing is Leasing.PER_USER else None
 
 
 def exceeded(terms: Terms, then: Taking, now: Seats) -> tuple[str, int] | None:

@@ -88,6 +88,12 @@ LIVE_OF_LICENSE: Final = (
 COUNT_OF_USER: Final = statements.select(
     "machine.machine", ("count(*)",), "license_id = $3", "user_id = $4", "deactivated_at IS NULL"
 )
+COUNT_HELD: Final = """
+    SELECT count(*) FROM machine.machine AS m
+      JOIN machine.beat AS b ON b.account_id = m.account_id AND b.mode = m.mode AND b.machine_id = m.machine_id
+     WHERE m.account_id = $1 AND m.mode = $2 AND m.license_id = $3 AND m.deactivated_at IS NULL
+       AND (b.lease_expires_at IS NULL OR b.lease_expires_at > $4) AND ($5::text IS NULL OR m.user_id = $5)
+"""
 GENERATIONS: Final = statements.select(
     "machine.machine", ("coalesce(max(generation), 0)",), "license_id = $3", "identity_hash = ANY ($4)"
 )
@@ -267,6 +273,11 @@ async def live_of_license(tx: Transaction, license_id: str) -> Sequence[Machine]
 async def count_of_user(tx: Transaction, license_id: str, user_id: str) -> int:
     """How many seats of a license a user has."""
     return await tx.conn.fetchval(COUNT_OF_USER, *_in_tenant(tx, license_id, user_id))
+
+
+async def count_held(tx: Transaction, license_id: str, user_id: str | None) -> int:
+    """How many seats of a license are held, of a user where one is named: not by leases that are over."""
+    return await tx.conn.fetchval(COUNT_HELD, *_in_tenant(tx, license_id, tx.now, user_id))
 
 
 async def last_generation(tx: Transaction, license_id: str, identity_hashes: Sequence[bytes]) -> int:

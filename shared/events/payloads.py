@@ -280,6 +280,18 @@ REFUSED_ACTIVATION: Final = Payload(
 )
 """Its subject is the license."""
 
+QUEUED_SEAT: Final = Payload(
+    "queued_seat",
+    1,
+    (
+        _text("license_id", "the license that had no seat left"),
+        _text("ticket_id", "the place among those who wait (`wait_...`)"),
+        Field("position", Kind.WHOLE, "1 for who is the next"),
+        or_null(_text("user_id", "the customer who is to use the machine")),
+    ),
+)
+"""Its subject is the license."""
+
 PAYLOADS: Final = (
     ACCOUNT,
     API_KEY,
@@ -293,4 +305,5 @@ PAYLOADS: Final = (
     LICENSE,
     MACHINE,
     REFUSED_ACTIVATION,
+    QUEUED_SEAT,
 )

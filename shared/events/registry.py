@@ -119,6 +119,7 @@ _EVENTS: Final = (
     EventType("machine.heartbeat.dead", _MACHINE, "it was not heard of in time", (), ("machine.dead",)),
     EventType("machine.heartbeat.resurrected", _MACHINE, "it was dead, and was heard of again"),
     EventType("machine.heartbeat.reset", _MACHINE, "its heartbeats begin anew"),
+    EventType("seat.queued", payloads.QUEUED_SEAT, "a machine waits for a seat; told of the license"),
     EventType(
         "seat.granted", _MACHINE, "it leased a seat, or leased the one that it has anew: `lease_epoch` is the lease"
     ),

@@ -269,6 +269,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         "machine.beat": {
             **own, "machine_id": machine_id, "last_heartbeat_at": at["updated_at"], "lease_expires_at": end,
         },
+        "machine.seat_wait": {
+            **own, "ticket_id": f"wait_{short}", "license_id": license_id, "place": n, "identity_hash": f"\\x05{tag}",
+            "user_id": customer_id, "lapses_at": end,
+        },
         "record.event": {
             **own, "event_id": event_id, "type": "license.created", "subject": license_id, "subject_seq": n,
             "occurred_at": at["created_at"], "schema_version": n, "actor": key_id, "source": "api", "reason": f"r{n}",

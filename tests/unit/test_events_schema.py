@@ -35,7 +35,7 @@ MODELS: list[tuple[Payload, Any]] = [
     (payloads.ENDED_SESSIONS, EndedSessions),
     (payloads.LICENSE, License),
 ]
-OF_MACHINES = (payloads.MACHINE, payloads.REFUSED_ACTIVATION)
+OF_MACHINES = (payloads.MACHINE, payloads.REFUSED_ACTIVATION, payloads.QUEUED_SEAT)
 """Told by the machine service, whose own tests hold them against what it tells."""
 LEFT_OUT = {"hint", "key_hint", "terms", "check_in_since", "last_validated_at", "first_activated_at"}
 ACCOUNT = Account("acc_1", None, "Acme", AccountStatus.ACTIVE, 1, NOW, NOW)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from services.machine import store
+from services.machine import store, wait_store
 from services.machine.events import gone_event, machine_event
 from services.machine.identities import Identity, recognised
 from services.machine.leases import lease_end
@@ -27,9 +27,9 @@ from services.machine.model import (
     refuse_unless_allowed,
     touched,
 )
-from services.machine.seats import evicted, exceeded, overage, refuse_full, refuse_nobody, taking
+from services.machine.seats import behind, evicted, exceeded, overage, refuse_full, refuse_nobody, taking, within
 from services.machine.store import Seats
-from services.machine.terms import Leasing, Terms, Uniqueness, refuse_unusable
+from services.machine.terms import Leasing, SeatAcquire, Terms, Uniqueness, refuse_unusable
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason, not_found
@@ -135,11 +135,11 @@ async def take_seat(
         await _replace_dead(tx, actor, scene.known)
         seats = await store.get_seats(tx, terms.license_id)
     machine = await machine_of(tx, wanted, terms)
-    if ttl is not None:
-        machine = await leased(tx, machine, terms, seats, ttl)
-    gone = await _make_room(tx, actor, machine, terms, seats)
+    gone = await _make_room(tx, actor, machine, terms, seats, identity=wanted.identity)
     if gone:
         seats = await store.get_seats(tx, terms.license_id)
+    if ttl is not None:
+        machine = await leased(tx, machine, terms, seats, ttl)
     then = taking(seats, machine, None, await _of_user(tx, machine))
     await store.insert_machine(
         tx, machine, terms.scope_of(terms.component_uniqueness, tx.tenant.account_id, machine.machine_id)
@@ -219,9 +219,16 @@ async def _replace_dead(tx: Transaction, actor: str, dead: Machine) -> None:
     await emit(tx, gone_event(gone, actor))
 
 
-async def _make_room(tx: Transaction, actor: str, machine: Machine, terms: Terms, seats: Seats) -> Sequence[Machine]:
-    """Whoever has lost its seat for the machine. MACHINE_LIMIT_EXCEEDED."""
-    full = exceeded(terms, taking(seats, machine, None, await _of_user(tx, machine)), seats)
+async def _make_room(
+    tx: Transaction, actor: str, machine: Machine, terms: Terms, seats: Seats, *, identity: Identity
+) -> Sequence[Machine]:
+    """Whoever has lost its seat for the machine. MACHINE_LIMIT_EXCEEDED. Where there is a queue, the free seats are those of who
+    waits there first."""
+    then = taking(seats, machine, None, await _of_user(tx, machine))
+    if terms.seat_acquire is SeatAcquire.QUEUE:
+        hashes = identity.identity_hashes
+        then = behind(then, await wait_store.ahead_of(tx, terms.license_id, hashes, within(terms, machine.user_id)))
+    full = exceeded(terms, then, seats)
     if full is None:
         return ()
     refusal = NoSeatError(refuse_full(terms.license_id, *full), seats)

@@ -22,6 +22,7 @@ def acquire_seat(
     key: str | None = None,
     license_id: str | None = None,
     ttl: timedelta | None = None,
+    wait: timedelta | None = None,
     display_name: str = "",
     hostname: str = "",
     platform: PlatformLike | None = None,
@@ -34,6 +35,7 @@ def acquire_seat(
 ) -> Prepared[pb.AcquireSeatResponse]:
     """Leases a seat of a floating license; renew it before `granted.machine.lease.expire_time`, or it is anybody's.
 
+    Where the policy queues, the answer may have `queued` in place of `granted`: ask again before its `lapse_time`, or `wait`.
     Without `key` and `license_id` it is the license that the client's own license key is of.
     """
     request = pb.AcquireSeatRequest(
@@ -41,6 +43,7 @@ def acquire_seat(
         license=_selector(key, license_id),
         identity=machine_identity(fingerprint),
         ttl=duration(ttl),
+        wait=duration(wait),
         display_name=display_name,
         hostname=hostname,
         platform=enum_value(machine_pb2.Platform.Kind, platform),

@@ -356,6 +356,7 @@ class AcquireSeatRequest(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a retry safe."""
     display_name: _builtins.str
@@ -388,6 +389,12 @@ class AcquireSeatRequest(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease lasts unless it is renewed: 10 s to 1 h; absent means 60 s. It never outlasts the license."""
 
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """For how long the call waits for a seat where its policy queues: up to 20 s, and never past the call's deadline; absent means not
+        at all. The machine has its place meanwhile.
+        """
+
     def __init__(
         self,
         *,
@@ -403,10 +410,11 @@ class AcquireSeatRequest(_message.Message):
         disk_bytes: _builtins.int | None = ...,
         user_id: _builtins.str = ...,
         return_before_effective: _builtins.bool = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "ttl", b"ttl", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "display_name", b"display_name", "hostname", b"hostname", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "platform", b"platform", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "ttl", b"ttl", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "display_name", b"display_name", "hostname", b"hostname", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "platform", b"platform", "request_id", b"request_id", "return_before_effective", b"return_before_effective", "ttl", b"ttl", "user_id", b"user_id", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
     _WhichOneofArgType__cores: _TypeAlias = _typing.Literal["_cores", b"_cores"]  # noqa: Y015
@@ -425,16 +433,23 @@ Global___AcquireSeatRequest: _TypeAlias = AcquireSeatRequest  # noqa: Y015
 
 @_typing.final
 class AcquireSeatResponse(_message.Message):
-    """AcquireSeatResponse is the seat."""
+    """AcquireSeatResponse is the seat, or a place among those who wait for one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GRANTED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     REVISION_TOKEN_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def granted(self) -> _machine_pb2.SeatGrant:
         """The seat."""
+
+    @_builtins.property
+    def queued(self) -> _machine_pb2.SeatTicket:
+        """All seats are taken, or those who wait are before the machine, and its policy queues (`seat_acquire` QUEUE): ask again, with
+        another `request_id`, before `lapse_time`.
+        """
 
     @_builtins.property
     def revision_token(self) -> _common_pb2.RevisionToken:
@@ -448,14 +463,17 @@ class AcquireSeatResponse(_message.Message):
         self,
         *,
         granted: _machine_pb2.SeatGrant | None = ...,
+        queued: _machine_pb2.SeatTicket | None = ...,
         revision_token: _common_pb2.RevisionToken | None = ...,
         effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "granted", b"granted", "revision_token", b"revision_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "granted", b"granted", "outcome", b"outcome", "queued", b"queued", "revision_token", b"revision_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "granted", b"granted", "revision_token", b"revision_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "granted", b"granted", "outcome", b"outcome", "queued", b"queued", "revision_token", b"revision_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["granted", "queued"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___AcquireSeatResponse: _TypeAlias = AcquireSeatResponse  # noqa: Y015
 

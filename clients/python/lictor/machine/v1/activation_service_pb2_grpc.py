@@ -106,9 +106,9 @@ class ActivationServiceServicer:
 
     def AcquireSeat(self, request, context):
         """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
-        activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
-        new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
-        machine.
+        activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
+        still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
+        `request_id`. Waits for its effect only where it evicted another machine.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """

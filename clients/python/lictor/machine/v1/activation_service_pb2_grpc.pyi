@@ -56,9 +56,9 @@ class ActivationServiceStub:
     """
     AcquireSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]
     """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
-    activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
-    new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
-    machine.
+    activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
+    still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
+    `request_id`. Waits for its effect only where it evicted another machine.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
@@ -101,9 +101,9 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     """
     AcquireSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]  # type: ignore[assignment]
     """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
-    activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
-    new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
-    machine.
+    activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
+    still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
+    `request_id`. Waits for its effect only where it evicted another machine.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
@@ -167,9 +167,9 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_activation_service_pb2.AcquireSeatResponse, _abc.Awaitable[_activation_service_pb2.AcquireSeatResponse]]:
         """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
-        activation, and where all seats are taken the policy's `seat_acquire` decides. A machine that has a seat already keeps it, with a
-        new epoch: whoever had its lease before has lost it. Idempotent by `request_id`. Waits for its effect only where it evicted another
-        machine.
+        activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
+        still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
+        `request_id`. Waits for its effect only where it evicted another machine.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """

@@ -358,6 +358,44 @@ class SeatCount(_message.Message):
 Global___SeatCount: _TypeAlias = SeatCount  # noqa: Y015
 
 @_typing.final
+class SeatTicket(_message.Message):
+    """SeatTicket is a place among those who wait for a seat of a license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    LAPSE_TIME_FIELD_NUMBER: _builtins.int
+    SEATS_FIELD_NUMBER: _builtins.int
+    ticket_id: _builtins.str
+    """The place (`wait_...`)."""
+    position: _builtins.int
+    """1 for who is the next."""
+    @_builtins.property
+    def lapse_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the place is kept for who does not ask again."""
+
+    @_builtins.property
+    def seats(self) -> Global___SeatCount:
+        """The seats of the license."""
+
+    def __init__(
+        self,
+        *,
+        ticket_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        lapse_time: _timestamp_pb2.Timestamp | None = ...,
+        seats: Global___SeatCount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lapse_time", b"lapse_time", "seats", b"seats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lapse_time", b"lapse_time", "position", b"position", "seats", b"seats", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeatTicket: _TypeAlias = SeatTicket  # noqa: Y015
+
+@_typing.final
 class MachineStatus(_message.Message):
     """MachineStatus is whether a machine holds a seat."""
 
