@@ -30,6 +30,7 @@ VIOLATIONS: Final = {
     "OUT_OF_RANGE": "a number or a time beyond its bounds, or a number that is not finite",
     "FORMAT_INVALID": "the text does not have its form",
     "UUID_INVALID": "not a UUID",
+    "TOKEN_INVALID": "not a token from an answer of an earlier call",
     "CODE_INVALID": "a product code that is not `^[A-Z0-9]{2,16}$`",
     "SLUG_INVALID": "a product slug that is not `^[a-z0-9-]{1,63}$`",
     "URL_INVALID": "not an http or https URL",

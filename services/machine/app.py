@@ -10,6 +10,7 @@ from lictor.machine.v1 import activation_service_pb2, machine_service_pb2
 
 from services.machine.activation_servicer import ActivationServicer
 from services.machine.errors import taken
+from services.machine.holds import Holds
 from services.machine.resources import Resources
 from services.machine.seat_news import SeatNews
 from services.machine.secrets import MachineSecrets
@@ -43,7 +44,7 @@ async def build_on(base: Standing, settings: FactsSettings) -> AsyncGenerator[Ap
     root = base.root
     news = SeatNews()
     async with Database.opened(base.record, Role.MACHINE, size=settings.pool_size) as db:
-        writer = base.writer(db, taken)
+        writer, holds = base.writer(db, taken), Holds(db)
         resources = Resources(
             db,
             base.licenses,
@@ -54,17 +55,20 @@ async def build_on(base: Standing, settings: FactsSettings) -> AsyncGenerator[Ap
             PageTokens(root),
             base.waits,
             news,
+            holds,
         )
-        with news.following(base.reader.tail):
-            yield App(
-                bindings=tuple(
-                    ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
-                    for module, name, servicer in (
-                        (machine_service_pb2, "MachineService", MachineServicer(resources)),
-                        (activation_service_pb2, "ActivationService", ActivationServicer(resources)),
-                    )
-                ),
-                authenticator=base.authenticator,
-                ready=lambda: True,
-                waits=base.waits,
-            )
+        async with holds.renewed():
+            with news.following(base.reader.tail):
+                yield App(
+                    bindings=tuple(
+                        ServiceBinding(module.DESCRIPTOR.services_by_name[name], servicer)
+                        for module, name, servicer in (
+                            (machine_service_pb2, "MachineService", MachineServicer(resources)),
+                            (activation_service_pb2, "ActivationService", ActivationServicer(resources)),
+                        )
+                    ),
+                    authenticator=base.authenticator,
+                    ready=lambda: True,
+                    waits=base.waits,
+                    collectors=[holds.gauge],
+                )

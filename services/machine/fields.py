@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from lictor.machine.v1 import activation_service_pb2 as activation
 from lictor.machine.v1 import machine_service_pb2 as machines
 
-from services.machine.leases import LEAST_TTL, MOST_TTL, MOST_WAIT
+from services.machine.leases import LEAST_GRACE, LEAST_TTL, MOST_GRACE, MOST_TTL, MOST_WAIT
 from shared.errors import FieldViolation
 from shared.rpc import fields as f
 from shared.rpc.selectors import one_identity, one_selector, parts
@@ -66,6 +66,9 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         activation.DeactivateSelfRequest: (_RID, _ID, _SECRET, _REASON),
         activation.HeartbeatMachineRequest: (_ID, _SECRET),
         activation.AcquireSeatRequest: (_RID, *_HELD_BY, _TTL, _WAIT),
+        activation.HoldSeatRequest: (
+            *_HELD_BY, f.duration("grace", least=LEAST_GRACE, most=MOST_GRACE), f.text("resume_token"),
+        ),
         activation.RenewSeatRequest: (_RID, _ID, _SECRET, _epoch, _TTL),
         activation.ReleaseSeatRequest: (_RID, _ID, _SECRET, _epoch, _REASON),
         machines.GetMachineRequest: (

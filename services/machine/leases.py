@@ -16,6 +16,9 @@ from shared.errors import DomainError, Reason
 DEFAULT_TTL: Final = timedelta(seconds=60)
 LEAST_TTL: Final = timedelta(seconds=10)
 MOST_TTL: Final = timedelta(hours=1)
+DEFAULT_GRACE: Final = timedelta(seconds=30)
+LEAST_GRACE: Final = timedelta(seconds=5)
+MOST_GRACE: Final = timedelta(minutes=5)
 MOST_WAIT: Final = timedelta(seconds=20)
 """How long a call may wait for a seat."""
 

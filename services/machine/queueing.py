@@ -16,6 +16,7 @@ from shared.db.pool import Transaction
 from shared.rpc.context import CallContext
 from shared.rules.seats import cap
 
+MOST_WAIT_S: Final = 20.0
 LOOK_S: Final = 1.0
 """How often who waits looks where nobody tells: a lease that is over, and a place that has lapsed, tell of nothing."""
 KEEP_EVERY_S: Final = PATIENCE.total_seconds() / 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.machine.v1 import machine_pb2 as pb
 
 from services.machine.model import Machine, State
@@ -64,7 +65,17 @@ def lease(value: Machine) -> pb.Lease | None:
     """The lease by which a machine has its seat; None where it has none, or not by a lease."""
     if value.lease_epoch is None or value.lease_expires_at is None:
         return None
-    return pb.Lease(epoch=value.lease_epoch, expire_time=timestamp(value.lease_expires_at))
+    return lease_of(value.lease_epoch, value.lease_expires_at)
+
+
+def lease_of(epoch: int, expires_at: datetime) -> pb.Lease:
+    """A lease by its number and its end."""
+    return pb.Lease(epoch=epoch, expire_time=timestamp(expires_at))
+
+
+def moment(at: Timestamp) -> datetime:
+    """A time of an answer, in UTC."""
+    return at.ToDatetime(UTC)
 
 
 def heartbeat(value: Machine, terms: Terms, now: datetime) -> pb.Heartbeat:

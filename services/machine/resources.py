@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.machine.holds import Holds
 from services.machine.seat_news import SeatNews
 from services.machine.secrets import MachineSecrets
 from shared.crypto.fingerprints import FingerprintHasher
@@ -28,3 +29,4 @@ class Resources:
     pages: PageTokens
     waits: EffectWaits
     news: SeatNews
+    holds: Holds

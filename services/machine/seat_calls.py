@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from google.protobuf.duration_pb2 import Duration
 from lictor.machine.v1 import activation_service_pb2 as pb
-from lictor.machine.v1 import machine_pb2
 
 from services.machine import callers, fields, render
-from services.machine.commands.acquire_seat import Acquired, Queued, acquire_seat, queue_up
+from services.machine.answers import grant, holder, length, ticket
+from services.machine.commands.acquire_seat import Queued, acquire_seat, queue_up
 from services.machine.commands.release_seat import release_seat
 from services.machine.commands.renew_seat import renew_seat
 from services.machine.commands.take_seat import NewMachine, NoSeatError
-from services.machine.identities import identity_of
-from services.machine.leases import DEFAULT_TTL
+from services.machine.holding import hold_seat
+from services.machine.leases import DEFAULT_GRACE, DEFAULT_TTL
 from services.machine.licenses import license_of
 from services.machine.queueing import await_turn, is_turn
 from services.machine.refusals import tell_refusal
 from services.machine.resources import Resources
-from services.machine.servicer import platform
 from shared.db.pool import Transaction
 from shared.rpc.context import CallContext
-from shared.rpc.render import timestamp
 
 
 class SeatCalls:
@@ -68,6 +65,11 @@ class SeatCalls:
             await queue_up(tx, context.principal.key_id, license_id, wanted)
         await await_turn(self._r, context, license_id, wanted, wait.total_seconds())
 
+    async def HoldSeat(self, request: pb.HoldSeatRequest, context: CallContext) -> None:
+        license_id = await license_of(self._r, context, request.license, lambda: fields.check(request))
+        grace = length(request.grace if request.HasField("grace") else None, DEFAULT_GRACE)
+        await hold_seat(self._r, request, context, license_id, grace)
+
     async def RenewSeat(self, request: pb.RenewSeatRequest, context: CallContext) -> pb.RenewSeatResponse:
         fields.check(request)
         principal, ttl = context.principal, length(request.ttl if request.HasField("ttl") else None, DEFAULT_TTL)
@@ -91,46 +93,3 @@ class SeatCalls:
             return pb.ReleaseSeatResponse(machine=callers.shown(principal, render.machine(*gone, tx.now)))
 
         return await self._r.writer.run(context, request, pb.ReleaseSeatResponse, work)
-
-
-def holder(r: Resources, request: pb.AcquireSeatRequest, context: CallContext) -> NewMachine:
-    """The machine that asks for a lease, as it says of itself."""
-    return NewMachine(
-        identity_of(r.fingerprints, context, request.identity),
-        display_name=request.display_name,
-        hostname=request.hostname,
-        platform=platform(request.platform),
-        cores=request.cores if request.HasField("cores") else None,
-        memory_bytes=request.memory_bytes if request.HasField("memory_bytes") else None,
-        disk_bytes=request.disk_bytes if request.HasField("disk_bytes") else None,
-        user_id=request.user_id or None,
-    )
-
-
-def length(given: Duration | None, default: timedelta) -> timedelta:
-    """A duration of a request, or what its absence means."""
-    return default if given is None else given.ToTimedelta()
-
-
-def ticket(made: Queued) -> machine_pb2.SeatTicket:
-    """A place among those who wait."""
-    place = made.place
-    return machine_pb2.SeatTicket(
-        ticket_id=place.ticket_id,
-        position=place.ahead + 1,
-        lapse_time=timestamp(place.lapses_at),
-        seats=render.seat_count(made.seats, made.terms),
-    )
-
-
-def grant(r: Resources, context: CallContext, made: Acquired, tx: Transaction) -> machine_pb2.SeatGrant:
-    """The seat as its machine is told of it."""
-    principal = context.principal
-    return machine_pb2.SeatGrant(
-        machine=callers.shown(principal, render.machine(made.machine, made.terms, tx.now)),
-        machine_secret=r.secrets.of(principal.tenant, made.machine.machine_id),
-        seats=render.seat_count(made.seats, made.terms),
-        overage=made.overage,
-        taken_over=made.taken_over,
-        evicted_machine_ids=[gone.machine_id for gone in made.evicted],
-    )

@@ -7,9 +7,11 @@ import hmac
 from base64 import urlsafe_b64encode
 
 from shared.crypto.root_secret import Purpose, RootSecret
+from shared.errors import FieldViolation, fields_invalid
 from shared.tenancy import Tenant
 
 PREFIX = "ms_"
+RESUME_PREFIX = "rs_"
 
 
 class MachineSecrets:
@@ -26,6 +28,21 @@ class MachineSecrets:
         """Whether a secret is that of a machine; compared in constant time."""
         given = secret.encode()
         return any(hmac.compare_digest(_made(key, tenant, machine_id).encode(), given) for key in self._keys)
+
+    def resume_token(self, tenant: Tenant, machine_id: str, epoch: int) -> str:
+        """With which a stream goes on that holds a machine's lease."""
+        named = f"{machine_id}.{epoch}"
+        return f"{RESUME_PREFIX}{named}.{_made(self._keys[0], tenant, named).removeprefix(PREFIX)}"
+
+    def resumed(self, tenant: Tenant, token: str) -> tuple[str, int]:
+        """The machine and the epoch of a token. FIELD_INVALID for one that was not made here."""
+        named, _, told = token.removeprefix(RESUME_PREFIX).rpartition(".")
+        machine_id, _, epoch = named.rpartition(".")
+        if not self.is_of(PREFIX + told, tenant, named) or not epoch.isdecimal():
+            raise fields_invalid(
+                (FieldViolation("resume_token", "TOKEN_INVALID", "is not from an answer of such a stream"),)
+            )
+        return machine_id, int(epoch)
 
 
 def _made(key: bytes, tenant: Tenant, machine_id: str) -> str:

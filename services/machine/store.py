@@ -66,7 +66,7 @@ HOLD_OVER: Final = """
      WHERE b.account_id = $1 AND b.mode = $2 AND b.lease_expires_at <= $4 AND b.machine_id = ANY (ARRAY(
         SELECT m.machine_id FROM machine.machine AS m
          WHERE m.account_id = $1 AND m.mode = $2 AND m.license_id = $3 AND m.deactivated_at IS NULL))
-     ORDER BY b.machine_id FOR UPDATE
+     ORDER BY b.machine_id LIMIT 200 FOR UPDATE
 """
 NEXT_EPOCH: Final = """
     UPDATE machine.seat SET lease_epochs = lease_epochs + 1
@@ -94,6 +94,22 @@ COUNT_HELD: Final = """
      WHERE m.account_id = $1 AND m.mode = $2 AND m.license_id = $3 AND m.deactivated_at IS NULL
        AND (b.lease_expires_at IS NULL OR b.lease_expires_at > $4) AND ($5::text IS NULL OR m.user_id = $5)
 """
+SET_HOLDER: Final = statements.update("machine.beat", "machine_id", ("lease_holder",))
+HOLD_BEATS: Final = (
+    statements.select("machine.beat", ("machine_id",), "machine_id = ANY ($3)") + " ORDER BY machine_id FOR UPDATE"
+)
+RENEW_HELD: Final = """
+    UPDATE machine.beat AS b SET lease_expires_at = least($3 + h.grace, h.ends_at), last_heartbeat_at = $3
+      FROM unnest($4::text[], $5::bigint[], $6::text[], $7::interval[], $8::timestamptz[])
+           AS h (machine_id, epoch, holder, grace, ends_at), machine.machine AS m
+     WHERE b.account_id = $1 AND b.mode = $2 AND b.machine_id = h.machine_id AND b.lease_holder = h.holder
+       AND b.lease_expires_at > $3 AND m.account_id = $1 AND m.mode = $2 AND m.machine_id = h.machine_id
+       AND m.lease_epoch = h.epoch AND m.deactivated_at IS NULL
+    RETURNING b.machine_id, b.lease_expires_at
+"""
+FIRST_ACTIVATED: Final = statements.select(
+    "machine.seat", ("license_id", "first_activated_at"), "license_id = ANY ($3)"
+)
 GENERATIONS: Final = statements.select(
     "machine.machine", ("coalesce(max(generation), 0)",), "license_id = $3", "identity_hash = ANY ($4)"
 )
@@ -247,7 +263,7 @@ async def hold_beat(tx: Transaction, machine_id: str) -> Machine | None:
 
 
 async def hold_over(tx: Transaction, license_id: str) -> Sequence[Machine]:
-    """The machines of a license whose leases are over, which nobody can renew any more. For whoever holds the seats."""
+    """Machines of a license whose leases are over, up to 200: nobody can renew them any more. For whoever holds the seats."""
     ids = [row["machine_id"] for row in await tx.conn.fetch(HOLD_OVER, *_in_tenant(tx, license_id, tx.now))]
     return [found for one in ids if (found := await get_machine(tx, one)) is not None]
 
@@ -273,6 +289,44 @@ async def live_of_license(tx: Transaction, license_id: str) -> Sequence[Machine]
 async def count_of_user(tx: Transaction, license_id: str, user_id: str) -> int:
     """How many seats of a license a user has."""
     return await tx.conn.fetchval(COUNT_OF_USER, *_in_tenant(tx, license_id, user_id))
+
+
+async def set_holder(tx: Transaction, machine_id: str, holder: str) -> None:
+    """From now on this stream alone renews the machine's lease."""
+    await tx.conn.execute(SET_HOLDER, *_in_tenant(tx, machine_id, holder))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease that a stream holds. It lasts `grace` from each renewal, and not past `ends_at`."""
+
+    machine_id: str
+    epoch: int
+    holder: str
+    grace: timedelta
+    ends_at: datetime | None
+
+
+async def renew_held(tx: Transaction, held: Sequence[Held]) -> Mapping[str, datetime]:
+    """Until when the leases last that are renewed, by machine; the others are lost."""
+    machine_ids = [one.machine_id for one in held]
+    await tx.conn.execute(HOLD_BEATS, *_in_tenant(tx, machine_ids))
+    rows = await tx.conn.fetch(
+        RENEW_HELD,
+        *_in_tenant(
+            tx, tx.now, machine_ids, [one.epoch for one in held], [one.holder for one in held], [one.grace for one in held],
+            [one.ends_at for one in held],
+        ),
+    )  # fmt: skip
+    return {row["machine_id"]: row["lease_expires_at"] for row in rows}
+
+
+async def terms_of_many(tx: Transaction, license_ids: Sequence[str]) -> Mapping[str, tuple[Terms, datetime | None]]:
+    """What licenses say of their machines, by id, each with when its first machine was activated."""
+    rows = await tx.conn.fetch(FIRST_ACTIVATED, *_in_tenant(tx, license_ids))
+    first = {row["license_id"]: row["first_activated_at"] for row in rows}
+    rows = await tx.conn.fetch(TERMS_OF_MANY, *_in_tenant(tx, license_ids))
+    return {row["license_id"]: (_terms(row), first.get(row["license_id"])) for row in rows}
 
 
 async def count_held(tx: Transaction, license_id: str, user_id: str | None) -> int:

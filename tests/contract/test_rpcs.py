@@ -18,8 +18,9 @@ from shared.tenancy import PrincipalKind as PrincipalKindOfCallers
 from tests.contract.reading import Rpc, rpcs
 
 TABLES = {**license_fields.TABLES, **machine_fields.TABLES}
-BEATS = frozenset({"HeartbeatMachine"})
+BEATS = frozenset({"HeartbeatMachine", "HoldSeat"})
 """What says again what it said before when it is repeated: it writes, and no answer of it is stored."""
+REPEATED = {"HeartbeatMachine": "it is a heartbeat again", "HoldSeat": "by its `resume_token`"}
 ALL = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
 MUTATIONS = pytest.mark.parametrize(
     "rpc", [rpc for rpc in rpcs() if rpc.mutates and rpc.short not in BEATS], ids=lambda rpc: rpc.name
@@ -63,6 +64,7 @@ NARROW = {
     "ActivationService.HeartbeatMachine": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.AcquireSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.RenewSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
+    "ActivationService.HoldSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.ReleaseSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "MachineService.GetMachine": {"CUSTOMER_SESSION"},
     "MachineService.ListMachines": {"CUSTOMER_SESSION"},
@@ -114,7 +116,7 @@ def test_a_comment_lists_field_invalid_where_fields_are_checked(rpc: Rpc) -> Non
 
 @ALL
 def test_a_comment_says_how_a_read_is_fresh_and_that_a_write_is_idempotent(rpc: Rpc) -> None:
-    writes = "it is a heartbeat again" if rpc.short in BEATS else "Idempotent by `request_id`"
+    writes = REPEATED.get(rpc.short, "Idempotent by `request_id`")
     assert (writes if rpc.mutates else "Consistency: ") in rpc.comment
 
 

@@ -99,7 +99,7 @@ def request_class(method: MethodDescriptor) -> type[Message]:
 def probe(method: MethodDescriptor) -> Message:
     """A request that ends by itself: an empty one, but for a stream without an end, where it names a view that there is not."""
     request = request_class(method)()
-    if rules_of(method).endless:
+    if rules_of(method).endless and "view" in request.DESCRIPTOR.fields_by_name:
         setattr(request, "view", 99)  # noqa: B010 - requests that have it have no type in common
     return request
 

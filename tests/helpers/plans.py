@@ -85,6 +85,10 @@ NUMBERED = {
         "fingerprint_hash": "'\\x06'::bytea || sha256(n::text::bytea)",
     },
     "machine.beat": {"machine_id": "'mach_' || n"},
+    "machine.seat_wait": {
+        "ticket_id": "'wait_' || n", "license_id": "'lic_' || n % 5000", "place": "n",
+        "identity_hash": "'\\x05'::bytea || sha256(n::text::bytea)",
+    },
     "record.event": {
         "event_id": "'evt_' || n", "subject": "CASE WHEN n % 4 = 0 THEN 'lic_many' ELSE subject END", "subject_seq": "n",
     },

@@ -40,7 +40,9 @@ from tests.helpers.lease import lease_passes
 from tests.helpers.suite import Suite, World
 
 BY_NAME: Final = {method.name: method for method in METHODS.values()}
-ON_A_MACHINE: Final = frozenset({"ActivateMachine", "DeactivateSelf", "HeartbeatMachine"})
+ON_A_MACHINE: Final = frozenset(
+    {"ActivateMachine", "DeactivateSelf", "HeartbeatMachine", "AcquireSeat", "RenewSeat", "ReleaseSeat", "HoldSeat"}
+)
 REACHED: Final = {
     PrincipalKind.PUBLISHABLE_KEY: {"WhoAmI", "ValidateLicense", "BatchValidateLicenses", *ON_A_MACHINE},
     PrincipalKind.LICENSE_KEY: {"WhoAmI", "ValidateLicense", "CheckInLicense", "TransferMachine", *ON_A_MACHINE},

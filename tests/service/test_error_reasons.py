@@ -237,6 +237,12 @@ async def heartbeat_dead(scene: Scene) -> Refusal:
     return await scene.refused(activations.HeartbeatMachineRequest(machine_id=machine_id))
 
 
+@provokes(Reason.SEAT_LOST, "id", "epoch")
+async def seat_lost(scene: Scene) -> Refusal:
+    machine_id = await seated(scene, "fingerprint")
+    return await scene.refused(activations.RenewSeatRequest(machine_id=machine_id, epoch=1))
+
+
 @provokes(Reason.TRANSFER_LIMIT_EXCEEDED, "id", "allowed")
 async def transfer_limit_exceeded(scene: Scene) -> Refusal:
     machine_id = await seated(scene, "fingerprint", max_transfers=0)

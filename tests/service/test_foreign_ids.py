@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.license.v1 import license_service_pb2 as pb
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
+from lictor.machine.v1.activation_service_pb2 import ReleaseSeatRequest, RenewSeatRequest
 from lictor.machine.v1.machine_service_pb2 import TransferMachineRequest
 
 from shared.tenancy import OPERATOR_SCOPES
@@ -85,6 +86,8 @@ def naming(method: MethodDescriptor, field: str, resource_id: str, own: dict[str
             setattr(request, known.name, own[known.name])
         elif known.name in VALUES and not method.name.startswith(("Suspend", "Get")):
             setattr(request, known.name, VALUES[known.name])
+    if isinstance(request, RenewSeatRequest | ReleaseSeatRequest):
+        request.epoch = 1
     if isinstance(request, TransferMachineRequest):
         request.identity.fingerprint = "another-fingerprint"
     return request
@@ -128,7 +131,7 @@ def test_no_method_with_an_id_was_left_out() -> None:
     }
     assert others == {
         "CreateProduct", "ListProducts", "CreateApiKey", "ListApiKeys", "WhoAmI", "BatchValidateLicenses",
-        "ImportLicenses", "ActivateMachine",
+        "ImportLicenses", "ActivateMachine", "AcquireSeat", "HoldSeat",
         "ExplainValidation",
     }  # fmt: skip
 

@@ -95,6 +95,11 @@ class Stage:
         await self.world.test.licenses.suspend(license_id)
         return license_id
 
+    async def floating_license_id(self) -> str:
+        policy_id = await self.policy_id()
+        await self.world.test.policies.update(policy_id, floating=True)
+        return (await self.world.test.licenses.create(policy_id=policy_id)).license.license_id
+
     async def machine_id(self) -> str:
         license_id = await self.license_id()
         made = await self.world.test.activate(license_id=license_id, fingerprint=f"fingerprint-{uuid4()}")
@@ -222,6 +227,21 @@ async def _activate(s: Stage) -> Message:
     return request
 
 
+async def _acquire_seat(s: Stage) -> Message:
+    request = activation.AcquireSeatRequest()
+    request.license.license_id, request.identity.fingerprint = await s.floating_license_id(), "fingerprint"
+    return request
+
+
+def _of_lease(kind: Callable[..., Message]) -> Any:
+    async def build(stage: Stage) -> Message:
+        license_id = await stage.floating_license_id()
+        made = await stage.world.test.acquire_seat(license_id=license_id, fingerprint=f"fingerprint-{uuid4()}")
+        return kind(machine_id=made.granted.machine.machine_id, epoch=made.granted.machine.lease.epoch)
+
+    return build
+
+
 async def _transfer_machine(s: Stage) -> Message:
     request = machines.TransferMachineRequest(machine_id=await s.machine_id())
     request.identity.fingerprint = "another-fingerprint"
@@ -307,6 +327,9 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     ),
     "ResetUses": (_of(licenses.ResetUsesRequest, "license_id", Stage.used_license_id), ("license.usage.reset",)),
     "ChangeTier": (_change_tier, ("license.tier.updated",)),
+    "AcquireSeat": (_acquire_seat, ("seat.granted",)),
+    "RenewSeat": (_of_lease(activation.RenewSeatRequest), ()),
+    "ReleaseSeat": (_of_lease(activation.ReleaseSeatRequest), ("seat.released",)),
     "ActivateMachine": (_activate, ("machine.activated",)),
     "DeactivateSelf": (
         _of(activation.DeactivateSelfRequest, "machine_id", Stage.machine_id, reason="why"), ("machine.deactivated",),

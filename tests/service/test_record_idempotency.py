@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from lictor.account.v1 import account_service_pb2 as account
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import license_service_pb2 as licenses
+from lictor.machine.v1 import activation_service_pb2 as activation
 
 from services.license.sweeper import sweep_once
 from shared.crypto import sealing
@@ -49,6 +50,8 @@ def another_body(case: Case) -> Case:
         cast("account.RotateApiKeyRequest", request).overlap.FromSeconds(60)
     elif isinstance(request, licenses.ImportLicensesRequest):
         request.items[0].display_name = "Another"
+    elif isinstance(request, activation.RenewSeatRequest):
+        request.ttl.FromSeconds(30)
     else:
         setattr(request, "display_name" if "display_name" in named else "reason", "Another")
     return Case(request, case.events, case.operator)
@@ -69,8 +72,9 @@ def timeless(answer: Any) -> bytes:
 
 
 def secrets_of(answer: Message) -> set[str]:
-    """At the top, or in the items of an import."""
+    """At the top, in the items of an import, or with a seat."""
     items: list[Message] = list(answer.licenses) if isinstance(answer, licenses.ImportLicensesResponse) else []
+    items += [answer.granted] if isinstance(answer, activation.AcquireSeatResponse) else []
     return {value for part in (answer, *items) for field, value in part.ListFields() if field.name in SECRETS}
 
 

@@ -99,8 +99,7 @@ async def come_to_seats(tx: Transaction, actor: str, license_id: str, identity: 
     refuse_unusable(terms, action, tx.now, seats.first_activated_at)
     over = await free_leases(tx, actor, await store.hold_over(tx, license_id))
     found = await store.known_by(tx, scope, license_id, identity.hashes)
-    elsewhere = [one for one in found if one.license_id != license_id and one.lease_over(tx.now)]
-    for one in elsewhere:
+    for one in [one for one in found if one.lease_over(tx.now)]:  # of another license, or one that was one too many
         held = await store.lock_machine(tx, one.machine_id)
         over += await free_leases(tx, actor, [held] if held is not None and held.lease_over(tx.now) else ())
     if over:

@@ -17,5 +17,4 @@ CREATE TABLE machine.seat_wait (
 CREATE INDEX seat_wait_by_place ON machine.seat_wait (account_id, mode, license_id, place);
 
 CALL record.isolate('machine.seat_wait', 'lictor_machine');
-GRANT SELECT, INSERT, UPDATE, DELETE ON machine.seat_wait TO lictor_machine, lictor_machine_worker;
-CREATE POLICY worker ON machine.seat_wait TO lictor_machine_worker USING (true);
+GRANT SELECT, INSERT, UPDATE, DELETE ON machine.seat_wait TO lictor_machine;

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Concatenate, Self
+from typing import Any, Concatenate, Self, Unpack
 
 import grpc.aio
+
+from lictor.machine.v1.machine_pb2 import SeatGrant
 
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
@@ -28,6 +31,8 @@ from .errors import LictorError, error_of
 from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
+from .requests_hold import METHOD as HOLD
+from .requests_hold import Holding, HoldSeat, hold_seat
 from .requests_watch import METHOD as WATCH
 from .requests_watch import LicenseChange, Watching
 from .this_machine import ThisMachine
@@ -103,6 +108,20 @@ class AsyncRunner:
                 stream.cancel()
             await asyncio.sleep(watching.wait_s(error))
 
+    async def hold(self, holding: Holding) -> None:
+        send: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._open().unary_stream(HOLD)
+        while not self._closed:
+            stream = send(holding.body(), metadata=self._metadata)
+            error: LictorError | None = None
+            try:
+                async for raw in stream:
+                    holding.take(raw)
+            except grpc.aio.AioRpcError as fault:
+                error = _error(fault)
+            finally:
+                stream.cancel()
+            await asyncio.sleep(holding.wait_s(error))
+
     async def close(self) -> None:
         self._closed = True
         if self._channel is not None:
@@ -159,6 +178,62 @@ def async_watch(
 
     dress(method, build)
     return method
+
+
+class AsyncHeldSeat:
+    """A seat that is held while the block runs; `grant` is the seat, `lost` says whether it is lost by now, and `error` why."""
+
+    def __init__(self, runner: AsyncRunner, holding: Holding) -> None:
+        self._runner = runner
+        self._holding = holding
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def grant(self) -> SeatGrant:
+        if self._holding.grant is None:
+            raise RuntimeError("there is a seat once the block has begun")
+        return self._holding.grant
+
+    @property
+    def lost(self) -> bool:
+        return self._task is None or self._task.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        return self._task.exception() if self._task is not None and self._task.done() else None
+
+    async def wait_lost(self) -> None:
+        """Waits until the seat is lost."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def __aenter__(self) -> Self:
+        changed = asyncio.Event()
+        self._holding.changed = changed.set
+        self._task = asyncio.create_task(self._runner.hold(self._holding), name="holding a seat")
+        try:
+            while self._holding.grant is None and not self._task.done():
+                news = asyncio.create_task(changed.wait())
+                await asyncio.wait({self._task, news}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                changed.clear()
+        except BaseException:
+            self._task.cancel()
+            raise
+        if self._task.done():
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        was_lost = self.lost
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if not was_lost:
+            with suppress(LictorError):  # it is free after the grace
+                await self._runner.call(self._holding.release())
 
 
 class AsyncProducts(AsyncNamespace):
@@ -302,6 +377,10 @@ class AsyncLictor(AsyncNamespace):
     acquire_seat = async_method(seats.acquire_seat)
     renew_seat = async_method(seats.renew_seat)
     release_seat = async_method(seats.release_seat)
+
+    def hold_seat(self, **asked: Unpack[HoldSeat]) -> AsyncHeldSeat:
+        """Holds a seat of a floating license: `async with client.hold_seat(key=..., fingerprint=...) as seat`."""
+        return AsyncHeldSeat(self.runner, hold_seat(**asked))
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

@@ -13,7 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lictor.common.v1.common_pb2 import FingerprintSet, MachineIdentity, NamedFingerprint
+from lictor.common.v1.common_pb2 import FingerprintSet, LicenseSelector, MachineIdentity, NamedFingerprint
 
 from .fingerprint import Fingerprint
 
@@ -141,3 +141,12 @@ def machine_identity(machine: MachineLike) -> MachineIdentity:
     parts = machine.components if isinstance(machine, Fingerprint) else machine
     named = [NamedFingerprint(name=name, fingerprint=value) for name, value in parts.items()]
     return MachineIdentity(fingerprints=FingerprintSet(fingerprints=named))
+
+
+def license_selector(key: str | None, license_id: str | None) -> LicenseSelector | None:
+    """The license; None for the one of the client's own license key."""
+    if key is not None and license_id is not None:
+        raise ValueError("a license is named by its key or by its id, and not by both")
+    if key is None and license_id is None:
+        return None
+    return LicenseSelector(license_key=key) if key is not None else LicenseSelector(license_id=license_id or "")

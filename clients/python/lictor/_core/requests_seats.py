@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from lictor.common.v1.common_pb2 import LicenseSelector
 from lictor.machine.v1 import activation_service_pb2 as pb
 from lictor.machine.v1 import machine_pb2
 
-from .convert import MachineLike, duration, enum_value, fresh, machine_identity
+from .convert import MachineLike, duration, enum_value, fresh, license_selector, machine_identity
 from .prepared import Prepared, write
 from .requests_machines import PlatformLike
 
@@ -40,7 +39,7 @@ def acquire_seat(
     """
     request = pb.AcquireSeatRequest(
         request_id=fresh(request_id),
-        license=_selector(key, license_id),
+        license=license_selector(key, license_id),
         identity=machine_identity(fingerprint),
         ttl=duration(ttl),
         wait=duration(wait),
@@ -89,11 +88,3 @@ def release_seat(
         request_id=fresh(request_id), machine_id=machine_id, machine_secret=machine_secret, epoch=epoch, reason=reason
     )
     return write(_SERVICE + "ReleaseSeat", request, pb.ReleaseSeatResponse, timeout_s)
-
-
-def _selector(key: str | None, license_id: str | None) -> LicenseSelector | None:
-    if key is not None and license_id is not None:
-        raise ValueError("a license is named by its key or by its id, and not by both")
-    if key is None and license_id is None:
-        return None
-    return LicenseSelector(license_key=key) if key is not None else LicenseSelector(license_id=license_id or "")

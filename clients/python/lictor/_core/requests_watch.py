@@ -90,7 +90,7 @@ class Watching:
         if error is not None and error.reason == "RESYNC_REQUIRED" and self._request.resume_token:
             self._request.resume_token = ""
             return 0.0
-        if error is not None and not _is_of_the_connection(error):
+        if error is not None and not is_of_the_connection(error):
             raise error
         if self._failing_since is None:
             self._failing_since = now
@@ -101,7 +101,7 @@ class Watching:
         return max((error.retry_after_s if error else None) or 0.0, self._draw(BACKOFF_FIRST_S / 2, ceiling))
 
 
-def _is_of_the_connection(error: LictorError) -> bool:
+def is_of_the_connection(error: LictorError) -> bool:
     """Whether another connection may do better. A proxy on the way has other codes for one that breaks, and no reason."""
     return error.code == "UNAVAILABLE" or (not error.reason and error.code in {"CANCELLED", "INTERNAL", "UNKNOWN"})
 

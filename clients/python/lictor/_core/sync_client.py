@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
-from typing import Concatenate, Self
+from typing import Concatenate, Self, Unpack
 
 import grpc
+
+from lictor.machine.v1.machine_pb2 import SeatGrant
 
 from . import requests_accounts as accounts
 from . import requests_catalog as catalog
@@ -28,6 +32,8 @@ from .errors import LictorError, error_of
 from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
+from .requests_hold import METHOD as HOLD
+from .requests_hold import Holding, HoldSeat, hold_seat
 from .requests_watch import METHOD as WATCH
 from .requests_watch import LicenseChange, Watching
 from .this_machine import ThisMachine
@@ -94,6 +100,22 @@ class SyncRunner:
                 stream.cancel()
             time.sleep(watching.wait_s(error))  # before the next stream, in the thread of whoever iterates
 
+    def hold(self, holding: Holding, stop: threading.Event, opened: Callable[[Callable[[], bool]], None]) -> None:
+        send: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(HOLD)
+        while not self._closed and not stop.is_set():
+            stream = send(holding.body(), metadata=self._metadata)
+            opened(stream.cancel)
+            error: LictorError | None = None
+            try:
+                for raw in stream:
+                    holding.take(raw)
+            except grpc.RpcError as fault:
+                error = _error(fault)
+            finally:
+                stream.cancel()
+            if not stop.is_set():
+                stop.wait(holding.wait_s(error))
+
     def close(self) -> None:
         self._closed = True
         self._channel.close()
@@ -141,6 +163,75 @@ def sync_watch(build: Callable[P, Watching]) -> Callable[Concatenate[SyncNamespa
 
     dress(method, build)
     return method
+
+
+class HeldSeat:
+    """A seat that is held while the block runs; `grant` is the seat, `lost` says whether it is lost by now, and `error` why."""
+
+    def __init__(self, runner: SyncRunner, holding: Holding) -> None:
+        self._runner = runner
+        self._holding = holding
+        self._news = threading.Event()
+        self._over = threading.Event()
+        self._stop = threading.Event()
+        self._cancel: Callable[[], object] = lambda: None
+        self.error: BaseException | None = None
+
+    @property
+    def grant(self) -> SeatGrant:
+        if self._holding.grant is None:
+            raise RuntimeError("there is a seat once the block has begun")
+        return self._holding.grant
+
+    @property
+    def lost(self) -> bool:
+        return self._over.is_set()
+
+    def wait_lost(self, timeout_s: float | None = None) -> bool:
+        """Waits until the seat is lost; false where it is not after `timeout_s`."""
+        return self._over.wait(timeout_s)
+
+    def _opened(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+        if self._stop.is_set():
+            cancel()
+
+    def _run(self) -> None:
+        try:
+            self._runner.hold(self._holding, self._stop, self._opened)
+        except BaseException as error:  # noqa: BLE001 - it is told where the block begins, and by `error`
+            self.error = error
+        finally:
+            self._over.set()
+            self._news.set()
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._cancel()
+        self._over.wait()
+
+    def __enter__(self) -> Self:
+        self._holding.changed = self._news.set
+        threading.Thread(target=self._run, name="holding a seat", daemon=True).start()
+        try:
+            while self._holding.grant is None and not self.lost:
+                self._news.wait()
+                self._news.clear()
+        except BaseException:
+            self._end()
+            raise
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        was_lost = self.lost
+        self._end()
+        if not was_lost:
+            with suppress(LictorError):  # it is free after the grace
+                self._runner.call(self._holding.release())
 
 
 class Products(SyncNamespace):
@@ -284,6 +375,10 @@ class Lictor(SyncNamespace):
     acquire_seat = sync_method(seats.acquire_seat)
     renew_seat = sync_method(seats.renew_seat)
     release_seat = sync_method(seats.release_seat)
+
+    def hold_seat(self, **asked: Unpack[HoldSeat]) -> HeldSeat:
+        """Holds a seat of a floating license: `with client.hold_seat(key=..., fingerprint=...) as seat`."""
+        return HeldSeat(self.runner, hold_seat(**asked))
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

@@ -626,3 +626,126 @@ class ReleaseSeatResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseSeatResponse: _TypeAlias = ReleaseSeatResponse  # noqa: Y015
+
+@_typing.final
+class HoldSeatRequest(_message.Message):
+    """HoldSeatRequest asks for a seat of a floating license for as long as the stream lasts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """From an answer of an earlier stream: goes on with its lease, which must not be over. The license and the machine must be the same."""
+    display_name: _builtins.str
+    """The name to show; at most 255 characters. What follows describes a machine that has no seat yet, and changes nothing of one that
+    has.
+    """
+    hostname: _builtins.str
+    """The name that it has in its network; at most 255 characters."""
+    platform: _machine_pb2.Platform.Kind.ValueType
+    """What it runs."""
+    cores: _builtins.int
+    """How many cores it has, at least 1; they count against the policy's `max_cores`."""
+    memory_bytes: _builtins.int
+    """How much memory it has, at least 1; it counts against `max_memory_bytes`."""
+    disk_bytes: _builtins.int
+    """How much space on disks it has, at least 1; it counts against `max_disk_bytes`."""
+    user_id: _builtins.str
+    """The customer who uses it (`cus_...`); empty means nobody in particular. Must be there where the policy leases machines per user."""
+    @_builtins.property
+    def license(self) -> _common_pb2.LicenseSelector:
+        """The license; a caller with a license key may leave it out and means the one of that key."""
+
+    @_builtins.property
+    def identity(self) -> _common_pb2.MachineIdentity:
+        """The machine."""
+
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """For how long the seat stays where the stream has ended: 5 s to 300 s; absent means 30 s."""
+
+    def __init__(
+        self,
+        *,
+        license: _common_pb2.LicenseSelector | None = ...,
+        identity: _common_pb2.MachineIdentity | None = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        resume_token: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        hostname: _builtins.str = ...,
+        platform: _machine_pb2.Platform.Kind.ValueType = ...,
+        cores: _builtins.int | None = ...,
+        memory_bytes: _builtins.int | None = ...,
+        disk_bytes: _builtins.int | None = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "grace", b"grace", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "cores", b"cores", "disk_bytes", b"disk_bytes", "display_name", b"display_name", "grace", b"grace", "hostname", b"hostname", "identity", b"identity", "license", b"license", "memory_bytes", b"memory_bytes", "platform", b"platform", "resume_token", b"resume_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
+    _WhichOneofArgType__cores: _TypeAlias = _typing.Literal["_cores", b"_cores"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cores) -> _WhichOneofReturnType__cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+
+Global___HoldSeatRequest: _TypeAlias = HoldSeatRequest  # noqa: Y015
+
+@_typing.final
+class HoldSeatResponse(_message.Message):
+    """HoldSeatResponse is one word of how the seat stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    KEEPALIVE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Beside `granted`: with this a later stream goes on."""
+    @_builtins.property
+    def granted(self) -> _machine_pb2.SeatGrant:
+        """The machine has a seat."""
+
+    @_builtins.property
+    def queued(self) -> _machine_pb2.SeatTicket:
+        """It waits for one; told again when its position has changed."""
+
+    @_builtins.property
+    def keepalive(self) -> _machine_pb2.Lease:
+        """It has the seat still: the lease is renewed."""
+
+    def __init__(
+        self,
+        *,
+        granted: _machine_pb2.SeatGrant | None = ...,
+        queued: _machine_pb2.SeatTicket | None = ...,
+        keepalive: _machine_pb2.Lease | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "keepalive", b"keepalive", "queued", b"queued", "word", b"word"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "keepalive", b"keepalive", "queued", b"queued", "resume_token", b"resume_token", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_word: _TypeAlias = _typing.Literal["granted", "queued", "keepalive"]  # noqa: Y015
+    _WhichOneofArgType_word: _TypeAlias = _typing.Literal["word", b"word"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_word) -> _WhichOneofReturnType_word | None: ...
+
+Global___HoldSeatResponse: _TypeAlias = HoldSeatResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class ActivationServiceStub:
                 request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatRequest.SerializeToString,
                 response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatResponse.FromString,
                 _registered_method=True)
+        self.HoldSeat = channel.unary_stream(
+                '/lictor.machine.v1.ActivationService/HoldSeat',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HoldSeatRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HoldSeatResponse.FromString,
+                _registered_method=True)
         self.ReleaseSeat = channel.unary_unary(
                 '/lictor.machine.v1.ActivationService/ReleaseSeat',
                 request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.SerializeToString,
@@ -126,6 +131,19 @@ class ActivationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldSeat(self, request, context):
+        """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+        The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
+        goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
+        its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+        MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
+        CREDENTIALS_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseSeat(self, request, context):
         """Gives a leased seat up. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
@@ -161,6 +179,11 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.RenewSeat,
                     request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatRequest.FromString,
                     response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatResponse.SerializeToString,
+            ),
+            'HoldSeat': grpc.unary_stream_rpc_method_handler(
+                    servicer.HoldSeat,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HoldSeatRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HoldSeatResponse.SerializeToString,
             ),
             'ReleaseSeat': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseSeat,
@@ -304,6 +327,33 @@ class ActivationService:
             '/lictor.machine.v1.ActivationService/RenewSeat',
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatRequest.SerializeToString,
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.RenewSeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldSeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/HoldSeat',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.HoldSeatRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.HoldSeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

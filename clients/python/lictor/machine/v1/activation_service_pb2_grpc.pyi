@@ -68,6 +68,15 @@ class ActivationServiceStub:
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
+    HoldSeat: _grpc.UnaryStreamMultiCallable[_activation_service_pb2.HoldSeatRequest, _activation_service_pb2.HoldSeatResponse]
+    """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+    The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
+    goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
+    its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+    MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
+    CREDENTIALS_INVALID.
+    """
     ReleaseSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.ReleaseSeatRequest, _activation_service_pb2.ReleaseSeatResponse]
     """Gives a leased seat up. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
@@ -112,6 +121,15 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     acquire a seat again. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    HoldSeat: _aio.UnaryStreamMultiCallable[_activation_service_pb2.HoldSeatRequest, _activation_service_pb2.HoldSeatResponse]  # type: ignore[assignment]
+    """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+    The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
+    goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
+    its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+    MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
+    CREDENTIALS_INVALID.
     """
     ReleaseSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.ReleaseSeatRequest, _activation_service_pb2.ReleaseSeatResponse]  # type: ignore[assignment]
     """Gives a leased seat up. Idempotent by `request_id`.
@@ -184,6 +202,21 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         acquire a seat again. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, SEAT_LOST, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldSeat(
+        self,
+        request: _activation_service_pb2.HoldSeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_activation_service_pb2.HoldSeatResponse], _abc.AsyncIterator[_activation_service_pb2.HoldSeatResponse]]:
+        """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+        The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
+        goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
+        its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
+        MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
+        CREDENTIALS_INVALID.
         """
 
     @_abc_1.abstractmethod
