@@ -79,6 +79,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
             *(f.text(name, max_chars=_ID_CHARS) for name in ("license_id", "product_id", "policy_id", "user_id")),
             f.known_enum("status"),
         ),
+        machines.ListSeatsRequest: (
+            f.page_size(), f.text("page_token", max_chars=512), f.text("license_id", required=True, max_chars=_ID_CHARS),
+        ),
+        machines.EvictSeatRequest: (_RID, _ID, _ETAG, _REASON),
         machines.UpdateMachineRequest: (_RID, _ID, _ETAG, f.mask(MACHINE_FIELDS), *_OF_A_MACHINE),
         machines.DeactivateMachineRequest: (_RID, _ID, _ETAG, _REASON),
         machines.TransferMachineRequest: (_RID, _ID, _ETAG, one_identity("identity", needed=True), *_SEEN, _REASON),

@@ -22,9 +22,11 @@ from services.machine.refusals import tell_refusal
 from services.machine.resources import Resources
 from shared.db.faults import record_unreachable
 from shared.db.pool import Transaction
+from shared.errors import DomainError, Reason
 from shared.ids import Prefix, new_id
 from shared.rpc.context import CallContext
 
+RETRY_AFTER_MS = 5000
 WRITE_WITHIN_S = 5.0
 """How long the caller may take to make room for a message: one that does not read holds nothing."""
 
@@ -130,5 +132,9 @@ class _Holding:
         return pb.HoldSeatResponse(granted=grant(self._r, self._context, made, tx), resume_token=token)
 
     async def _send(self, message: pb.HoldSeatResponse) -> None:
-        async with asyncio.timeout(WRITE_WITHIN_S):
-            await self._context.write(message)
+        try:
+            async with asyncio.timeout(WRITE_WITHIN_S):
+                await self._context.write(message)
+        except TimeoutError:
+            why = f"the caller has made no room for a message within {WRITE_WITHIN_S:g} s"
+            raise DomainError(Reason.OVERLOADED, why, retry_after_ms=RETRY_AFTER_MS) from None

@@ -87,9 +87,9 @@ def heartbeat(value: Machine, terms: Terms, now: datetime) -> pb.Heartbeat:
     )
 
 
-def seat_count(seats: Seats, terms: Terms) -> pb.SeatCount:
-    """The seats of a license."""
-    message = pb.SeatCount(taken=seats.machines)
+def seat_count(seats: Seats | int, terms: Terms) -> pb.SeatCount:
+    """The seats of a license, or how many of them are held."""
+    message = pb.SeatCount(taken=seats if isinstance(seats, int) else seats.machines)
     if (limit := terms.limit("max_machines")) is not None:
         message.limit = limit
     return message

@@ -8,8 +8,9 @@ from google.protobuf.json_format import MessageToDict
 from lictor.machine.v1 import machine_pb2
 from lictor.machine.v1 import machine_service_pb2 as pb
 
-from services.machine import callers, fields, render, store
+from services.machine import callers, fields, render, store, wait_store
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
+from services.machine.commands.evict_seat import evict_seat
 from services.machine.commands.reset_heartbeat import reset_heartbeat
 from services.machine.commands.take_seat import NewMachine
 from services.machine.commands.transfer_machine import Transfer, transfer_machine
@@ -20,6 +21,7 @@ from services.machine.resources import Resources
 from services.machine.store import MachineFilter
 from services.machine.terms import Terms
 from shared.db.pool import Transaction
+from shared.errors import Reason, not_found
 from shared.rpc.context import CallContext
 from shared.rpc.fields import masked
 from shared.rpc.pages import page_of
@@ -68,6 +70,44 @@ class MachineServicer:
             rendered=lambda found, now: callers.shown(principal, render.machine(*found, now)),
         )
         return pb.ListMachinesResponse(machines=page.items, next_page_token=page.next_token)
+
+    async def ListSeats(self, request: pb.ListSeatsRequest, context: CallContext) -> pb.ListSeatsResponse:
+        fields.check(request)
+        license_id, tenant = request.license_id, context.principal.tenant
+        async with self._r.db.transaction(tenant, read_only=True) as tx:
+            terms = await store.terms_of(tx, license_id)
+            if terms is None:
+                raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
+            held = await store.count_held(tx, license_id, None)
+            waiting = await wait_store.ahead_of(tx, license_id, (), None)
+        narrowed = MachineFilter(license_id=license_id, live=True, held=True)
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
+            context,
+            request,
+            f"seats|{narrowed}",
+            read=lambda tx, after, limit: store.page_of_machines(tx, after, limit, narrowed),
+            id_of=lambda found: found[0].machine_id,
+            rendered=lambda found, now: render.machine(*found, now),
+        )
+        count = render.seat_count(held, terms)
+        return pb.ListSeatsResponse(machines=page.items, next_page_token=page.next_token, seats=count, waiting=waiting)
+
+    async def EvictSeat(self, request: pb.EvictSeatRequest, context: CallContext) -> pb.EvictSeatResponse:
+        fields.check(request)
+
+        async def work(tx: Transaction) -> pb.EvictSeatResponse:
+            gone = await evict_seat(
+                tx,
+                actor=context.principal.key_id,
+                machine_id=request.machine_id,
+                etag=request.etag,
+                reason=request.reason,
+            )
+            return pb.EvictSeatResponse(machine=_shown(context.principal, gone, tx))
+
+        return await self._r.writer.run(context, request, pb.EvictSeatResponse, work)
 
     async def UpdateMachine(self, request: pb.UpdateMachineRequest, context: CallContext) -> pb.UpdateMachineResponse:
         fields.check(request)

@@ -152,6 +152,8 @@ class MachineFilter:
     user_id: str = ""
     live: bool | None = None
     customer_id: str = ""
+    held: bool = False
+    """Whether those are left out whose lease is over."""
 
 
 def page_of_machines_statement(narrowed: MachineFilter) -> tuple[str, list[str]]:
@@ -168,6 +170,8 @@ def page_of_machines_statement(narrowed: MachineFilter) -> tuple[str, list[str]]
         conditions.append(f"m.license_id IN ({mine})")
     if narrowed.live is not None:
         conditions.append(f"m.deactivated_at IS {'NULL' if narrowed.live else 'NOT NULL'}")
+    if narrowed.held:
+        conditions.append("(b.lease_expires_at IS NULL OR b.lease_expires_at > now())")
     narrowing = " ".join(f"AND {condition}" for condition in conditions)
     return f"SELECT {_WHOLE} {_FROM} AND m.machine_id > $3 {narrowing} ORDER BY m.machine_id LIMIT $4", values
 

@@ -14,10 +14,10 @@ import grpc.aio
 from lictor.common.v1.common_pb2 import LicenseSelector, MachineIdentity
 from lictor.machine.v1 import activation_service_pb2_grpc as stubs
 from lictor.machine.v1.activation_service_pb2 import HoldSeatRequest, HoldSeatResponse
-from lictor.machine.v1.machine_pb2 import Machine
+from lictor.machine.v1.machine_pb2 import DeactivationReason, Machine
 
 from shared.embedded.postgres import EmbeddedPostgres
-from tests.helpers.builders import events, refused_by
+from tests.helpers.builders import events, open_shop, refused_by
 from tests.helpers.record import OwnRecord, scratch
 from tests.helpers.suite import Suite, World, bearer, running_suite
 from tests.service.test_floating_seats import floating, leased, refusal_of, run_out
@@ -154,6 +154,30 @@ async def test_an_evicted_stream_ends_at_once(suite: Suite, world: World) -> Non
             assert len((await told(taker)).granted.evicted_machine_ids) == 1
             assert await end_of(held) == "SEAT_LOST"
             assert time.monotonic() - begun < 2.0
+
+
+async def test_the_vendor_sees_who_holds_seats_and_takes_one_back(suite: Suite, world: World) -> None:
+    issued = await (await floating(suite, world, seats=2, acquire="QUEUE")).issue()
+    license_id = issued.license.license_id
+    async with stream(suite, world, asked(issued.key, grace_s=300)) as held:
+        machine = (await told(held)).granted.machine
+        other = (await leased(world, issued.key)).machine
+        await world.test.acquire_seat(key=issued.key, fingerprint=a_fingerprint())
+        page = await world.test.machines.page_of_seats(license_id)
+        assert {one.machine_id for one in page.machines} == {machine.machine_id, other.machine_id}
+        assert (page.seats.taken, page.seats.limit, page.waiting) == (2, 2, 1)
+        await run_out(suite, other.machine_id)
+        page = await world.test.machines.page_of_seats(license_id)
+        assert ([one.machine_id for one in page.machines], page.seats.taken) == ([machine.machine_id], 1)
+        gone = (await world.test.machines.evict_seat(machine.machine_id, reason="why")).machine
+        assert gone.deactivation_reason == DeactivationReason.EVICTED
+        assert await end_of(held, within_s=3.0) == "SEAT_LOST"
+    last = (await events(suite, machine.machine_id))[-1]
+    assert (last["type"], last["reason"]) == ("seat.evicted", "why")
+    fixed = await (await open_shop(world.test, code="OTHER")).issue()
+    activated = (await world.test.activate(key=fixed.key, fingerprint=a_fingerprint())).machine
+    assert await refusal_of(world.test.machines.evict_seat(activated.machine_id)) == "STATE_TRANSITION_INVALID"
+    assert await refusal_of(world.test.machines.page_of_seats("lic_nope")) == "LICENSE_NOT_FOUND"
 
 
 async def test_a_stream_ends_with_its_license(suite: Suite, world: World) -> None:

@@ -233,11 +233,12 @@ async def _acquire_seat(s: Stage) -> Message:
     return request
 
 
-def _of_lease(kind: Callable[..., Message]) -> Any:
+def _of_lease(kind: Callable[..., Message], *, epoch: bool = True) -> Any:
     async def build(stage: Stage) -> Message:
         license_id = await stage.floating_license_id()
         made = await stage.world.test.acquire_seat(license_id=license_id, fingerprint=f"fingerprint-{uuid4()}")
-        return kind(machine_id=made.granted.machine.machine_id, epoch=made.granted.machine.lease.epoch)
+        machine = made.granted.machine
+        return kind(machine_id=machine.machine_id, **({"epoch": machine.lease.epoch} if epoch else {}))
 
     return build
 
@@ -329,6 +330,7 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     "ChangeTier": (_change_tier, ("license.tier.updated",)),
     "AcquireSeat": (_acquire_seat, ("seat.granted",)),
     "RenewSeat": (_of_lease(activation.RenewSeatRequest), ()),
+    "EvictSeat": (_of_lease(machines.EvictSeatRequest, epoch=False), ("seat.evicted",)),
     "ReleaseSeat": (_of_lease(activation.ReleaseSeatRequest), ("seat.released",)),
     "ActivateMachine": (_activate, ("machine.activated",)),
     "DeactivateSelf": (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Concatenate, Self, Unpack
+from typing import Any, Concatenate, Self
 
 import grpc.aio
 
@@ -32,7 +32,7 @@ from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .requests_hold import METHOD as HOLD
-from .requests_hold import Holding, HoldSeat, hold_seat
+from .requests_hold import Holding, hold_seat
 from .requests_watch import METHOD as WATCH
 from .requests_watch import LicenseChange, Watching
 from .this_machine import ThisMachine
@@ -236,6 +236,14 @@ class AsyncHeldSeat:
                 await self._runner.call(self._holding.release())
 
 
+def async_hold(build: Callable[P, Holding]) -> Callable[Concatenate[AsyncNamespace, P], AsyncHeldSeat]:
+    def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncHeldSeat:
+        return AsyncHeldSeat(self.runner, build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
 class AsyncProducts(AsyncNamespace):
     create = async_method(catalog.create_product)
     get = async_method(catalog.get_product)
@@ -309,6 +317,9 @@ class AsyncMachines(AsyncNamespace):
     deactivate = async_method(machines.deactivate_machine)
     transfer = async_method(machines.transfer_machine)
     reset_heartbeat = async_method(machines.reset_machine_heartbeat)
+    list_seats = async_list(seats.list_seats)
+    page_of_seats = async_page(seats.list_seats)
+    evict_seat = async_method(seats.evict_seat)
 
 
 class AsyncApiKeys(AsyncNamespace):
@@ -377,10 +388,7 @@ class AsyncLictor(AsyncNamespace):
     acquire_seat = async_method(seats.acquire_seat)
     renew_seat = async_method(seats.renew_seat)
     release_seat = async_method(seats.release_seat)
-
-    def hold_seat(self, **asked: Unpack[HoldSeat]) -> AsyncHeldSeat:
-        """Holds a seat of a floating license: `async with client.hold_seat(key=..., fingerprint=...) as seat`."""
-        return AsyncHeldSeat(self.runner, hold_seat(**asked))
+    hold_seat = async_hold(hold_seat)
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Required, TypedDict
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -86,22 +86,6 @@ class Holding:
             raise error
         self._failures += 1
         return _draw(BACKOFF_FIRST_S / 2, min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10)))
-
-
-class HoldSeat(TypedDict, total=False):
-    """What `hold_seat` takes."""
-
-    fingerprint: Required[MachineLike]
-    key: str
-    license_id: str
-    grace: timedelta
-    display_name: str
-    hostname: str
-    platform: PlatformLike
-    cores: int
-    memory_bytes: int
-    disk_bytes: int
-    user_id: str
 
 
 def hold_seat(

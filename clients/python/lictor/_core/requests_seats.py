@@ -7,11 +7,13 @@ from typing import Final
 
 from lictor.machine.v1 import activation_service_pb2 as pb
 from lictor.machine.v1 import machine_pb2
+from lictor.machine.v1 import machine_service_pb2 as machines_pb
 
 from .convert import MachineLike, duration, enum_value, fresh, license_selector, machine_identity
-from .prepared import Prepared, write
+from .prepared import Listing, Prepared, page, write
 from .requests_machines import PlatformLike
 
+_MACHINES: Final = "/lictor.machine.v1.MachineService/"
 _SERVICE: Final = "/lictor.machine.v1.ActivationService/"
 
 
@@ -88,3 +90,30 @@ def release_seat(
         request_id=fresh(request_id), machine_id=machine_id, machine_secret=machine_secret, epoch=epoch, reason=reason
     )
     return write(_SERVICE + "ReleaseSeat", request, pb.ReleaseSeatResponse, timeout_s)
+
+
+def list_seats(
+    license_id: str, *, page_size: int = 0, page_token: str = "", timeout_s: float | None = None
+) -> Listing[machines_pb.ListSeatsResponse, machine_pb2.Machine]:
+    """Lists the machines that hold seats of a license at this moment, oldest first."""
+
+    def ask(token: str) -> Prepared[machines_pb.ListSeatsResponse]:
+        request = machines_pb.ListSeatsRequest(license_id=license_id, page_size=page_size, page_token=token)
+        return page(_MACHINES + "ListSeats", request, machines_pb.ListSeatsResponse, timeout_s)
+
+    return Listing(ask, lambda answer: answer.machines, page_token)
+
+
+def evict_seat(
+    machine_id: str,
+    *,
+    etag: str = "",
+    reason: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[machines_pb.EvictSeatResponse]:
+    """Takes a leased seat from the machine that has it."""
+    request = machines_pb.EvictSeatRequest(
+        request_id=fresh(request_id), machine_id=machine_id, etag=etag, reason=reason
+    )
+    return write(_MACHINES + "EvictSeat", request, machines_pb.EvictSeatResponse, timeout_s)

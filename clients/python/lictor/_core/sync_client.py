@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Concatenate, Self, Unpack
+from typing import Concatenate, Self
 
 import grpc
 
@@ -33,7 +33,7 @@ from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
 from .requests_hold import METHOD as HOLD
-from .requests_hold import Holding, HoldSeat, hold_seat
+from .requests_hold import Holding, hold_seat
 from .requests_watch import METHOD as WATCH
 from .requests_watch import LicenseChange, Watching
 from .this_machine import ThisMachine
@@ -234,6 +234,14 @@ class HeldSeat:
                 self._runner.call(self._holding.release())
 
 
+def sync_hold(build: Callable[P, Holding]) -> Callable[Concatenate[SyncNamespace, P], HeldSeat]:
+    def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> HeldSeat:
+        return HeldSeat(self.runner, build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
 class Products(SyncNamespace):
     create = sync_method(catalog.create_product)
     get = sync_method(catalog.get_product)
@@ -307,6 +315,9 @@ class Machines(SyncNamespace):
     deactivate = sync_method(machines.deactivate_machine)
     transfer = sync_method(machines.transfer_machine)
     reset_heartbeat = sync_method(machines.reset_machine_heartbeat)
+    list_seats = sync_list(seats.list_seats)
+    page_of_seats = sync_page(seats.list_seats)
+    evict_seat = sync_method(seats.evict_seat)
 
 
 class ApiKeys(SyncNamespace):
@@ -375,10 +386,7 @@ class Lictor(SyncNamespace):
     acquire_seat = sync_method(seats.acquire_seat)
     renew_seat = sync_method(seats.renew_seat)
     release_seat = sync_method(seats.release_seat)
-
-    def hold_seat(self, **asked: Unpack[HoldSeat]) -> HeldSeat:
-        """Holds a seat of a floating license: `with client.hold_seat(key=..., fingerprint=...) as seat`."""
-        return HeldSeat(self.runner, hold_seat(**asked))
+    hold_seat = sync_hold(hold_seat)
 
     def fingerprint(self, *, product: str = "") -> Fingerprint:
         """The fingerprint of this machine, read once; see `lictor.fingerprint`. Never awaited: it asks nobody.

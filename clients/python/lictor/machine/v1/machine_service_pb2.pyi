@@ -547,3 +547,145 @@ class ResetMachineHeartbeatResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetMachineHeartbeatResponse: _TypeAlias = ResetMachineHeartbeatResponse  # noqa: Y015
+
+@_typing.final
+class ListSeatsRequest(_message.Message):
+    """ListSeatsRequest asks for a page of the seats of a license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    page_size: _builtins.int
+    """How many at most: 0 means 50, over 1,000 means 1,000, negative is refused."""
+    page_token: _builtins.str
+    """From the answer before; the license must be the same."""
+    def __init__(
+        self,
+        *,
+        license_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_id", b"license_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSeatsRequest: _TypeAlias = ListSeatsRequest  # noqa: Y015
+
+@_typing.final
+class ListSeatsResponse(_message.Message):
+    """ListSeatsResponse is a page of the seats of a license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEATS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    waiting: _builtins.int
+    """How many machines wait for one."""
+    @_builtins.property
+    def machines(self) -> _containers.RepeatedCompositeFieldContainer[_machine_pb2.Machine]:
+        """The machines that hold them."""
+
+    @_builtins.property
+    def seats(self) -> _machine_pb2.SeatCount:
+        """How many seats are held, of how many."""
+
+    def __init__(
+        self,
+        *,
+        machines: _abc.Iterable[_machine_pb2.Machine] | None = ...,
+        next_page_token: _builtins.str = ...,
+        seats: _machine_pb2.SeatCount | None = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seats", b"seats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machines", b"machines", "next_page_token", b"next_page_token", "seats", b"seats", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSeatsResponse: _TypeAlias = ListSeatsResponse  # noqa: Y015
+
+@_typing.final
+class EvictSeatRequest(_message.Message):
+    """EvictSeatRequest names the machine that loses its leased seat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RETURN_BEFORE_EFFECTIVE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    machine_id: _builtins.str
+    """The id (`mach_...`)."""
+    etag: _builtins.str
+    """Refuse unless the resource still has this etag; empty means any."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    return_before_effective: _builtins.bool
+    """Answers once the change is committed, and not once it holds everywhere (`effective_time`)."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        return_before_effective: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "machine_id", b"machine_id", "reason", b"reason", "request_id", b"request_id", "return_before_effective", b"return_before_effective"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvictSeatRequest: _TypeAlias = EvictSeatRequest  # noqa: Y015
+
+@_typing.final
+class EvictSeatResponse(_message.Message):
+    """EvictSeatResponse is the machine after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> _machine_pb2.Machine:
+        """The machine."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """The state of the record that the write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on no process answers from the state before."""
+
+    def __init__(
+        self,
+        *,
+        machine: _machine_pb2.Machine | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "machine", b"machine", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "machine", b"machine", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvictSeatResponse: _TypeAlias = EvictSeatResponse  # noqa: Y015

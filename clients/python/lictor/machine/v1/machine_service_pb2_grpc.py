@@ -65,6 +65,16 @@ class MachineServiceStub:
                 request_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ResetMachineHeartbeatRequest.SerializeToString,
                 response_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ResetMachineHeartbeatResponse.FromString,
                 _registered_method=True)
+        self.ListSeats = channel.unary_unary(
+                '/lictor.machine.v1.MachineService/ListSeats',
+                request_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsResponse.FromString,
+                _registered_method=True)
+        self.EvictSeat = channel.unary_unary(
+                '/lictor.machine.v1.MachineService/EvictSeat',
+                request_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatResponse.FromString,
+                _registered_method=True)
 
 
 class MachineServiceServicer:
@@ -125,6 +135,22 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSeats(self, request, context):
+        """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EvictSeat(self, request, context):
+        """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MachineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +183,16 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.ResetMachineHeartbeat,
                     request_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ResetMachineHeartbeatRequest.FromString,
                     response_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ResetMachineHeartbeatResponse.SerializeToString,
+            ),
+            'ListSeats': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSeats,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsResponse.SerializeToString,
+            ),
+            'EvictSeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvictSeat,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -322,6 +358,60 @@ class MachineService:
             '/lictor.machine.v1.MachineService/ResetMachineHeartbeat',
             lictor_dot_machine_dot_v1_dot_machine__service__pb2.ResetMachineHeartbeatRequest.SerializeToString,
             lictor_dot_machine_dot_v1_dot_machine__service__pb2.ResetMachineHeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSeats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.MachineService/ListSeats',
+            lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvictSeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.MachineService/EvictSeat',
+            lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,14 @@ class MachineServiceStub:
     """Begins a machine's heartbeats anew: it is NOT_STARTED, also where it was dead. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
+    ListSeats: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.ListSeatsRequest, _machine_service_pb2.ListSeatsResponse]
+    """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    EvictSeat: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.EvictSeatRequest, _machine_service_pb2.EvictSeatResponse]
+    """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class MachineServiceAsyncStub(MachineServiceStub):
@@ -97,6 +105,14 @@ class MachineServiceAsyncStub(MachineServiceStub):
     """
     ResetMachineHeartbeat: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.ResetMachineHeartbeatRequest, _machine_service_pb2.ResetMachineHeartbeatResponse]  # type: ignore[assignment]
     """Begins a machine's heartbeats anew: it is NOT_STARTED, also where it was dead. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+    """
+    ListSeats: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.ListSeatsRequest, _machine_service_pb2.ListSeatsResponse]  # type: ignore[assignment]
+    """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    EvictSeat: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.EvictSeatRequest, _machine_service_pb2.EvictSeatResponse]  # type: ignore[assignment]
+    """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
 
@@ -166,6 +182,26 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_machine_service_pb2.ResetMachineHeartbeatResponse, _abc.Awaitable[_machine_service_pb2.ResetMachineHeartbeatResponse]]:
         """Begins a machine's heartbeats anew: it is NOT_STARTED, also where it was dead. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSeats(
+        self,
+        request: _machine_service_pb2.ListSeatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_service_pb2.ListSeatsResponse, _abc.Awaitable[_machine_service_pb2.ListSeatsResponse]]:
+        """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def EvictSeat(
+        self,
+        request: _machine_service_pb2.EvictSeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_service_pb2.EvictSeatResponse, _abc.Awaitable[_machine_service_pb2.EvictSeatResponse]]:
+        """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
         """
 
