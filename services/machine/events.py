@@ -37,13 +37,13 @@ def machine_event(name: str, machine: Machine, actor: str, reason: str = "", sou
     return Event(name, machine.machine_id, event_data(machine), actor, reason, source)
 
 
-def gone_event(machine: Machine, actor: str, reason: str = "") -> Event:
+def gone_event(machine: Machine, actor: str, reason: str = "", source: str = SOURCE_API) -> Event:
     """How a machine lost its seat, by the name that goes with why; a seat that was leased has names of its own."""
     why = machine.deactivation_reason
     name = (
         "machine.deactivated" if machine.lease_epoch is None or why is None else _LEASED.get(why, "machine.deactivated")
     )
-    return machine_event(name, machine, actor, reason)
+    return machine_event(name, machine, actor, reason, source)
 
 
 def refusal_event(license_id: str, limit: str, allowed: int, seats: Seats, actor: str) -> Event:

@@ -58,6 +58,7 @@ LOCK_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3") 
 GET_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3")
 HOLD_SCOPE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('machine/' || $1 || '/' || $2 || '/' || $3, 0))"
 GET_MACHINE: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = $3"
+GET_MACHINES: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = ANY ($3) ORDER BY m.machine_id"
 GET_MACHINE_BY_EXTERNAL_ID: Final = f"SELECT {_WHOLE} {_FROM} AND m.external_id = $3"
 LOCK_MACHINE: Final = statements.select("machine.machine", ("license_id",), "machine_id = $3") + " FOR UPDATE"
 HOLD_BEAT: Final = statements.select("machine.beat", ("machine_id",), "machine_id = $3") + " FOR UPDATE"
@@ -244,6 +245,12 @@ async def get_machine(tx: Transaction, machine_id: str) -> Machine | None:
     return _machine(await tx.conn.fetchrow(GET_MACHINE, *_in_tenant(tx, machine_id)))
 
 
+async def get_machines(tx: Transaction, machine_ids: Sequence[str]) -> Sequence[Machine]:
+    """Those of the machines that there are."""
+    rows = await tx.conn.fetch(GET_MACHINES, *_in_tenant(tx, list(machine_ids)))
+    return [found for row in rows if (found := _machine(row)) is not None]
+
+
 async def get_machine_by_external_id(tx: Transaction, external_id: str) -> Machine | None:
     return _machine(await tx.conn.fetchrow(GET_MACHINE_BY_EXTERNAL_ID, *_in_tenant(tx, external_id)))
 
@@ -393,6 +400,5 @@ async def page_of_machines(
     statement, values = page_of_machines_statement(narrowed)
     rows = await tx.conn.fetch(statement, *_in_tenant(tx, after, limit, *values))
     machines = [found for row in rows if (found := _machine(row)) is not None]
-    licenses = sorted({machine.license_id for machine in machines})
-    terms = {row["license_id"]: _terms(row) for row in await tx.conn.fetch(TERMS_OF_MANY, *_in_tenant(tx, licenses))}
-    return [(machine, terms.get(machine.license_id)) for machine in machines]
+    terms = await terms_of_many(tx, sorted({machine.license_id for machine in machines}))
+    return [(machine, terms.get(machine.license_id, (None, None))[0]) for machine in machines]

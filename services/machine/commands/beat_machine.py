@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from services.machine import store
 from services.machine.commands.find_machine import find_machine
+from services.machine.commands.tell_death import tell_death
 from services.machine.events import machine_event
 from services.machine.model import Action, Machine, State, refuse_unless_allowed, touched
 from services.machine.terms import Terms
@@ -41,15 +42,14 @@ async def beat_machine(tx: Transaction, *, actor: str, machine_id: str) -> Beat:
                 "the machine was not heard of in time, and can't live again: activate it again",
                 metadata={"id": machine_id},
             )
-        if found.heartbeat_status is not HeartbeatStatus.DEAD:
-            dead = touched(replace(found, heartbeat_status=HeartbeatStatus.DEAD, died_at=died_at), tx.now)
-            await emit(tx, machine_event("machine.heartbeat.dead", dead, actor))
-            found = dead
+        found = await tell_death(tx, actor, found, terms)
         action, name = Action.REVIVE, "machine.heartbeat.resurrected"
     else:
         action, name = Action.PING, "machine.heartbeat.started"
         refuse_unless_allowed(found, action, tx.now, terms)
-    alive = replace(found, heartbeat_status=HeartbeatStatus.ALIVE, died_at=None, last_heartbeat_at=tx.now)
+    # Somebody who began later may have been there before.
+    heard_at = tx.now if found.last_heartbeat_at is None else max(tx.now, found.last_heartbeat_at)
+    alive = replace(found, heartbeat_status=HeartbeatStatus.ALIVE, died_at=None, last_heartbeat_at=heard_at)
     if state is State.ALIVE:
         await store.update_beat(tx, alive)
         return Beat(alive, terms, False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from services.machine import store
 from services.machine.commands.find_machine import find_machine
 from services.machine.events import gone_event
+from services.machine.commands.tell_death import tell_death
 from services.machine.model import Action, DeactivationReason, Machine, deactivated, refuse_unless_allowed
 from services.machine.terms import Terms
 from shared.db.outbox import emit
@@ -39,6 +40,7 @@ async def deactivate_machine(
         raise not_for(principal, "the license's policy is protected: the vendor alone frees its machines")
     if wanted.why in _BY_HOLDER and terms is not None and not terms.floating:
         await refuse_too_many(tx, terms)
+    found = await tell_death(tx, principal.key_id, found, terms)
     gone = deactivated(found, Action.DEACTIVATE, wanted.why, tx.now, terms)
     await store.update_machine(tx, gone)
     await emit(tx, gone_event(gone, principal.key_id, wanted.reason))

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from services.machine import store, wait_store
+from services.machine.commands.tell_death import tell_death
 from services.machine.events import gone_event, machine_event
 from services.machine.identities import Identity, recognised
 from services.machine.leases import lease_end
@@ -131,7 +132,7 @@ async def take_seat(
     await _refuse_unknown_user(tx, wanted.user_id)
     refuse_nobody(terms, wanted.user_id)
     if scene.known is not None:
-        await _replace_dead(tx, actor, scene.known)
+        await _replace_dead(tx, actor, await tell_death(tx, actor, scene.known, terms))
         seats = await store.get_seats(tx, terms.license_id)
     machine = await machine_of(tx, wanted, terms)
     gone = await _make_room(tx, actor, machine, terms, seats, identity=wanted.identity)

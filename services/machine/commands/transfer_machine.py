@@ -8,6 +8,7 @@ from services.machine import store
 from services.machine.commands.deactivate_machine import refuse_too_many
 from services.machine.commands.find_machine import find_machine
 from services.machine.commands.take_seat import NewMachine, machine_of
+from services.machine.commands.tell_death import tell_death
 from services.machine.events import machine_event
 from services.machine.identities import recognised, taken
 from services.machine.model import Action, DeactivationReason, Machine, deactivated, refuse_unless_allowed
@@ -53,6 +54,7 @@ async def transfer_machine(tx: Transaction, *, actor: str, asked: Transfer) -> t
     known = await store.known_by(tx, scope, terms.license_id, asked.wanted.identity.hashes)
     if recognised(asked.wanted.identity, terms.machine_matching, known, terms.license_id) is not None:
         raise taken("identity")
+    found = await tell_death(tx, actor, found, terms)
     gone = deactivated(found, Action.TRANSFER, DeactivationReason.TRANSFERRED, tx.now, terms)
     made = await machine_of(tx, asked.wanted, terms)
     made = replace(
