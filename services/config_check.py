@@ -16,6 +16,7 @@ from pydantic import SecretStr, ValidationError
 from services.findings import Finding, Level, fail, report, warn
 from services.license.settings import Settings as LicenseSettings
 from services.main import SETTINGS, read_target
+from services.suite_settings import SuiteSettings
 from services.tls import checked_tls, open_addresses
 from shared.crypto import keyring, root_secret
 from shared.crypto.private_files import SecretFileError, open_to_others
@@ -63,7 +64,7 @@ def look() -> tuple[list[Finding], ProcessSettings | None]:
 
 def known_names() -> set[str]:
     """Every variable that something reads."""
-    return {PREFIX + name.upper() for name in LicenseSettings.model_fields} | OTHER_VARIABLES
+    return {PREFIX + name.upper() for name in SuiteSettings.model_fields} | OTHER_VARIABLES
 
 
 def _unknown() -> Iterator[Finding]:

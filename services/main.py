@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from services.entitlement.settings import Settings as EntitlementSettings
 from services.license.settings import Settings as LicenseSettings
 from services.machine.settings import Settings as MachineSettings
+from services.suite_settings import SuiteSettings
 from services.tls import checked_tls, named_tls, open_addresses
 from services.webhook.settings import Settings as WebhookSettings
 from shared.clock import Clock, SystemClock
@@ -39,7 +40,7 @@ SETTINGS: Final[dict[Target, type[ProcessSettings]]] = {
     Target.ENTITLEMENT: EntitlementSettings,
     Target.MACHINE: MachineSettings,
     Target.WEBHOOK: WebhookSettings,
-    Target.ALL: LicenseSettings,
+    Target.ALL: SuiteSettings,
 }
 
 
@@ -64,7 +65,7 @@ def read_target() -> Target:
 def read_settings(target: Target) -> ProcessSettings:
     """SettingsError names every variable that is missing or bad, by its own name and never with its value."""
     # Every target of one deployment shares an environment, so the settings of all are known to each.
-    refuse_unknown(LicenseSettings)
+    refuse_unknown(SuiteSettings)
     try:
         return SETTINGS[target]()  # pyright: ignore[reportCallIssue] - the fields come from the environment
     except ValidationError as error:

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.entitlement import app as entitlement
 from services.license import app as license_
-from services.license.settings import Settings
 from services.machine import app as machine
+from services.suite_settings import SuiteSettings
 from services.webhook import app as webhook
 from shared.clock import Clock
 from shared.facts.standing import standing
@@ -17,12 +17,12 @@ from shared.settings import Target
 
 
 @asynccontextmanager
-async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
+async def build(settings: SuiteSettings, clock: Clock) -> AsyncGenerator[App]:
     """The methods of all four; ready when all are."""
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(standing(settings, clock))
         first = await stack.enter_async_context(license_.build_on(base, settings, Target.ALL))
-        machines = await stack.enter_async_context(machine.build_on(base, settings))
+        machines = await stack.enter_async_context(machine.build_on(base, settings, clock))
         others = [
             await stack.enter_async_context(service.build(settings, clock, alone=False))
             for service in (entitlement, webhook)

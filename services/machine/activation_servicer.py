@@ -65,10 +65,14 @@ class ActivationServicer(SeatCalls):
         self, request: pb.HeartbeatMachineRequest, context: CallContext
     ) -> pb.HeartbeatMachineResponse:
         fields.check(request)
-        principal = context.principal
+        principal, machine_id, secret = context.principal, request.machine_id, request.machine_secret
+        callers.refuse_unproven_secret(self._r.secrets, principal, machine_id, secret)
+        taken = await self._r.beats.beat(principal.tenant, machine_id, callers.own_license(principal))
+        if taken is not None:
+            return pb.HeartbeatMachineResponse(heartbeat=render.living(taken.deadline, taken.interval))
         async with self._r.db.transaction(principal.tenant) as tx:
-            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
-            beat = await beat_machine(tx, actor=principal.key_id, machine_id=request.machine_id)
+            await callers.refuse_unproven(tx, self._r.secrets, principal, machine_id, secret)
+            beat = await beat_machine(tx, actor=principal.key_id, machine_id=machine_id)
         heartbeat = render.heartbeat(beat.machine, beat.terms, tx.now)
         return pb.HeartbeatMachineResponse(heartbeat=heartbeat, resurrected=beat.resurrected)
 

@@ -22,19 +22,26 @@ async def refuse_unproven(
     tx: Transaction, secrets: MachineSecrets, principal: Principal, machine_id: str, secret: str
 ) -> None:
     """MACHINE_NOT_FOUND for a machine of another license than the caller's; CALLER_NOT_ALLOWED where a publishable key does not
-    prove to be the machine. A secret that is given must be right, whoever gives it."""
+    prove to be the machine."""
+    refuse_unproven_secret(secrets, principal, machine_id, secret)
+    if principal.kind is PrincipalKind.LICENSE_KEY:
+        machine = await store.get_machine(tx, machine_id)
+        if machine is None or machine.license_id != principal.license_id:
+            raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
+
+
+def refuse_unproven_secret(secrets: MachineSecrets, principal: Principal, machine_id: str, secret: str) -> None:
+    """CALLER_NOT_ALLOWED where a publishable key comes without the machine's secret. One that is given must be right, whoever
+    gives it."""
     if secret and not secrets.is_of(secret, principal.tenant, machine_id):
         raise _unproven(principal)
-    match principal.kind:
-        case PrincipalKind.PUBLISHABLE_KEY:
-            if not secret:
-                raise _unproven(principal)
-        case PrincipalKind.LICENSE_KEY:
-            machine = await store.get_machine(tx, machine_id)
-            if machine is None or machine.license_id != principal.license_id:
-                raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
-        case _:
-            pass
+    if principal.kind is PrincipalKind.PUBLISHABLE_KEY and not secret:
+        raise _unproven(principal)
+
+
+def own_license(principal: Principal) -> str | None:
+    """The license that a caller's machines must be of; None for any of the account."""
+    return principal.license_id if principal.kind is PrincipalKind.LICENSE_KEY else None
 
 
 async def refuse_others(tx: Transaction, principal: Principal, machine: Machine | None, machine_id: str) -> Machine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.machine.v1 import machine_pb2 as pb
@@ -85,6 +85,11 @@ def heartbeat(value: Machine, terms: Terms, now: datetime) -> pb.Heartbeat:
         deadline=timestamp(value.deadline(terms)),
         interval=duration(terms.heartbeat_interval),
     )
+
+
+def living(deadline: datetime | None, interval: timedelta) -> pb.Heartbeat:
+    """The heartbeats of a machine that is alive."""
+    return pb.Heartbeat(status=pb.HeartbeatStatus.ALIVE, deadline=timestamp(deadline), interval=duration(interval))
 
 
 def seat_count(seats: Seats | int, terms: Terms) -> pb.SeatCount:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.machine.beats import Beats
 from services.machine.holds import Holds
 from services.machine.seat_news import SeatNews
 from services.machine.secrets import MachineSecrets
@@ -30,3 +31,4 @@ class Resources:
     waits: EffectWaits
     news: SeatNews
     holds: Holds
+    beats: Beats

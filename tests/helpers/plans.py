@@ -84,7 +84,10 @@ NUMBERED = {
         "machine_id": "'mach_' || n", "uniqueness_scope": "'mach_' || n",
         "fingerprint_hash": "'\\x06'::bytea || sha256(n::text::bytea)",
     },
-    "machine.beat": {"machine_id": "'mach_' || n"},
+    "machine.beat": {
+        "machine_id": "'mach_' || n",
+        "due_at": "CASE WHEN n % 100 = 0 THEN now() - interval '1 h' ELSE now() + n * interval '1 min' END",
+    },
     "machine.seat_wait": {
         "ticket_id": "'wait_' || n", "license_id": "'lic_' || n % 5000", "place": "n",
         "identity_hash": "'\\x05'::bytea || sha256(n::text::bytea)",

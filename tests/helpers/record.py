@@ -268,7 +268,7 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
         },
         "machine.beat": {
             **own, "machine_id": machine_id, "last_heartbeat_at": at["updated_at"], "lease_expires_at": end,
-            "lease_holder": f"holder {n}",
+            "lease_holder": f"holder {n}", "due_at": end,
         },
         "machine.seat_wait": {
             **own, "ticket_id": f"wait_{short}", "license_id": license_id, "place": n, "identity_hash": f"\\x05{tag}",

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from services import suite as services_suite
 from services.bootstrap import bootstrap_operator_key
-from services.license.settings import Settings
+from services.suite_settings import SuiteSettings
 from shared.clock import SystemClock
 from shared.crypto.private_files import generate_line
 from shared.db.migrate import migrate
@@ -32,7 +32,7 @@ from shared.settings import Transport
 from shared.tenancy import Mode, Tenant
 from tests.helpers.lease import SHORT_LEASE_MS, set_lease
 
-QUIET = ("boundary_interval_s", "mark_interval_s")
+QUIET = ("boundary_interval_s", "mark_interval_s", "machine_sweep_interval_s")
 """Workers whose writes would show in the rows that other tests compare."""
 
 
@@ -55,7 +55,7 @@ class Suite:
     """The running suite. `admin_dsn` sees every row, as no service does."""
 
     bound: Bound
-    settings: Settings
+    settings: SuiteSettings
     admin_dsn: str
     operator_key: str = field(repr=False)
     channel: grpc.aio.Channel
@@ -111,7 +111,7 @@ class Record(Protocol):
     def admin_dsn(self) -> str: ...
 
 
-def new_settings(postgres: Record, folder: Path, **more: Any) -> Settings:
+def new_settings(postgres: Record, folder: Path, **more: Any) -> SuiteSettings:
     """Settings of a process on a test's own Postgres, with a root secret and a KEK in `folder`."""
     secret_file, kek_file = folder / "root-secret", folder / "kek"
     for path in (secret_file, kek_file):
@@ -122,7 +122,7 @@ def new_settings(postgres: Record, folder: Path, **more: Any) -> Settings:
     for interval in QUIET:  # what time does by itself is for the tests that ask for it
         more.setdefault(interval, 86400.0)
     more.setdefault("postgres_dsn", SecretStr(postgres.dsn()))
-    return Settings(
+    return SuiteSettings(
         transport=Transport.GRPCIO,
         root_secret_file=secret_file,
         api_addr="127.0.0.1:0",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from services.machine import store
 from services.machine.commands.find_machine import find_machine
-from services.machine.events import gone_event
 from services.machine.commands.tell_death import tell_death
+from services.machine.events import gone_event
 from services.machine.model import Action, DeactivationReason, Machine, deactivated, refuse_unless_allowed
 from services.machine.terms import Terms
 from shared.db.outbox import emit

@@ -1,0 +1,49 @@
+"""Heartbeats, and what becomes of machines, stay fast with many rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.machine import beat_store, due_store
+from services.machine import store as machine_store
+from shared.db.pool import POINT_READS
+from shared.db.roles import Role
+from tests.helpers.plans import LARGE, TIME, plan_of, refuse_full_reads
+from tests.helpers.record import Scratch
+
+MACHINES = ([LARGE.account_id] * 3, ["LIVE"] * 3, ["mach_1", "mach_2", "mach_3"])
+OF_MACHINES: dict[str, tuple[Any, ...]] = {
+    "what machines live under": (
+        Role.FACTS, beat_store.LOAD, MACHINES, "machine.machine", "license.license", "license.policy",
+    ),
+    "beats that nobody holds": (Role.MACHINE_WORKER, beat_store.HOLD, MACHINES, "machine.beat"),
+    "beats": (
+        Role.MACHINE_WORKER, beat_store.TAKE, (*MACHINES, [timedelta(1)] * 3), "machine.beat", "machine.machine",
+    ),
+    "machines that are due": (Role.MACHINE_WORKER, due_store.CLAIM, (200,), "machine.beat"),
+    "machines": (
+        Role.MACHINE_WORKER, machine_store.GET_MACHINES, (LARGE.account_id, "LIVE", ["mach_1", "mach_2"]), "machine.machine",
+        "machine.beat", "machine.fingerprint", "machine.component",
+    ),
+    "when to look": (
+        Role.MACHINE_WORKER, due_store.LOOK_NEXT, (LARGE.account_id, "LIVE", ["mach_1"], [TIME]), "machine.beat",
+    ),
+}  # fmt: skip
+OF_LISTS = {"Function Scan", "Sort", "ModifyTable", "CTE Scan"}
+"""Nodes that work on what the caller names, or on what was found through an index."""
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize("name", OF_MACHINES)
+async def test_heartbeats_and_what_becomes_of_machines_go_through_indexes(many: Scratch, name: str, mode: str) -> None:
+    role, statement, values, *tables = OF_MACHINES[name]
+    async with many.connect(role) as conn, conn.transaction():
+        for setting, value in POINT_READS.items() if role is Role.FACTS else ():
+            await conn.execute(f"SET LOCAL {setting} = {value}")
+        found = await plan_of(conn, statement, values, mode)
+    refuse_full_reads([node for node in found if node["Node Type"] not in OF_LISTS], *tables)
+    if name == "machines that are due":
+        assert "beat_due" in {node.get("Index Name") for node in found}
