@@ -10,6 +10,8 @@ from tests.helpers.builders import blocked_backend, events, open_shop
 from tests.helpers.suite import Suite, World
 
 _TIER = "(SELECT t.tier_id FROM license.tier AS t WHERE t.account_id = l.account_id AND t.slug = 'free')"
+_LOCKED = "WITH locked AS MATERIALIZED (SELECT * FROM license.license WHERE license_id = $1 FOR UPDATE)"
+_ITS_POLICY = "FROM locked WHERE p.account_id = locked.account_id AND p.policy_id = locked.policy_id"
 
 
 @pytest.mark.parametrize(
@@ -18,10 +20,14 @@ _TIER = "(SELECT t.tier_id FROM license.tier AS t WHERE t.account_id = l.account
         ("UPDATE license.license SET status = 'suspended' WHERE license_id = $1", "SUSPENDED"),
         (f"UPDATE license.license AS l SET tier_id = {_TIER} WHERE license_id = $1", "TIER_SCOPE_MISMATCH"),
         (
-            "WITH locked AS MATERIALIZED (SELECT * FROM license.license WHERE license_id = $1 FOR UPDATE) "
-            "INSERT INTO license.license_usage (account_id, mode, license_id, uses) "
+            f"{_LOCKED} INSERT INTO license.license_usage (account_id, mode, license_id, uses) "
             "SELECT account_id, mode, license_id, 5 FROM locked",
             "USES_EXCEEDED",
+        ),
+        (f"{_LOCKED} UPDATE license.policy AS p SET require_fingerprint = true {_ITS_POLICY}", "NO_MACHINE"),
+        (
+            f"{_LOCKED} UPDATE license.policy AS p SET require_machine_scope = true {_ITS_POLICY}",
+            "MACHINE_SCOPE_REQUIRED",
         ),
     ],
 )

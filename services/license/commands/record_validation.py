@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final
 
 from services.license import store
@@ -14,6 +15,7 @@ from shared.db.outbox import Event, emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason
 from shared.facts.license import LicenseFacts
+from shared.facts.machines import Limits, MachineTerms
 
 _REASON = "validation"
 _OF_THE_LICENSE: Final = (
@@ -23,6 +25,8 @@ _OF_ITS_POLICY: Final = (
     "expiration_strategy", "grace_period", "max_uses", "uses_counted_by", "require_check_in", "check_in_interval",
     "check_in_count", "require_product_scope", "require_policy_scope", "require_user_scope",
 )  # fmt: skip
+_OF_MACHINES: Final = tuple(one.name for one in fields(MachineTerms) if one.name != "limits")
+_LIMITS: Final = tuple(one.name for one in fields(Limits))
 
 
 class ChangedMeanwhileError(Exception):
@@ -53,13 +57,20 @@ async def record_validation(tx: Transaction, *, actor: str, facts: LicenseFacts)
 
 
 def _is_as_decided(found: License, facts: LicenseFacts) -> bool:
-    """Whether what the verdict was made of still holds; how many uses are counted is looked at by itself."""
+    """Whether what the verdict was made of still holds; how many uses are counted is looked at by itself.
+
+    Machines are not looked at again: their changes are no changes of the license, and come after this validation.
+    """
+    own, terms, machines = found.overrides, found.terms, facts.machines
     return (
         all(getattr(found, name) == getattr(facts, name) for name in _OF_THE_LICENSE)
-        and all(getattr(found.terms, name) == getattr(facts, name) for name in _OF_ITS_POLICY)
+        and all(getattr(terms, name) == getattr(facts, name) for name in _OF_ITS_POLICY)
+        and all(getattr(terms, name) == getattr(machines, name) for name in _OF_MACHINES)
+        and all(getattr(terms, f"max_{name}") == getattr(machines.limits, name) for name in _LIMITS)
+        and all(getattr(own, f"max_{name}") == getattr(facts.overrides, name) for name in _LIMITS)
         and (found.expiry_anchored_at is not None) == facts.anchored
-        and found.overrides.max_uses == facts.max_uses_override
+        and own.max_uses == facts.max_uses_override
         and (found.check_in_from or found.starts_at or found.created_at) == facts.check_in_from
         and found.check_in_since == facts.check_in_since
-        and list(found.terms.overridable) == list(facts.overridable)
+        and list(terms.overridable) == list(facts.overridable)
     )
