@@ -160,7 +160,7 @@ async def test_validations_go_on_and_say_so(server: EmbeddedPostgres, scene: Sce
 
 async def test_whoever_has_not_opted_in_is_told_that_the_record_is_away(server: EmbeddedPostgres, scene: Scene) -> None:
     other = await scene.world.test.policies.create(
-        product_id=scene.shop.product.product_id, display_name="strict", max_machines=1
+        product_id=scene.shop.product.product_id, display_name="strict", max_machines=1, require_fingerprint=False
     )
     strict = (await scene.world.test.licenses.create(policy_id=other.policy.policy_id)).license.license_id
     request = ValidateLicenseRequest(license=LicenseSelector(license_id=strict))
@@ -176,8 +176,9 @@ async def test_whoever_has_not_opted_in_is_told_that_the_record_is_away(server: 
 
 async def test_nothing_but_a_plain_validation_is_answered(server: EmbeddedPostgres, scene: Scene) -> None:
     counted_policy = await scene.world.test.policies.create(
-        product_id=scene.shop.product.product_id, display_name="c", max_machines=1, max_uses=5, stale_ok_for=HOUR
-    )
+        product_id=scene.shop.product.product_id, display_name="c", max_machines=1, max_uses=5, stale_ok_for=HOUR,
+        require_fingerprint=False,
+    )  # fmt: skip
     limited = await scene.world.test.licenses.create(policy_id=counted_policy.policy.policy_id)
     revoked = await scene.world.test.api_keys.create(scopes=["licenses:validate"])
     never_seen = await scene.world.test.api_keys.create(scopes=["licenses:validate"])
@@ -218,7 +219,7 @@ async def test_nothing_but_a_plain_validation_is_answered(server: EmbeddedPostgr
 
 async def test_each_of_a_batch_is_answered_or_refused_for_itself(server: EmbeddedPostgres, scene: Scene) -> None:
     other = await scene.world.test.policies.create(
-        product_id=scene.shop.product.product_id, display_name="strict", max_machines=1
+        product_id=scene.shop.product.product_id, display_name="strict", max_machines=1, require_fingerprint=False
     )
     strict = await scene.world.test.licenses.create(policy_id=other.policy.policy_id)
     wanted = [scene.key, strict.key, "UNKNOWN-1234", scene.key]

@@ -96,7 +96,9 @@ class Scene:
 async def _scene(own_suite: Suite) -> AsyncGenerator[Scene]:
     async with own_suite.world() as world:
         product = (await world.test.products.create(code="PROAPP", display_name="Pro App")).product
-        policy = await world.test.policies.create(product_id=product.product_id, display_name="P", max_machines=1)
+        policy = await world.test.policies.create(
+            product_id=product.product_id, display_name="P", max_machines=1, require_fingerprint=False
+        )
         issued = await world.test.licenses.create(policy_id=policy.policy.policy_id)
         yield Scene(own_suite, world, policy.policy.policy_id, issued.license.license_id)
 

@@ -60,7 +60,7 @@ def request_of(act: Act) -> Message:
     if act.kind in {"create_product", "create_tier", "create_policy"}:
         message.display_name = "Name"
     if act.kind == "create_policy":
-        message.max_machines = 2
+        message.max_machines, message.require_fingerprint = 2, False
     return message
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -51,7 +50,7 @@ async def add_machine(
         "license_id": license_.license_id, "product_id": license_.product_id, "policy_id": license_.policy_id,
         "identity_kind": "FINGERPRINT", "identity_hash": uuid4().bytes, "uniqueness_scope": license_.license_id,
         "generation": 1, "display_name": "", "hostname": "", "platform": "", "ip": "", "heartbeat_status": "NOT_STARTED",
-        "activated_at": ago(hours=1), "labels": json.dumps({}), "metadata": json.dumps({}), "updated_at": ago(hours=1),
+        "activated_at": ago(hours=1), "labels": {}, "metadata": {}, "updated_at": ago(hours=1),
     }  # fmt: skip
     async with suite.admin() as conn, conn.transaction():
         await _insert(conn, "machine.seat", "ON CONFLICT DO NOTHING", **own, license_id=license_.license_id)

@@ -180,7 +180,7 @@ async def test_every_method_refuses_a_key_that_lacks_just_its_scope(
 
 async def reaches(suite: Suite, method: MethodDescriptor, key: str) -> None:
     """The scope is enough: an empty request is answered, or refused for what is in it."""
-    if method.name.startswith("List") and method.name != "ListLicenseEvents":
+    if method.name.startswith("List") and method.name not in {"ListLicenseEvents", "ListSeats"}:
         await send(suite, request_class(method)(), key)
     else:
         assert (await refused(suite, probe(method), key)).reason == "FIELD_INVALID"

@@ -78,7 +78,7 @@ async def product(http: JsonClient, code: str = "PROAPP") -> dict[str, Any]:
 
 async def policy(http: JsonClient, code: str = "PROAPP", **more: object) -> dict[str, Any]:
     of = (await product(http, code))["productId"]
-    body = {"productId": of, "displayName": "Desktop", "template": "desktop_app", **more}
+    body = {"productId": of, "displayName": "Desktop", "template": "desktop_app", "requireFingerprint": False, **more}
     made = await http.call("POST", "/v1/policies", body)
     assert made.status == 200, made
     return made.body["policy"]

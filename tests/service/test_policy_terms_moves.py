@@ -147,8 +147,8 @@ async def test_a_trial_of_a_perpetual_policy_is_not_renewed(world: World) -> Non
 
 
 async def policy_beside(shop: Shop, **terms: Any) -> str:
-    """Another policy of the same product."""
-    chosen: dict[str, Any] = {"template": "desktop_app", "duration": 10 * DAY, **terms}
+    """Another policy of the same product, which asks for no machine either."""
+    chosen: dict[str, Any] = {"template": "desktop_app", "duration": 10 * DAY, "require_fingerprint": False, **terms}
     made = await shop.client.policies.create(product_id=shop.product.product_id, display_name="Other", **chosen)
     return made.policy.policy_id
 

@@ -95,7 +95,9 @@ async def read(served: Served, key: str) -> None:
 async def issue(client: AsyncLictor, code: str) -> str:
     product = (await client.products.create(code=code, display_name="Pro App")).product
     policy = (
-        await client.policies.create(product_id=product.product_id, display_name="Desktop", template="desktop_app")
+        await client.policies.create(
+            product_id=product.product_id, display_name="Desktop", template="desktop_app", require_fingerprint=False
+        )
     ).policy
     return (await client.licenses.create(policy_id=policy.policy_id)).key
 
