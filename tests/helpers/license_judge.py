@@ -18,7 +18,7 @@ from tests.helpers.builders import send
 from tests.helpers.echo import refusal
 from tests.helpers.lease import SHORT_LEASE_MS
 from tests.helpers.license_acts import Act, Done, Made, apply
-from tests.helpers.license_wire import assert_equal, assert_license, instant, request_of, stamp
+from tests.helpers.license_wire import MAX_MACHINES, assert_equal, assert_license, instant, request_of, stamp
 from tests.helpers.suite import Suite
 
 _RESOURCES: Final = ("license", "policy", "tier", "customer", "product")
@@ -125,6 +125,7 @@ def _validated(state: model.State, act: Act, outcome: Outcome) -> Done:
         uses_left=None if limit is None else max(0, limit - found.uses), expire_time=stamp(found.expires_at),
         grace_end_time=stamp(model.end_of(found, policy.terms)) if policy.terms.grace_period else None,
         check_in_due_time=stamp(model.check_in_due(found, policy)),
+        seats=validation.SeatCounts(max_machines=MAX_MACHINES),
     )  # fmt: skip
     assert_equal(answer, expected)
     assert (answer.decision.valid_until if answer.decision.HasField("valid_until") else None) == stamp(until)

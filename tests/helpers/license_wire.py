@@ -19,6 +19,9 @@ from tests.helpers import license_model as model
 from tests.helpers.builders import at
 from tests.helpers.license_acts import Act
 
+MAX_MACHINES: Final = 2
+"""What each policy lets its licenses have, which the model knows nothing else of: they have none."""
+
 REQUESTS: Final[Mapping[str, type[Message]]] = {
     "create_product": catalog.CreateProductRequest, "create_tier": catalog.CreateTierRequest,
     "update_tier": catalog.UpdateTierRequest, "delete_tier": catalog.DeleteTierRequest,
@@ -60,7 +63,7 @@ def request_of(act: Act) -> Message:
     if act.kind in {"create_product", "create_tier", "create_policy"}:
         message.display_name = "Name"
     if act.kind == "create_policy":
-        message.max_machines, message.require_fingerprint = 2, False
+        message.max_machines, message.require_fingerprint = MAX_MACHINES, False
     return message
 
 
