@@ -16,7 +16,7 @@ from lictor.license.v1 import validation_service_pb2 as pb
 from tests.consistency.fleet import Server
 from tests.consistency.hands import reason_of
 from tests.consistency.history import Read, Value, Write
-from tests.consistency.scene import MIDDLE, STAYS, Scene, bearer_of, now
+from tests.consistency.scene import MIDDLE, PRINTS, STAYS, Scene, bearer_of, now
 from tests.consistency.sight import Question, Seen, TornError, merge, shown, told_once
 from tests.helpers.builders import METHODS
 
@@ -92,7 +92,12 @@ class Eyes:
             request.product = scene.product_id
         if random.random() < 0.3:
             request.policy_id = random.choice(scene.policies)
-        return Question(request, key, "" if key else license_id, holder, subject, owner)
+        fingerprint = machine_of = ""
+        if random.random() < 0.5:
+            fingerprint = request.identity.fingerprint = random.choice(PRINTS)
+        elif scene.recent_machines and random.random() < 0.4:
+            machine_of, request.machine_id = random.choice(scene.recent_machines)
+        return Question(request, key, "" if key else license_id, holder, subject, owner, fingerprint, machine_of)
 
     def _consistency(
         self, request: pb.ValidateLicenseRequest | pb.BatchValidateLicensesRequest
@@ -216,6 +221,7 @@ class Eyes:
     ) -> None:
         ledger = self._ledger
         ledger.answers += len(answers)
+        ledger.machines += sum(answer.machine_id != "" for _, answer in answers)
         seen: Seen = {}
         try:
             for question, answer in answers:

@@ -28,6 +28,8 @@ class Tally:
     """What came of it."""
 
     answers: int
+    machines: int
+    """Answers about a machine that has a seat."""
     reads: int
     writes: int
     lost: int
@@ -49,7 +51,8 @@ class Tally:
         shown = " ".join(f"{name} {n}" for name, n in sorted(self.shown.items()))
         sources = " ".join(f"{name} {n}" for name, n in sorted(self.sources.items()))
         return (
-            f"{self.answers} answers in {self.reads} reads ({sources}), {self.writes} writes, {self.lost} of them lost, "
+            f"{self.answers} answers ({self.machines} of machines) in {self.reads} reads ({sources}), "
+            f"{self.writes} writes, {self.lost} of them lost, "
             f"{self.took_s:.0f} s: {bad}, torn {len(self.torn)}; {self.refusals.total()} refusals; by {shown}"
         )
 
@@ -90,6 +93,7 @@ def judged(scene: Scene, took_s: float) -> Tally:
     examples = [f"{one.kind} {one.read.name} at {one.read.begin:.6f} to {one.read.end:.6f}: {one.why}" for one in found]
     return Tally(
         answers=ledger.answers,
+        machines=ledger.machines,
         reads=len(ledger.reads),
         writes=len(ledger.writes),
         lost=sum(write.end is None for write in ledger.writes),

@@ -22,6 +22,7 @@ from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from tests.consistency.history import Value, Write
+from tests.consistency.machine_hands import change_machine
 from tests.consistency.scene import Scene, Secrets, license_value, new_key, now, policy_terms, scopes_of, tier_terms
 from tests.helpers.builders import METHODS, rules_of
 from tests.helpers.echo import Refusal, refusal
@@ -107,6 +108,10 @@ class Hands:
         groups = [scene.licenses[n::6] for n in range(6)]
         return [
             *(self._keep([lambda group=group: self._license(self._random.choice(group))]) for group in groups),
+            *(
+                self._keep([lambda group=group: change_machine(scene, self.write, self._random.choice(group))])
+                for group in groups[:3]
+            ),
             *(self._keep([lambda one=one: self._policy(one)]) for one in scene.policies),
             self._keep([lambda: self._tier(self._random.choice(scene.tiers))]),
             *(self._keep([lambda n=n: self._customer(scene.customers[n % 4 :: 4])]) for n in range(4)),

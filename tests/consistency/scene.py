@@ -1,7 +1,8 @@
 """What is written and read while the processes are hammered, chosen so that an answer shows which states it was made of.
 
 A validation shows of its license the expiry, which each change of it moves; of the policy the grace period, and whether
-it asks for names; of the tier the slug, which goes with the position; of the customer whether he is banned.
+it asks for names or for a machine; of the tier the slug, which goes with the position; of the customer whether he is
+banned; of the machine that is named whether it has a seat, and of all that have one the cores, which each change moves.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CLOCK_S: Final = 0.001
 """How exactly two clocks are compared."""
 STAYS: Final = "the key that stays"
 """The line of the API key that is good throughout."""
+PRINTS: Final = ("the one machine", "the other machine")
+"""The fingerprints of the machines that licenses may have: the same of each license."""
 MIDDLE: Final = "middle"
 """The tier that stands between the two places of the others."""
 
@@ -64,6 +67,8 @@ class Ledger:
     """Answers that contradict themselves."""
     answers: int = 0
     """Verdicts: a batch has several."""
+    machines: int = 0
+    """Those that found the machine that they were asked about."""
     tokens: deque[tuple[Write, RevisionToken]] = field(default_factory=lambda: deque(maxlen=8))
     refusals: Counter[str] = field(default_factory=Counter[str])
     sources: Counter[str] = field(default_factory=Counter[str])
@@ -144,6 +149,10 @@ class Scene:
     """Each license's key."""
     recent_keys: deque[str] = field(default_factory=lambda: deque(maxlen=24))
     """License keys that are about to be, are, or were."""
+    machines: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict[tuple[str, str], tuple[str, int]])
+    """The machines that have a seat, by their license and their fingerprint, each with its cores."""
+    recent_machines: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=16))
+    """Machines that have a seat or had one, each with its license."""
     api_keys: Secrets = field(default_factory=Secrets)
     callers: Callers = field(default_factory=Callers)
     numbers: count[int] = field(default_factory=lambda: count(1))
@@ -162,14 +171,20 @@ class Scene:
 
 def policy_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:
     """The `n`-th terms of policies: what a validation shows of them, and their fields."""
-    flags = {"product": n % 2 == 0, "policy": n % 3 == 0, "user": n % 5 == 0, "trial": n % 4 < 2}
+    flags = {"product": n % 2 == 0, "policy": n % 3 == 0, "user": n % 5 == 0, "trial": n % 4 < 2, "print": n % 7 < 3}
     fields: dict[str, Any] = {
         "require_product_scope": flags["product"],
         "require_policy_scope": flags["policy"],
         "require_user_scope": flags["user"],
         "is_trial": flags["trial"],
+        "require_fingerprint": flags["print"],
     }
     return {"grace": n, **flags}, {"grace_period": Duration(seconds=n), **fields}
+
+
+def print_line(license_id: str, shown: str) -> str:
+    """The line of what has a fingerprint under a license: the machine, or nothing."""
+    return f"print:{license_id}/{shown}"
 
 
 def tier_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:

@@ -19,12 +19,14 @@ from shared.tenancy import PUBLISHABLE_SCOPES
 from tests.consistency.fleet import Fleet
 from tests.consistency.scene import (
     MIDDLE,
+    PRINTS,
     STAYS,
     Ledger,
     Scene,
     license_value,
     new_key,
     policy_terms,
+    print_line,
     scopes_of,
     tier_terms,
 )
@@ -63,8 +65,7 @@ async def set_up(fleet: Fleet, random: Random, lease_s: float) -> Scene:
             product_id=scene.product_id,
             display_name="P",
             perpetual=True,
-            max_machines=1,
-            require_fingerprint=False,
+            max_machines=len(PRINTS),
             authentication=words.Authentication.MIXED,
             **fields,
         )
@@ -111,6 +112,9 @@ async def issue(scene: Scene, n: int, ask: Any) -> None:
     scene.recent_keys.append(key)
     scene.ledger.begin(f"key:{key}", {"found": True})
     scene.ledger.begin(f"license:{license_id}", license_value(seconds, policy_id, tier_id, pair[0]))
+    scene.ledger.begin(f"seats:{license_id}", {"machines": 0, "cores": 0})
+    for shown in PRINTS:
+        scene.ledger.begin(print_line(license_id, shown), None)
 
 
 async def let_in_callers(scene: Scene, ask: Any) -> None:

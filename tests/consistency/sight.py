@@ -11,6 +11,7 @@ from lictor.common.v1.common_pb2 import Decision, Freshness
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from tests.consistency.history import Value
+from tests.consistency.scene import print_line
 
 Code = pb.ValidationCode.Code
 TELLING: Final = {Code.VALID, Code.IN_GRACE}
@@ -28,6 +29,10 @@ class Question:
     subject: str
     """The subject that it names, and `owner`, whose it is or was."""
     owner: str
+    shown: str = ""
+    """The fingerprint that it shows."""
+    machine_of: str = ""
+    """The license of the machine that it names, if it names one by its id."""
 
 
 class TornError(Exception):
@@ -101,6 +106,39 @@ def shown(question: Question, answer: pb.ValidateLicenseResponse, known: Mapping
         if question.subject:
             customer["subject"] = question.subject
         seen[f"customer:{holder}"] = customer
+    if not question.shown:
+        policy["print"] = Code.FINGERPRINT_SCOPE_REQUIRED in codes
+    seen |= _machines(question, answer, codes, known)
     if answer.valid != (set(codes) <= TELLING) or (codes and answer.code != codes[0]):
         raise TornError(f"{line}: valid is {answer.valid}, and the codes {codes}")
     return {name: value for name, value in seen.items() if name in known}
+
+
+def _machines(
+    question: Question,
+    answer: pb.ValidateLicenseResponse,
+    codes: Sequence[pb.ValidationCode.Code.ValueType],
+    known: Mapping[str, Value],
+) -> Seen:
+    """What an answer shows of machines. TornError where it says of one that it is there, and that it is not."""
+    license_id, seats = answer.license_id, answer.seats
+    seen: Seen = {f"seats:{license_id}": {"machines": seats.machines, "cores": seats.cores}}
+    if question.shown:
+        # Until somebody was told of its activation, nobody can say which machine it is.
+        named = {"machine": answer.machine_id} if f"machine:{answer.machine_id}" in known else {}
+        seen[print_line(license_id, question.shown)] = {"found": True, **named} if answer.machine_id else None
+        missing = Code.FINGERPRINT_NOT_FOUND in codes
+    elif question.machine_of:
+        if question.machine_of == license_id:
+            machine_id = question.request.machine_id
+            seen[f"machine:{machine_id}"] = {"license": license_id} if answer.machine_id else None
+        elif answer.machine_id:
+            raise TornError(f"{answer.machine_id} of {question.machine_of} is shown as one of {license_id}")
+        missing = Code.MACHINE_SCOPE_MISMATCH in codes
+    else:
+        return seen
+    if missing == bool(answer.machine_id):
+        raise TornError(f"of {license_id} the machine is {answer.machine_id!r}, and the codes {codes}")
+    if (Code.NO_MACHINE in codes) != (seats.machines == 0):
+        raise TornError(f"{license_id} has {seats.machines} machines, and the codes {codes}")
+    return seen

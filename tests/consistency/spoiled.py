@@ -56,6 +56,17 @@ def callers_stay() -> None:
     Memory.drop = drop
 
 
+def machines_stay() -> None:
+    """Machines, what has a fingerprint, and the counts of seats stay in memory as they were."""
+    dropped = Memory.drop
+
+    def drop(self: Memory, key: str) -> None:
+        if not key.startswith(("machine:", "fingerprint:", "seats:")):
+            dropped(self, key)
+
+    Memory.drop = drop
+
+
 def any_age() -> None:
     """What was read before a change that is known is let into memory after it."""
 
@@ -99,7 +110,8 @@ def old_time() -> None:
 
 
 WAYS: Final[dict[str, Callable[[], None]]] = {
-    way.__name__: way for way in (no_wait, no_lease, no_eviction, callers_stay, any_age, ahead, no_seal, old_time)
+    way.__name__: way
+    for way in (no_wait, no_lease, no_eviction, callers_stay, machines_stay, any_age, ahead, no_seal, old_time)
 }
 
 if __name__ == "__main__":

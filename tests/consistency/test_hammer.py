@@ -41,6 +41,7 @@ def assert_fine(tally: Tally) -> None:
     assert tally.wrong == 0, "\n".join((*tally.examples, *tally.torn[:20]))
     assert tally.answers > LEAST * FOR_S
     assert tally.writes > 2 * FOR_S
+    assert tally.machines > FOR_S
     assert min(tally.shown[line] for line in KINDS) > FOR_S
     assert not [what for what in tally.refusals if "INTERNAL" in what or "UNKNOWN" in what]
 

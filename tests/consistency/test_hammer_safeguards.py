@@ -26,6 +26,7 @@ OLD: Final = {Kind.STALE, Kind.LATE}
         ("no_wait", None, {Kind.STALE}),
         ("no_eviction", None, {Kind.STALE}),
         ("callers_stay", None, {Kind.STALE}),
+        ("machines_stay", None, {Kind.STALE}),
         ("no_lease", "bad_links", OLD),
         ("any_age", None, OLD),
         ("any_age", "valkey_is_set_back", OLD),
