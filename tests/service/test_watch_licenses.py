@@ -88,6 +88,21 @@ async def test_every_way_in_which_a_license_changes_is_told(suite: Suite, world:
         await watcher.until_code(license_id, "REVOKED")
 
 
+async def test_nothing_is_required_of_a_machine_and_machines_are_counted(suite: Suite, world: World) -> None:
+    shop = await open_shop(
+        world.test, require_fingerprint=True, require_machine_scope=True, require_components_scope=True
+    )
+    [license_id] = await ids_of(shop, 1)
+    assert (await world.test.validate(license_id=license_id)).code == "MACHINE_SCOPE_REQUIRED"
+    async with watching(suite, world.test_key) as watcher:
+        assert (watcher.code(license_id), watcher.held[license_id].seats.machines) == ("VALID", 0)
+        made = await world.test.activate(license_id=license_id, fingerprint="fingerprint-1")
+        await watcher.until(lambda: watcher.held[license_id].seats.machines == 1)
+        await world.test.machines.deactivate(made.machine.machine_id)
+        await watcher.until(lambda: watcher.held[license_id].seats.machines == 0)
+        assert watcher.code(license_id) == "VALID"
+
+
 @pytest.mark.parametrize("seconds", [2])
 async def test_time_alone_is_told_when_it_is_due(suite: Suite, world: World, seconds: int) -> None:
     shop = await open_shop(world.test)
