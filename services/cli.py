@@ -98,14 +98,14 @@ def revoke(operator_key_id: Annotated[str, typer.Argument(help="opk_...")]) -> N
 
 @keys.command("rewrap")
 def rewrap() -> None:
-    """Seal every license key of the database of LICTOR_POSTGRES_DSN under the newest version in LICTOR_KEK_FILE."""
+    """Seal every key in the database of LICTOR_POSTGRES_DSN under the newest version in LICTOR_KEK_FILE."""
     from services.rewrap import rewrap as run  # noqa: PLC0415
 
     with _refusing():
         done = asyncio.run(
             run(os.environ | {name: _required(name) for name in ("LICTOR_POSTGRES_DSN", "LICTOR_KEK_FILE")})
         )
-    typer.echo(f"{done.rewrapped} license keys are sealed anew under version {done.version} of the KEK")
+    typer.echo(f"{done.rewrapped} keys are sealed anew under version {done.version} of the KEK")
     if done.unopened:
         _refuse(ValueError(f"{done.unopened} do not open with this KEK file, and stay as they are: {done.why}"))
 

@@ -80,6 +80,7 @@ ACCOUNT_SCOPES: Final = frozenset(
         "policies:read", "policies:write",
         "tiers:read", "tiers:write",
         "customers:read", "customers:write", "sessions:write",
+        "signing_keys:read", "signing_keys:write",
         "licenses:read", "licenses:write", "licenses:validate", "licenses:reveal", "licenses:checkin", "licenses:use",
         "machines:read", "machines:write", "machines:activate",
     }

@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from lictor.account.v1 import account_service_pb2
-from lictor.license.v1 import catalog_service_pb2, customer_service_pb2, license_service_pb2, validation_service_pb2
+from lictor.license.v1 import (
+    catalog_service_pb2,
+    customer_service_pb2,
+    license_service_pb2,
+    token_service_pb2,
+    validation_service_pb2,
+)
 
 from services.license.account_servicer import AccountServicer
 from services.license.answer_counts import AnswerCounts
@@ -21,7 +27,9 @@ from services.license.key_keeper import KeyKeeper
 from services.license.resources import Resources
 from services.license.servicer import LicenseServicer
 from services.license.settings import Settings
+from services.license.signers import Signers
 from services.license.sweeper import sweep_forever
+from services.license.token_servicer import TokenServicer
 from services.license.validation import ValidationServicer
 from services.license.validation_marks import ValidationMarks
 from services.license.watch_hub import Watches
@@ -33,6 +41,7 @@ from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
 from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
+from shared.facts.signing_keys import KeySets
 from shared.facts.standing import Standing, standing
 from shared.freshness.keeper import keep_forever
 from shared.freshness.resume import ResumeTokens
@@ -80,6 +89,8 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
             marks,
             counts,
             watches,
+            Signers(kek),
+            KeySets(base.facts, base.reader),
         )
         validations = ValidationServicer(resources, answers)
         beside = {
@@ -100,6 +111,7 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
                             (catalog_service_pb2, "CatalogService", CatalogServicer(resources), {}),
                             (customer_service_pb2, "CustomerService", CustomerServicer(resources), {}),
                             (license_service_pb2, "LicenseService", LicenseServicer(resources), {}),
+                            (token_service_pb2, "TokenService", TokenServicer(resources), {}),
                             (
                                 validation_service_pb2,
                                 "ValidationService",

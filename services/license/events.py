@@ -11,12 +11,23 @@ from services.license.catalog_model import Policy, Product, Tier
 from services.license.customer_model import Customer
 from services.license.customer_session_model import CustomerSession, EndedSessions
 from services.license.model import License
+from services.license.signing_key_model import SigningKey
 from services.license.terms import Overrides, Terms
 from services.license.workload_model import WorkloadBinding
 from shared.rules.spiffe import SpiffeIdPattern
 
 Subject = (
-    Account | ApiKey | WorkloadBinding | Product | Tier | Policy | Customer | CustomerSession | EndedSessions | License
+    Account
+    | ApiKey
+    | WorkloadBinding
+    | Product
+    | Tier
+    | Policy
+    | Customer
+    | CustomerSession
+    | EndedSessions
+    | License
+    | SigningKey
 )
 _LEFT_OUT = frozenset({"hint", "key_hint", "check_in_since", "last_validated_at", "first_activated_at"})
 

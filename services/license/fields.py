@@ -12,11 +12,13 @@ from lictor.account.v1 import account_service_pb2 as account
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
+from lictor.license.v1 import token_service_pb2 as tokens
 from lictor.license.v1 import validation_service_pb2 as validation
 
 from services.license import checks
 from services.license.customer_session_model import MAX_TTL, MIN_TTL
 from services.license.policy_terms import TERM_NAMES
+from services.license.signing_key_model import MAX_PUBLICATION_LEAD
 from shared.freshness.resume import MAX_CHARS as MAX_TOKEN_CHARS
 from shared.rpc import fields as f
 from shared.rpc.selectors import one_selector
@@ -270,6 +272,12 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.ListLicenseEventsRequest: (
             *_PAGE, _id("license_id"), checks.event_types, f.timestamp("start_time"), f.timestamp("end_time"),
         ),
+        tokens.RotateSigningKeyRequest: (
+            _RID, _id("product_id"), f.duration("publication_lead", least=timedelta(0), most=MAX_PUBLICATION_LEAD), _REASON,
+        ),
+        tokens.RevokeSigningKeyRequest: (_RID, _id("signing_key_id"), _REASON),
+        tokens.ListSigningKeysRequest: (*_PAGE, _id("product_id")),
+        tokens.GetJsonWebKeySetRequest: (_id("key_set_id"),),
         validation.ValidateLicenseRequest: (*_VALIDATION, f.known_enum("view"), _CONSISTENCY),
         validation.BatchValidateLicensesRequest: (f.known_enum("view"), _CONSISTENCY, checks.batch),
         validation.WatchLicensesRequest: (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.license.answer_counts import AnswerCounts
 from services.license.key_keeper import KeyKeeper
+from services.license.signers import Signers
 from services.license.validation_marks import ValidationMarks
 from services.license.watch_hub import Watches
 from shared.crypto.fingerprints import FingerprintHasher
@@ -13,6 +14,7 @@ from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
 from shared.facts.license_reader import LicenseFactsReader
+from shared.facts.signing_keys import KeySets
 from shared.rpc.writes import Writer
 
 
@@ -30,3 +32,5 @@ class Resources:
     marks: ValidationMarks
     counts: AnswerCounts
     watches: Watches
+    signers: Signers
+    key_sets: KeySets

@@ -13,7 +13,8 @@ class Settings(FactsSettings):
     """What every target needs, and what the sweeper of stored results and the keeping of license keys need."""
 
     kek_file: Path | None = None
-    """The key-encryption key: lines `<version> <hex>`, mode 0600. Absent: no license key can be kept to be shown again."""
+    """The key-encryption key: lines `<version> <hex>`, mode 0600. Absent: no license key can be kept to be shown again, and
+    nothing can be signed."""
 
     request_sweep_interval_s: float = 60.0
     """How often results of mutations older than 24 hours are deleted."""

@@ -210,6 +210,20 @@ ENDED_SESSIONS: Final = Payload(
     ),
 )  # fmt: skip
 
+SIGNING_KEY: Final = Payload(
+    "signing_key",
+    1,
+    (
+        _text("signing_key_id", "the id, and the `kid` of what it signs"), _PRODUCT_ID,
+        _text("purpose", "what it signs", "FILE"), _text("alg", "how it signs", "ED25519"),
+        _text("status", "the state", "PENDING", "ACTIVE", "RETIRED", "REVOKED"),
+        Field("public_jwk", Kind.OBJECT, "the public half; the private one is in no event"),
+        _time("activates_at", "from when on it signs, or has signed"),
+        or_null(_time("retired_at", "when it ceased to sign")),
+        or_null(_time("revoked_at", "when it was revoked")), *_STAMPS,
+    ),
+)  # fmt: skip
+
 LICENSE: Final = Payload(
     "license",
     1,
@@ -302,6 +316,7 @@ PAYLOADS: Final = (
     CUSTOMER,
     CUSTOMER_SESSION,
     ENDED_SESSIONS,
+    SIGNING_KEY,
     LICENSE,
     MACHINE,
     REFUSED_ACTIVATION,

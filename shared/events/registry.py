@@ -45,7 +45,8 @@ ENVELOPE: Final = (
 
 _ACCOUNT, _API_KEY, _BINDING = payloads.ACCOUNT, payloads.API_KEY, payloads.WORKLOAD_BINDING
 _PRODUCT, _TIER, _POLICY = payloads.PRODUCT, payloads.TIER, payloads.POLICY
-_CUSTOMER, _LICENSE, _MACHINE = payloads.CUSTOMER, payloads.LICENSE, payloads.MACHINE
+_CUSTOMER, _LICENSE = payloads.CUSTOMER, payloads.LICENSE
+_MACHINE, _SIGNING_KEY = payloads.MACHINE, payloads.SIGNING_KEY
 
 _AT: Final = (
     Field("boundary_time", Kind.TIME, "the moment itself; where no process ran, `occurred_at` may be much later"),
@@ -78,6 +79,10 @@ _EVENTS: Final = (
     EventType("customer.unbanned", _CUSTOMER, "the licenses are again what they are by themselves"),
     EventType("customer.session.created", payloads.CUSTOMER_SESSION, "a session of the customer was made"),
     EventType("customer.session.revoked", payloads.ENDED_SESSIONS, "all sessions of the customer were ended"),
+    EventType("signing_key.created", _SIGNING_KEY, "a key of a product was made, and is published"),
+    EventType("signing_key.activated", _SIGNING_KEY, "it signs from now on"),
+    EventType("signing_key.retired", _SIGNING_KEY, "it signs no more; what it has signed is good still"),
+    EventType("signing_key.revoked", _SIGNING_KEY, "it is published no more, and what it has signed is refused"),
     EventType("license.created", _LICENSE, "a license was issued"),
     EventType("license.updated", _LICENSE, "what is said about it changed, its period too"),
     EventType(

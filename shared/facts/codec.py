@@ -13,6 +13,7 @@ from shared.facts.credential_values import AccountValue, ApiKeyValue, BindingVal
 from shared.facts.customers import CustomerValue
 from shared.facts.license import KeyValue, LicenseValue, PolicyValue, ProductValue, TiersValue
 from shared.facts.machines import ComponentsValue, FingerprintValue, Limits, MachineTerms, MachineValue, SeatsValue
+from shared.facts.signing_keys import KeySetValue, SigningKeysValue
 from shared.freshness.memory import Fact
 from shared.freshness.snapshot import Snapshot, Stamp
 
@@ -20,9 +21,10 @@ FORMAT: Final = 3
 """Of a change of any value's fields: entries of another format are as good as none."""
 CLASSES: Final[Mapping[str, type[Any]]] = {
     "account": AccountValue, "api_key": ApiKeyValue, "component": ComponentsValue, "customer": CustomerValue,
-    "customer_session": SessionValue, "fingerprint": FingerprintValue, "license": LicenseValue, "license_key": KeyValue,
-    "machine": MachineValue, "operator_key": OperatorKeyValue, "policy": PolicyValue, "product": ProductValue,
-    "seats": SeatsValue, "tier": TiersValue, "workload": BindingValue,
+    "customer_session": SessionValue, "fingerprint": FingerprintValue, "key_set": KeySetValue, "license": LicenseValue,
+    "license_key": KeyValue, "machine": MachineValue, "operator_key": OperatorKeyValue, "policy": PolicyValue,
+    "product": ProductValue, "seats": SeatsValue, "signing_keys": SigningKeysValue, "tier": TiersValue,
+    "workload": BindingValue,
 }  # fmt: skip
 _COLUMNS: Final = {kind: tuple(one.name for one in fields(of) if one.init) for kind, of in CLASSES.items()}
 _PARTS: Final[Mapping[type[Any], tuple[str, Sequence[str]]]] = {

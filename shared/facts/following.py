@@ -25,8 +25,8 @@ from shared.freshness.tail import WINDOW_S, Tail
 LOADS_ALONE_S: Final = 60.0
 KINDS: Final = frozenset(
     {
-        "account", "api_key", "component", "customer", "customer_session", "fingerprint", "license", "license_key", "machine",
-        "operator_key", "policy", "product", "seats", "tier", "workload",
+        "account", "api_key", "component", "customer", "customer_session", "fingerprint", "key_set", "license", "license_key",
+        "machine", "operator_key", "policy", "product", "seats", "signing_keys", "tier", "workload",
     }
 )  # fmt: skip
 """What the change log may name. A change of another kind is of a newer version, and drops everything."""

@@ -56,6 +56,8 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if spec.anonymous:
             return inner
+        if spec.rules.anonymous:
+            return _as_stranger(places, inner)
         in_grace, hot = spec.rules.in_grace, spec.rules.hot
 
         async def call(context: CallContext, body: Body) -> bytes | None:
@@ -99,12 +101,26 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
     return layer
 
 
+def _as_stranger(places: AccountPlaces, inner: Endpoint) -> Endpoint:
+    """Calls that are nobody's share the places of those whose caller is not known yet."""
+
+    async def call(context: CallContext, body: Body) -> bytes | None:
+        whose = places.arrive("")
+        try:
+            return await inner(context, body)
+        finally:
+            places.leave(whose)
+            LANE.set("")
+
+    return call
+
+
 def authorization() -> Middleware:
     """Refuses callers whose kind the method's rules keep out, and callers without the scope that they name."""
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         scope = spec.rules.scope
-        if spec.anonymous:
+        if spec.anonymous or spec.rules.anonymous:
             return inner
         kept_out = NARROW_KINDS - spec.rules.also_serves
 

@@ -9,6 +9,7 @@
 | publishable key | hot | the same, of each license that it asks about; the handler counts when it knows which |
 | publishable key | other | `management_calls_per_second`, of the key |
 | customer session | any | `session_calls_per_minute`, of the session |
+| nobody | anonymous | `ANONYMOUS_CALLS_PER_S`, of the address |
 
 A process that knows of n live ones lets 1/n through. A bucket is one number under the credential's id; those that are full
 again are forgotten as others are used, so what is kept is bounded by the calls of a span and by `MAX_BUCKETS`.
@@ -28,6 +29,9 @@ from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware, Serving
 from shared.rules.limits import DEFAULTS, LimitKind, count_of
 from shared.tenancy import Principal, PrincipalKind
 
+ANONYMOUS_CALLS_PER_S: Final = 100
+"""Of one address, all processes together; no account sets it, since the calls are no account's."""
+
 
 class Rates:
     """The buckets of a process.
@@ -40,6 +44,7 @@ class Rates:
     def __init__(self, live: Callable[[], int], clock: Callable[[], float] = monotonic) -> None:
         self._live = live
         self._buckets = {kind: Buckets(clock) for kind in LimitKind}
+        self._addresses = Buckets(clock)
 
     def charge(self, principal: Principal, *, hot: bool) -> None:
         """Counts a call against the rate of whoever makes it.
@@ -50,6 +55,14 @@ class Rates:
         kind = (_HOT if hot else _OTHER)[principal.kind]
         if kind is not None:
             self.spend(kind, principal.license_id or principal.key_id, count_of(kind, principal.limits))
+
+    def charge_address(self, peer: str) -> None:
+        """Counts a call of nobody in particular against the address that it comes from. The same."""
+        address, count = peer.rpartition(":")[0], ANONYMOUS_CALLS_PER_S / self._live()
+        wait_s = self._addresses.take(address, per_s=count, burst=max(1.0, count))
+        if wait_s > 0:
+            limit = "anonymous_calls_per_second"
+            raise _refusal(limit, ANONYMOUS_CALLS_PER_S, "calls a second of an address", wait_s, address)
 
     def charge_license(self, principal: Principal, whose: str) -> None:
         """Counts a call about a license, of which the caller shows the key. The same."""
@@ -65,14 +78,18 @@ class Rates:
         # A share of less than one could never be had.
         wait_s = self._buckets[kind].take(whose, per_s=per_s, burst=max(1.0, count / live), wanted=items)
         if wait_s > 0:
-            wait_ms = max(1, math.ceil(wait_s * 1000))
-            raise DomainError(
-                Reason.RATE_LIMITED,
-                f"the limit is {count} {limit.words}; there is room again in {wait_ms} ms",
-                metadata={"limit": kind.value, "allowed": str(count)},
-                retry_after_ms=wait_ms,
-                caller=str(whose),
-            )
+            raise _refusal(kind.value, count, limit.words, wait_s, str(whose))
+
+
+def _refusal(limit: str, allowed: int, words: str, wait_s: float, caller: str) -> DomainError:
+    wait_ms = max(1, math.ceil(wait_s * 1000))
+    return DomainError(
+        Reason.RATE_LIMITED,
+        f"the limit is {allowed} {words}; there is room again in {wait_ms} ms",
+        metadata={"limit": limit, "allowed": str(allowed)},
+        retry_after_ms=wait_ms,
+        caller=caller,
+    )
 
 
 def kind_of(caller: PrincipalKind, *, hot: bool) -> LimitKind | None:
@@ -100,6 +117,8 @@ def rate_limits(rates: Rates) -> Middleware:
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
         if spec.anonymous:
             return inner
+        if spec.rules.anonymous:
+            return _by_address(rates, inner)
         hot = spec.rules.hot
 
         def call(context: CallContext, body: Body) -> Serving:
@@ -110,3 +129,11 @@ def rate_limits(rates: Rates) -> Middleware:
         return call
 
     return layer
+
+
+def _by_address(rates: Rates, inner: Endpoint) -> Endpoint:
+    async def call(context: CallContext, body: Body) -> bytes | None:
+        rates.charge_address(context.peer())
+        return await inner(context, body)
+
+    return call

@@ -63,6 +63,8 @@ class Rules:
     """Whether calls may be answered from memory without a lease while the record is away."""
     may_evict: bool = False
     """Whether it takes somebody's right away at times, and waits for its effect then."""
+    anonymous: bool = False
+    """Whether it looks at no credential; its calls are counted by the caller's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,10 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
         stated.endless,
         stated.in_grace,
         stated.may_evict,
+        stated.anonymous,
     )
+    if rules.anonymous and (rules.scope or rules.effect or rules.also_serves):
+        raise ValueError(f"{method.full_name} takes no credential, and so it can neither write nor ask for a scope")
     return MethodSpec(
         path=f"/{service.full_name}/{method.name}",
         service=service.full_name,

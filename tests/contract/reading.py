@@ -66,6 +66,7 @@ class Rpc:
     scope: str
     idempotent: bool
     also_serves: frozenset[str]
+    anonymous: bool
     unary: bool
     request: Message
     response: Message
@@ -199,6 +200,7 @@ def _rpc(service: str, method: MethodDescriptorProto, comment: str) -> Rpc:
         scope=rules.scope,
         idempotent=rules.idempotent,
         also_serves=frozenset(options_pb2.CallerKind.Kind.Name(kind) for kind in rules.also_serves),
+        anonymous=rules.anonymous,
         unary=not (method.client_streaming or method.server_streaming),
         request=messages()[method.input_type.removeprefix(".")],
         response=messages()[method.output_type.removeprefix(".")],

@@ -26,7 +26,9 @@ MUTATIONS = pytest.mark.parametrize(
     "rpc", [rpc for rpc in rpcs() if rpc.mutates and rpc.short not in BEATS], ids=lambda rpc: rpc.name
 )
 REASONS = frozenset(reason.value for reason in Reason)
-NO_SCOPE = frozenset({"lictor.account.v1.AccountService.WhoAmI"})
+ANONYMOUS = frozenset({"lictor.license.v1.TokenService.GetJsonWebKeySet"})
+"""What needs no credential; the health of a process beside it, which is no RPC of ours."""
+NO_SCOPE = frozenset({"lictor.account.v1.AccountService.WhoAmI"}) | ANONYMOUS
 ID_COMMENT = re.compile(r"^The id \(`[a-z]{2,8}_\.\.\.`\)")
 
 
@@ -43,6 +45,14 @@ def test_there_are_rpcs() -> None:
 def test_an_rpc_has_rules_and_a_scope(rpc: Rpc) -> None:
     assert rpc.ruled
     assert bool(rpc.scope) != (rpc.name in NO_SCOPE)
+
+
+@ALL
+def test_an_rpc_takes_a_credential_unless_it_stands_here(rpc: Rpc) -> None:
+    assert rpc.anonymous == (rpc.name in ANONYMOUS)
+    if rpc.anonymous:
+        assert not rpc.mutates
+        assert not rpc.also_serves
 
 
 def test_scopes_of_rpcs_and_of_keys_are_the_same() -> None:

@@ -24,6 +24,7 @@ from lictor.license.v1 import (
     catalog_service_pb2,
     customer_service_pb2,
     license_service_pb2,
+    token_service_pb2,
     validation_service_pb2,
 )
 from lictor.license.v1.catalog_service_pb2 import Policy, Product
@@ -42,6 +43,7 @@ FILES: Final = tuple(
         catalog_service_pb2,
         customer_service_pb2,
         license_service_pb2,
+        token_service_pb2,
         validation_service_pb2,
         activation_service_pb2,
         machine_service_pb2,

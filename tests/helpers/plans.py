@@ -51,6 +51,8 @@ NUMBERED = {
         "stale_ok_for": "CASE WHEN n % 100 = 0 THEN interval '1 h' ELSE interval '0' END",
     },
     "license.stale_span": {"account_id": "'acc_' || n"},
+    "license.key_set": {"product_id": "'prod_' || n", "key_set_id": "'kset_' || n"},
+    "license.signing_key": {"signing_key_id": "'kid_' || n", "product_id": "'prod_' || n"},
     "license.tier": {
         "tier_id": "'tier_' || n", "external_id": "'x' || n", "product_id": "'prod_' || n % 5000", "slug": "'t' || n",
     },

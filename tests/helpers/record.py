@@ -184,6 +184,17 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "tier_id": tier_id, "external_id": f"tier {n}", "product_id": product_id, "slug": f"t{n}",
             "display_name": name, "position": n, "labels": data, "metadata": data, "revision": n, **at,
         },
+        "license.key_set": {
+            **own, "product_id": product_id, "key_set_id": f"kset_{short}", "revocation_epoch": n,
+            "created_at": at["created_at"],
+        },
+        "license.signing_key": {
+            **own, "signing_key_id": f"kid_{short}", "product_id": product_id, "purpose": "FILE" if even else "TOKEN",
+            "alg": "ED25519" if even else "ES256", "status": "ACTIVE" if even else "PENDING",
+            "public_jwk": {"kty": "OKP", "crv": "Ed25519", "x": f"x{n}"}, "kek_version": n + 1, "nonce": f"\\x{tag[:24]}",
+            "ciphertext": f"\\x{tag}", "activates_at": at["created_at"], "retired_at": end, "revoked_at": end,
+            "revision": n, **at,
+        },
         "license.policy": {
             **own, "policy_id": policy_id, "external_id": f"pol {n}", "product_id": product_id, "display_name": name,
             "template": f"t{n}", "duration": f"{n + 1} days", "is_trial": even, "max_machines": n + 1, "floating": even,

@@ -18,6 +18,7 @@ from lictor import AsyncLictor
 from lictor.account.v1 import account_service_pb2_grpc as account_grpc
 from lictor.license.v1 import catalog_service_pb2_grpc as catalog_grpc
 from lictor.license.v1 import license_service_pb2_grpc as license_grpc
+from lictor.license.v1 import token_service_pb2_grpc as token_grpc
 from lictor.license.v1 import validation_service_pb2_grpc as validation_grpc
 from pydantic import SecretStr
 
@@ -74,6 +75,10 @@ class Suite:
     @property
     def licenses(self) -> license_grpc.LicenseServiceAsyncStub:
         return license_grpc.LicenseServiceStub(self.channel)
+
+    @property
+    def tokens(self) -> token_grpc.TokenServiceAsyncStub:
+        return token_grpc.TokenServiceStub(self.channel)
 
     @property
     def validation(self) -> validation_grpc.ValidationServiceAsyncStub:

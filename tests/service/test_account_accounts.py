@@ -178,9 +178,13 @@ async def test_every_method_refuses_a_key_that_lacks_just_its_scope(
     assert (error.reason, dict(error.info.metadata)) == ("CALLER_NOT_ALLOWED", {"scope": scope})
 
 
+NEED_A_FIELD = {"ListLicenseEvents", "ListSeats", "ListSigningKeys"}
+"""Lists of something that must be named."""
+
+
 async def reaches(suite: Suite, method: MethodDescriptor, key: str) -> None:
     """The scope is enough: an empty request is answered, or refused for what is in it."""
-    if method.name.startswith("List") and method.name not in {"ListLicenseEvents", "ListSeats"}:
+    if method.name.startswith("List") and method.name not in NEED_A_FIELD:
         await send(suite, request_class(method)(), key)
     else:
         assert (await refused(suite, probe(method), key)).reason == "FIELD_INVALID"
@@ -195,8 +199,8 @@ async def test_an_operator_reaches_accounts_and_nothing_inside(suite: Suite, met
     assert (error.reason, dict(error.info.metadata)) == ("CALLER_NOT_ALLOWED", {"scope": rules_of(method).scope})
 
 
-def test_only_whoami_needs_no_scope() -> None:
-    assert {method.name for method in METHODS.values() if not rules_of(method).scope} == {"WhoAmI"}
+def test_only_whoami_and_what_is_for_everybody_need_no_scope() -> None:
+    assert {method.name for method in METHODS.values() if not rules_of(method).scope} == {"WhoAmI", "GetJsonWebKeySet"}
 
 
 def test_every_scope_is_needed_by_some_method() -> None:

@@ -43,10 +43,12 @@ BY_NAME: Final = {method.name: method for method in METHODS.values()}
 ON_A_MACHINE: Final = frozenset(
     {"ActivateMachine", "DeactivateSelf", "HeartbeatMachine", "AcquireSeat", "RenewSeat", "ReleaseSeat", "HoldSeat"}
 )
+ANONYMOUS: Final = {name for name, method in BY_NAME.items() if rules_of(method).anonymous}
+"""What anybody reaches, and so everybody."""
 REACHED: Final = {
-    PrincipalKind.PUBLISHABLE_KEY: {"WhoAmI", "ValidateLicense", "BatchValidateLicenses", *ON_A_MACHINE},
-    PrincipalKind.LICENSE_KEY: {"WhoAmI", "ValidateLicense", "CheckInLicense", "TransferMachine", *ON_A_MACHINE},
-    PrincipalKind.CUSTOMER_SESSION: {
+    PrincipalKind.PUBLISHABLE_KEY: ANONYMOUS | {"WhoAmI", "ValidateLicense", "BatchValidateLicenses", *ON_A_MACHINE},
+    PrincipalKind.LICENSE_KEY: ANONYMOUS | {"WhoAmI", "ValidateLicense", "CheckInLicense", "TransferMachine", *ON_A_MACHINE},
+    PrincipalKind.CUSTOMER_SESSION: ANONYMOUS | {
         "WhoAmI", "GetCustomer", "ListLicenses", "GetLicense", "RevealLicenseKey", "RotateLicenseKey",
         "GetMachine", "ListMachines", "DeactivateMachine",
     },

@@ -23,6 +23,7 @@ from lictor.common.v1.error_reason_pb2 import ErrorReason
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as pb
+from lictor.license.v1 import token_service_pb2 as tokens
 from lictor.license.v1.validation_service_pb2 import ValidateLicenseRequest
 from lictor.machine.v1 import activation_service_pb2 as activations
 from lictor.machine.v1 import machine_service_pb2 as machines
@@ -134,6 +135,16 @@ async def policy_not_found(scene: Scene) -> Refusal:
 @provokes(Reason.TIER_NOT_FOUND, "id")
 async def tier_not_found(scene: Scene) -> Refusal:
     return await scene.refused(catalog.GetTierRequest(tier_id="tier_1"))
+
+
+@provokes(Reason.SIGNING_KEY_NOT_FOUND, "id")
+async def signing_key_not_found(scene: Scene) -> Refusal:
+    return await scene.refused(tokens.RevokeSigningKeyRequest(signing_key_id="kid_1"))
+
+
+@provokes(Reason.KEY_SET_NOT_FOUND, "id")
+async def key_set_not_found(scene: Scene) -> Refusal:
+    return await scene.refused(tokens.GetJsonWebKeySetRequest(key_set_id="kset_1"))
 
 
 @provokes(Reason.CUSTOMER_NOT_FOUND, "id")

@@ -33,6 +33,7 @@ RESOURCES = {
     "license_id": "LICENSE_NOT_FOUND", "policy_id": "POLICY_NOT_FOUND", "product_id": "PRODUCT_NOT_FOUND",
     "tier_id": "TIER_NOT_FOUND", "customer_id": "CUSTOMER_NOT_FOUND", "api_key_id": "API_KEY_NOT_FOUND",
     "machine_id": "MACHINE_NOT_FOUND",
+    "signing_key_id": "SIGNING_KEY_NOT_FOUND",
 }  # fmt: skip
 FILTERS = {
     "ListLicenses",
@@ -60,6 +61,7 @@ async def stock(shop: Shop) -> dict[str, str]:
     """One resource of each kind."""
     made = await shop.issue(customer_email="ada@example.com")
     tier = await shop.client.tiers.create(product_id=shop.product.product_id, slug="pro", display_name="Pro")
+    signing_key = (await shop.client.signing_keys.rotate(shop.product.product_id)).signing_key
     key = await shop.client.api_keys.create(scopes=["keys:read"])
     machine = await shop.client.activate(license_id=made.license.license_id, fingerprint="fingerprint")
     return {
@@ -70,6 +72,7 @@ async def stock(shop: Shop) -> dict[str, str]:
         "customer_id": made.license.customer_id,
         "api_key_id": key.api_key.api_key_id,
         "machine_id": machine.machine.machine_id,
+        "signing_key_id": signing_key.signing_key_id,
     }
 
 
@@ -131,7 +134,7 @@ def test_no_method_with_an_id_was_left_out() -> None:
     }
     assert others == {
         "CreateProduct", "ListProducts", "CreateApiKey", "ListApiKeys", "WhoAmI", "BatchValidateLicenses",
-        "ImportLicenses", "ActivateMachine", "AcquireSeat", "HoldSeat",
+        "ImportLicenses", "ActivateMachine", "AcquireSeat", "HoldSeat", "GetJsonWebKeySet",
         "ExplainValidation",
     }  # fmt: skip
 

@@ -108,6 +108,23 @@ async def test_a_license_from_product_to_suspension(http: JsonClient, there: Wor
     assert shown[1] == served.listen.json
 
 
+async def test_a_key_set_is_what_rfc_7517_says_and_may_be_kept(http: JsonClient) -> None:
+    made = await product(http, "JWKS")
+    rotated = await http.call("POST", f"/v1/products/{made['productId']}:rotateSigningKey", {})
+    assert rotated.status == 200, rotated
+    key, path = rotated.body["signingKey"], f"/v1/keySets/{rotated.body['keySetId']}/jwks.json"
+    async with aiohttp.ClientSession() as session, session.get(http.base + path) as answer:
+        assert (answer.status, answer.headers["cache-control"]) == (200, "public, max-age=300")
+        assert await answer.json() == {
+            "keys": [
+                {
+                    "kty": "OKP", "crv": "Ed25519", "x": key["publicJwk"]["x"], "kid": key["signingKeyId"], "alg": "EdDSA",
+                    "use": "sig",
+                }
+            ]
+        }  # fmt: skip
+
+
 async def test_every_mapping_leads_to_its_method(http: JsonClient, served: Served) -> None:
     before = await counted(served)
     for rpc in (rpc for rpc in rpcs() if rpc.verb):

@@ -17,6 +17,7 @@ from lictor.common.v1.common_pb2 import Mode as ModePb
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
+from lictor.license.v1 import token_service_pb2 as tokens
 from lictor.machine.v1 import activation_service_pb2 as activation
 from lictor.machine.v1 import machine_service_pb2 as machines
 
@@ -49,6 +50,16 @@ class Stage:
     async def tier_id(self) -> str:
         made = await self.world.test.tiers.create(product_id=await self.product_id(), slug="pro", display_name="Pro")
         return made.tier.tier_id
+
+    async def signing_key_id(self) -> str:
+        made = await self.world.test.signing_keys.rotate(await self.product_id())
+        return made.signing_key.signing_key_id
+
+    async def signed_product_id(self) -> str:
+        """One with a key that signs."""
+        product_id = await self.product_id()
+        await self.world.test.signing_keys.rotate(product_id)
+        return product_id
 
     async def policy_id(self) -> str:
         return (
@@ -147,7 +158,7 @@ async def send(suite: Suite, method: str, request: Message, key: str, request_id
 
 def _mutations() -> dict[str, MethodDescriptor]:
     found: dict[str, MethodDescriptor] = {}
-    for module in (account, catalog, customers, licenses, activation, machines):
+    for module in (account, catalog, customers, licenses, activation, machines, tokens):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 if "revision_token" in method.output_type.fields_by_name:
@@ -284,6 +295,13 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
         _of(catalog.UpdateProductRequest, "product_id", Stage.product_id, display_name="new"), ("product.updated",),
     ),
     "DeleteProduct": (_of(catalog.DeleteProductRequest, "product_id", Stage.product_id), ("product.deleted",)),
+    "RotateSigningKey": (
+        _of(tokens.RotateSigningKeyRequest, "product_id", Stage.signed_product_id),
+        ("signing_key.retired", "signing_key.created", "signing_key.activated"),
+    ),
+    "RevokeSigningKey": (
+        _of(tokens.RevokeSigningKeyRequest, "signing_key_id", Stage.signing_key_id), ("signing_key.revoked",),
+    ),
     "CreateTier": (
         _of(catalog.CreateTierRequest, "product_id", Stage.product_id, slug="pro", display_name="Pro"), ("tier.created",),
     ),

@@ -105,5 +105,13 @@ async def test_unique_and_foreign_keys_begin_with_the_tenant(db: Scratch) -> Non
     of_operators = {"workload_binding_id", "workload_binding_external_id", "workload_binding_pattern"}
     assert (
         wide - to_accounts
-        == {"account_pkey", "account_external_id", "api_key_hash", "customer_session_token"} | of_operators
+        == {
+            "account_pkey",
+            "account_external_id",
+            "api_key_hash",
+            "customer_session_token",
+            "key_set_id",
+            "signing_key_id",
+        }
+        | of_operators
     )

@@ -24,6 +24,7 @@ from shared.facts.following import KINDS
 from shared.facts.license import Wanted
 from shared.facts.license_loads import load_many
 from shared.facts.machines import MachineAsked
+from shared.facts.signing_keys import load_key_set
 from shared.freshness.poll import RecordSource
 from shared.freshness.snapshot import Snapshot
 from shared.rules.spiffe import parse_id
@@ -57,6 +58,7 @@ class Watcher:
             await load_api_key(self.db, hashes("license.api_key", "key_hash")),
             await load_operator_key(self.db, hashes("license.operator_key", "key_hash")),
             await load_session(self.db, hashes("license.customer_session", "token_hash")),
+            *[await load_key_set(self.db, rows["license.key_set"]["key_set_id"]) for rows in SAMPLES],
         ]
         bindings = [rows["license.workload_binding"] for rows in SAMPLES]
         for domain, path in product(bindings, bindings):
@@ -162,7 +164,8 @@ def check(watcher: Watcher, table: str, changed: set[str], told: set[str]) -> No
 
 FOUND_ALONE = {
     "license.license", "license.license_key", "license.api_key", "license.operator_key", "license.workload_binding",
-    "license.customer_session", "machine.seat", "machine.machine", "machine.fingerprint", "machine.component",
+    "license.customer_session", "license.key_set", "license.signing_key", "machine.seat", "machine.machine",
+    "machine.fingerprint", "machine.component",
 }  # fmt: skip
 """Tables of whose rows a load tells that they are not there; what it finds beyond, it finds through others."""
 

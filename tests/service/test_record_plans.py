@@ -13,6 +13,7 @@ from shared.db.roles import Role
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.facts.credential_loads import API_KEY_LOAD, CUSTOMER_SESSION_LOAD, OPERATOR_KEY_LOAD, WORKLOAD_LOAD
 from shared.facts.license_loads import LOAD_BATCH, LOAD_BY_ID, LOAD_BY_KEY, LOAD_MACHINES
+from shared.facts.signing_keys import KEY_SET_LOAD
 from shared.facts.stale_spans import LONGEST_STALE
 from shared.rules.spiffe import SpiffeId
 from tests.helpers.plans import KEY_HASHES, LARGE, plan_of, refuse_full_reads
@@ -57,6 +58,7 @@ HOT = {
         WORKLOAD_LOAD, (TRUST_DOMAIN, list(SpiffeId(TRUST_DOMAIN, "/w/x7").covering_paths())),
         ("license.workload_binding", "license.account"),
     ),
+    "KEY_SET_LOAD": (KEY_SET_LOAD, ("kset_7",), ("license.key_set", "license.signing_key")),
     "LONGEST_STALE": (LONGEST_STALE, (LARGE.account_id,), ("license.policy", "license.stale_span")),
     "OPERATOR_KEY_LOAD": (OPERATOR_KEY_LOAD, (KEY_HASHES,), ("license.operator_key",)),
 }  # fmt: skip

@@ -31,6 +31,7 @@ ACROSS = {
     Role.FACTS: {
         "license.account", "license.operator_key", "license.api_key", "license.workload_binding", "license.tier",
         "license.customer", "license.customer_session", "license.product", "license.policy", "license.license",
+        "license.key_set", "license.signing_key",
         "license.license_key",
         "license.license_usage", "license.stale_span", "machine.beat", "machine.component", "machine.fingerprint",
         "machine.machine", "machine.seat",

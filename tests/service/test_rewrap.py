@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from services.license import key_store
+from services.license import key_store, signing_key_store
 from services.rewrap import rewrap
 from shared.crypto import keyring
 from shared.crypto.keyring import KekVersionError, Place
@@ -102,6 +102,27 @@ async def test_every_key_of_every_world_is_sealed_anew_and_opens(deployment: Dep
     assert await deployment.opened() == before
 
 
+async def test_private_halves_of_signing_keys_are_sealed_anew_too(deployment: Deployment) -> None:
+    tenant, rows = TENANTS[1], sample(TENANTS[1], 1)
+    place = Place(signing_key_store.SEALED_COLUMN, tenant, rows["license.signing_key"]["signing_key_id"])
+    sealed = await keyring.load(deployment.kek_file).wrap(b"private", place)
+    async with deployment.db.connect() as admin:
+        for name in ("license.product", "license.key_set", "license.signing_key"):
+            await insert(admin, name, rows[name])
+        await admin.execute(
+            "UPDATE license.signing_key SET kek_version = $1, nonce = $2, ciphertext = $3",
+            sealed.kek_version, sealed.nonce, sealed.ciphertext,
+        )  # fmt: skip
+        new_line = generate_line(2)
+        deployment.kek_file.write_text(deployment.kek_file.read_text() + new_line)
+        assert (await rewrap(deployment.env)).rewrapped == len(TENANTS) * KEYS_EACH + 1
+        row = await admin.fetchrow("SELECT kek_version, nonce, ciphertext FROM license.signing_key")
+    assert row is not None
+    assert row["kek_version"] == 2
+    deployment.kek_file.write_text(new_line)
+    assert await keyring.load(deployment.kek_file).unwrap(keyring.Wrapped(*row), place) == b"private"
+
+
 async def test_it_goes_on_where_it_was_stopped(deployment: Deployment) -> None:
     old_line, new_line = deployment.kek_file.read_text(), generate_line(2)
     deployment.kek_file.write_text(old_line + new_line)
@@ -135,7 +156,7 @@ async def test_the_command_says_how_many_and_fails_where_keys_do_not_open(deploy
     )
     total = len(TENANTS) * KEYS_EACH
     assert ran.returncode == 1, ran
-    assert f"{total - 1} license keys are sealed anew under version 2 of the KEK" in ran.stdout
+    assert f"{total - 1} keys are sealed anew under version 2 of the KEK" in ran.stdout
     assert "1 do not open with this KEK file, and stay as they are" in ran.stderr
     assert await deployment.versions() == [1] + [2] * (total - 1)
 

@@ -23,6 +23,7 @@ from lictor._core import requests_licenses as licenses
 from lictor._core import requests_machines as machines
 from lictor._core import requests_seats as seats
 from lictor._core import requests_tiers as tiers
+from lictor._core import requests_tokens as tokens
 from lictor._core import requests_usage as usage
 from lictor._core import requests_validation as validation
 from lictor._core import requests_watch as watch
@@ -49,7 +50,7 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     seen: set[str] = set()
     modules = (
         accounts, catalog, customers, imports, licenses, license_events, license_keys, machines, seats, tiers,
-        usage, validation, workloads,
+        tokens, usage, validation, workloads,
     )  # fmt: skip
     for module in modules:
         for name, build in inspect.getmembers(module, inspect.isfunction):
@@ -84,7 +85,9 @@ def _first(made: object) -> object:
     return cast(Listing[Any, object], made).ask("") if isinstance(made, Listing) else made
 
 
-NAMESPACES = ("products", "tiers", "policies", "customers", "licenses", "machines", "api_keys", "accounts")
+NAMESPACES = (
+    "products", "tiers", "policies", "customers", "licenses", "machines", "signing_keys", "api_keys", "accounts",
+)  # fmt: skip
 
 
 def _methods_of(thing: object) -> dict[str, Callable[..., object]]:

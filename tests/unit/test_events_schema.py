@@ -15,6 +15,7 @@ from services.license.customer_model import Customer
 from services.license.customer_session_model import CustomerSession, EndedSessions
 from services.license.events import event_data
 from services.license.model import License, Status
+from services.license.signing_key_model import SigningKey
 from services.license.terms import TEMPLATES, WORDS, Terms
 from services.license.workload_model import WorkloadBinding
 from shared.events import payloads
@@ -33,6 +34,7 @@ MODELS: list[tuple[Payload, Any]] = [
     (payloads.CUSTOMER, Customer),
     (payloads.CUSTOMER_SESSION, CustomerSession),
     (payloads.ENDED_SESSIONS, EndedSessions),
+    (payloads.SIGNING_KEY, SigningKey),
     (payloads.LICENSE, License),
 ]
 OF_MACHINES = (payloads.MACHINE, payloads.REFUSED_ACTIVATION, payloads.QUEUED_SEAT)

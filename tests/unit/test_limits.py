@@ -217,3 +217,22 @@ def test_a_license_has_one_rate_whoever_shows_its_key() -> None:
     assert caught.value.retry_after_ms == 250
     assert refused(rates, held) is not None
     rates.charge_license(shipped, "lic_2")
+
+
+@pytest.mark.parametrize("live", [1, 4])
+def test_strangers_are_counted_by_their_address_whatever_port_they_come_from(live: int) -> None:
+    clock = Clock()
+    rates, share = Rates(lambda: live, clock), 100 // live
+    for peer in ("ipv4:10.0.0.1", "ipv6:[::1]"):
+        for n in range(share):
+            rates.charge_address(f"{peer}:{5000 + n}")
+        with pytest.raises(DomainError) as refused:
+            rates.charge_address(f"{peer}:1")
+        assert refused.value.reason is Reason.RATE_LIMITED
+        assert refused.value.metadata == {"limit": "anonymous_calls_per_second", "allowed": "100"}
+        assert refused.value.retry_after_ms == 1000 // share
+    clock.now += 1.0
+    for n in range(share):
+        rates.charge_address(f"ipv4:10.0.0.1:{n}")
+    with pytest.raises(DomainError):
+        rates.charge_address("ipv4:10.0.0.1:1")

@@ -22,6 +22,7 @@ from . import requests_licenses as licenses
 from . import requests_machines as machines
 from . import requests_seats as seats
 from . import requests_tiers as tiers
+from . import requests_tokens as tokens
 from . import requests_usage as usage
 from . import requests_validation as validation
 from . import requests_watch as watch
@@ -322,6 +323,14 @@ class AsyncMachines(AsyncNamespace):
     evict_seat = async_method(seats.evict_seat)
 
 
+class AsyncSigningKeys(AsyncNamespace):
+    rotate = async_method(tokens.rotate_signing_key)
+    revoke = async_method(tokens.revoke_signing_key)
+    list = async_list(tokens.list_signing_keys)
+    page = async_page(tokens.list_signing_keys)
+    public = async_method(tokens.get_json_web_key_set)
+
+
 class AsyncApiKeys(AsyncNamespace):
     create = async_method(accounts.create_api_key)
     get = async_method(accounts.get_api_key)
@@ -373,6 +382,7 @@ class AsyncLictor(AsyncNamespace):
         self.customers = AsyncCustomers(self.runner)
         self.licenses = AsyncLicenses(self.runner)
         self.machines = AsyncMachines(self.runner)
+        self.signing_keys = AsyncSigningKeys(self.runner)
         self.api_keys = AsyncApiKeys(self.runner)
         self.accounts = AsyncAccounts(self.runner)
         self.workload_bindings = AsyncWorkloadBindings(self.runner)

@@ -23,6 +23,7 @@ from . import requests_licenses as licenses
 from . import requests_machines as machines
 from . import requests_seats as seats
 from . import requests_tiers as tiers
+from . import requests_tokens as tokens
 from . import requests_usage as usage
 from . import requests_validation as validation
 from . import requests_watch as watch
@@ -320,6 +321,14 @@ class Machines(SyncNamespace):
     evict_seat = sync_method(seats.evict_seat)
 
 
+class SigningKeys(SyncNamespace):
+    rotate = sync_method(tokens.rotate_signing_key)
+    revoke = sync_method(tokens.revoke_signing_key)
+    list = sync_list(tokens.list_signing_keys)
+    page = sync_page(tokens.list_signing_keys)
+    public = sync_method(tokens.get_json_web_key_set)
+
+
 class ApiKeys(SyncNamespace):
     create = sync_method(accounts.create_api_key)
     get = sync_method(accounts.get_api_key)
@@ -371,6 +380,7 @@ class Lictor(SyncNamespace):
         self.customers = Customers(self.runner)
         self.licenses = Licenses(self.runner)
         self.machines = Machines(self.runner)
+        self.signing_keys = SigningKeys(self.runner)
         self.api_keys = ApiKeys(self.runner)
         self.accounts = Accounts(self.runner)
         self.workload_bindings = WorkloadBindings(self.runner)

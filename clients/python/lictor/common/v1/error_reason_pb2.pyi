@@ -83,6 +83,14 @@ class ErrorReason(_message.Message):
         """NOT_FOUND. No machine of this account and mode has this id, or it is not of the caller's own license. Metadata: `id`.
         Example: `{"reason": "MACHINE_NOT_FOUND", "metadata": {"id": "mach_1"}}`.
         """
+        SIGNING_KEY_NOT_FOUND: ErrorReason._Reason.ValueType  # 30
+        """NOT_FOUND. No signing key of this account and mode has this id. Metadata: `id`.
+        Example: `{"reason": "SIGNING_KEY_NOT_FOUND", "metadata": {"id": "kid_1"}}`.
+        """
+        KEY_SET_NOT_FOUND: ErrorReason._Reason.ValueType  # 31
+        """NOT_FOUND. There is no key set with this id, whoever's. Metadata: `id`.
+        Example: `{"reason": "KEY_SET_NOT_FOUND", "metadata": {"id": "kset_1"}}`.
+        """
         EXTERNAL_ID_TAKEN: ErrorReason._Reason.ValueType  # 40
         """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
         Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
@@ -130,8 +138,8 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "KEY_NOT_STORED", "metadata": {"id": "lic_1"}}`.
         """
         KEY_STORAGE_UNAVAILABLE: ErrorReason._Reason.ValueType  # 71
-        """FAILED_PRECONDITION. License keys cannot be sealed or opened: the deployment has no KEK, or not the one they need.
-        Metadata: `field`. Example: `{"reason": "KEY_STORAGE_UNAVAILABLE", "metadata": {"field": "key_storage"}}`.
+        """FAILED_PRECONDITION. License keys, or signing keys (then `field` is signing_key), cannot be sealed or opened: the
+        deployment has no KEK, or not the one they need. Metadata: `field`. Example: `{"reason": "KEY_STORAGE_UNAVAILABLE", "metadata": {"field": "key_storage"}}`.
         """
         CUSTOMER_BANNED: ErrorReason._Reason.ValueType  # 64
         """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.
@@ -264,6 +272,14 @@ class ErrorReason(_message.Message):
     """NOT_FOUND. No machine of this account and mode has this id, or it is not of the caller's own license. Metadata: `id`.
     Example: `{"reason": "MACHINE_NOT_FOUND", "metadata": {"id": "mach_1"}}`.
     """
+    SIGNING_KEY_NOT_FOUND: ErrorReason.Reason.ValueType  # 30
+    """NOT_FOUND. No signing key of this account and mode has this id. Metadata: `id`.
+    Example: `{"reason": "SIGNING_KEY_NOT_FOUND", "metadata": {"id": "kid_1"}}`.
+    """
+    KEY_SET_NOT_FOUND: ErrorReason.Reason.ValueType  # 31
+    """NOT_FOUND. There is no key set with this id, whoever's. Metadata: `id`.
+    Example: `{"reason": "KEY_SET_NOT_FOUND", "metadata": {"id": "kset_1"}}`.
+    """
     EXTERNAL_ID_TAKEN: ErrorReason.Reason.ValueType  # 40
     """ALREADY_EXISTS. Another resource of this account and mode has this `external_id`. Metadata: `field`.
     Example: `{"reason": "EXTERNAL_ID_TAKEN", "metadata": {"field": "external_id"}}`.
@@ -311,8 +327,8 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "KEY_NOT_STORED", "metadata": {"id": "lic_1"}}`.
     """
     KEY_STORAGE_UNAVAILABLE: ErrorReason.Reason.ValueType  # 71
-    """FAILED_PRECONDITION. License keys cannot be sealed or opened: the deployment has no KEK, or not the one they need.
-    Metadata: `field`. Example: `{"reason": "KEY_STORAGE_UNAVAILABLE", "metadata": {"field": "key_storage"}}`.
+    """FAILED_PRECONDITION. License keys, or signing keys (then `field` is signing_key), cannot be sealed or opened: the
+    deployment has no KEK, or not the one they need. Metadata: `field`. Example: `{"reason": "KEY_STORAGE_UNAVAILABLE", "metadata": {"field": "key_storage"}}`.
     """
     CUSTOMER_BANNED: ErrorReason.Reason.ValueType  # 64
     """FAILED_PRECONDITION. The customer is banned, and no license can be issued to it. Metadata: `customerId`.

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elictor/common/v1/options.proto\x12\x10lictor.common.v1\x1a google/protobuf/descriptor.proto\"V\n\x06\x45\x66\x66\x65\x63t\"L\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRESTRICTING\x10\x01\x12\x0e\n\nPERMISSIVE\x10\x02\x12\r\n\tOWN_RIGHT\x10\x03\"f\n\nCallerKind\"X\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPUBLISHABLE_KEY\x10\x01\x12\x0f\n\x0bLICENSE_KEY\x10\x02\x12\x14\n\x10\x43USTOMER_SESSION\x10\x03\"\xda\x01\n\x0bMethodRules\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x1d.lictor.common.v1.Effect.Kind\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x12\n\nidempotent\x18\x03 \x01(\x08\x12\x0b\n\x03hot\x18\x04 \x01(\x08\x12\x36\n\x0b\x61lso_serves\x18\x05 \x03(\x0e\x32!.lictor.common.v1.CallerKind.Kind\x12\x0f\n\x07\x65ndless\x18\x06 \x01(\x08\x12\x10\n\x08in_grace\x18\x07 \x01(\x08\x12\x11\n\tmay_evict\x18\x08 \x01(\x08:N\n\x05rules\x12\x1e.google.protobuf.MethodOptions\x18\xe5\x90\x03 \x01(\x0b\x32\x1d.lictor.common.v1.MethodRulesB\x9c\x01\n\x14\x64\x65v.lictor.common.v1P\x01ZAgithub.com/lictor-dev/lictor/clients/go/lictor/common/v1;commonv1\xa2\x02\x03LCT\xaa\x02\x10Lictor.Common.V1\xca\x02\x10Lictor\\Common\\V1\xea\x02\x12Lictor::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elictor/common/v1/options.proto\x12\x10lictor.common.v1\x1a google/protobuf/descriptor.proto\"V\n\x06\x45\x66\x66\x65\x63t\"L\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRESTRICTING\x10\x01\x12\x0e\n\nPERMISSIVE\x10\x02\x12\r\n\tOWN_RIGHT\x10\x03\"f\n\nCallerKind\"X\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPUBLISHABLE_KEY\x10\x01\x12\x0f\n\x0bLICENSE_KEY\x10\x02\x12\x14\n\x10\x43USTOMER_SESSION\x10\x03\"\xed\x01\n\x0bMethodRules\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x1d.lictor.common.v1.Effect.Kind\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x12\n\nidempotent\x18\x03 \x01(\x08\x12\x0b\n\x03hot\x18\x04 \x01(\x08\x12\x36\n\x0b\x61lso_serves\x18\x05 \x03(\x0e\x32!.lictor.common.v1.CallerKind.Kind\x12\x0f\n\x07\x65ndless\x18\x06 \x01(\x08\x12\x10\n\x08in_grace\x18\x07 \x01(\x08\x12\x11\n\tmay_evict\x18\x08 \x01(\x08\x12\x11\n\tanonymous\x18\t \x01(\x08:N\n\x05rules\x12\x1e.google.protobuf.MethodOptions\x18\xe5\x90\x03 \x01(\x0b\x32\x1d.lictor.common.v1.MethodRulesB\x9c\x01\n\x14\x64\x65v.lictor.common.v1P\x01ZAgithub.com/lictor-dev/lictor/clients/go/lictor/common/v1;commonv1\xa2\x02\x03LCT\xaa\x02\x10Lictor.Common.V1\xca\x02\x10Lictor\\Common\\V1\xea\x02\x12Lictor::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLERKIND_KIND']._serialized_start=188
   _globals['_CALLERKIND_KIND']._serialized_end=276
   _globals['_METHODRULES']._serialized_start=279
-  _globals['_METHODRULES']._serialized_end=497
+  _globals['_METHODRULES']._serialized_end=516
 # @@protoc_insertion_point(module_scope)
