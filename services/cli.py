@@ -20,6 +20,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 keys = typer.Typer(no_args_is_help=True, help="Keys of operators, and the sealing of license keys.")
 app.add_typer(keys, name="keys")
 app.add_typer(licenses, name="licenses")
+file = typer.Typer(no_args_is_help=True, help="License and machine files.")
+app.add_typer(file, name="file")
 config = typer.Typer(no_args_is_help=True, help="The settings of a serving process.")
 app.add_typer(config, name="config")
 
@@ -164,6 +166,21 @@ def doctor(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None
     from services.doctor import doctor as run  # noqa: PLC0415
 
     raise typer.Exit(run(state_dir, as_json=as_json))
+
+
+@file.command("verify")
+def verify_file(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The license or machine file.")],
+    *,
+    keys: Annotated[Path, typer.Option(help="The product's key set, as jwks.json answers it.")],
+    state: Annotated[Path | None, typer.Option(help="Remembers what was seen; older files are refused then.")] = None,
+    fingerprint: Annotated[str, typer.Option(help="Of the machine that the file is bound to.")] = "",
+    license_key_file: Annotated[Path | None, typer.Option(help="Holds the license key of an encrypted file.")] = None,
+) -> None:
+    """Verify a license or machine file without any call, and print what it says as JSON."""
+    from services.file_verify import verify as run  # noqa: PLC0415
+
+    raise typer.Exit(run(path, keys, state, fingerprint, license_key_file))
 
 
 @config.command("check")

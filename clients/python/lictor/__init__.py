@@ -28,6 +28,23 @@ from ._core.errors import (
     Unimplemented,
 )
 from ._core.fingerprint import FactUse, Fingerprint
+from ._core.offline_errors import (
+    ClockSetBack,
+    FileEncrypted,
+    FileExpired,
+    FileKeyUnknown,
+    FileMalformed,
+    FileNotDecrypted,
+    FileNotYetValid,
+    FileOfOtherKind,
+    FileOfOtherMachine,
+    FileOfOtherProduct,
+    FileRolledBack,
+    FileSignatureInvalid,
+    FileStateUnreadable,
+    LicenseFileError,
+)
+from ._core.offline_file import VerifiedFile, verify_license_file, verify_machine_file
 from ._core.requests_validation import Explanation, Validation
 from ._core.requests_watch import LicenseChange
 from ._core.sync_client import Lictor
@@ -40,15 +57,29 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncLictor",
+    "ClockSetBack",
     "DeadlineExceeded",
     "Explanation",
     "FactUse",
     "FailedPrecondition",
     "FieldViolation",
+    "FileEncrypted",
+    "FileExpired",
+    "FileKeyUnknown",
+    "FileMalformed",
+    "FileNotDecrypted",
+    "FileNotYetValid",
+    "FileOfOtherKind",
+    "FileOfOtherMachine",
+    "FileOfOtherProduct",
+    "FileRolledBack",
+    "FileSignatureInvalid",
+    "FileStateUnreadable",
     "Fingerprint",
     "Internal",
     "InvalidArgument",
     "LicenseChange",
+    "LicenseFileError",
     "Lictor",
     "LictorError",
     "NoStableIdentityError",
@@ -61,5 +92,8 @@ __all__ = [
     "Unimplemented",
     "Validation",
     "ValidationResult",
+    "VerifiedFile",
     "fingerprint",
+    "verify_license_file",
+    "verify_machine_file",
 ]
