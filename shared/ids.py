@@ -25,6 +25,7 @@ class Prefix(StrEnum):
     SEAT_WAIT = "wait"
     KEY_SET = "kset"
     SIGNING_KEY = "kid"
+    LICENSE_FILE = "file"
     EVENT = "evt"
     DECISION = "dec"
     CALL = "call"

@@ -82,10 +82,13 @@ ACCOUNT_SCOPES: Final = frozenset(
         "customers:read", "customers:write", "sessions:write",
         "signing_keys:read", "signing_keys:write",
         "licenses:read", "licenses:write", "licenses:validate", "licenses:reveal", "licenses:checkin", "licenses:use",
+        "licenses:checkout",
         "machines:read", "machines:write", "machines:activate",
     }
 )  # fmt: skip
 """What an account's secret key, or a workload binding, may hold."""
 
-PUBLISHABLE_SCOPES: Final = frozenset({"licenses:validate", "licenses:checkin", "machines:activate"})
+PUBLISHABLE_SCOPES: Final = frozenset(
+    {"licenses:validate", "licenses:checkin", "licenses:checkout", "machines:activate"}
+)
 """What an account's publishable key may hold."""

@@ -17,6 +17,8 @@ from lictor.license.v1 import validation_service_pb2 as validation
 
 from services.license import checks
 from services.license.customer_session_model import MAX_TTL, MIN_TTL
+from services.license.file_model import MAX_TTL as MAX_FILE_TTL
+from services.license.file_model import MIN_TTL as MIN_FILE_TTL
 from services.license.policy_terms import TERM_NAMES
 from services.license.signing_key_model import MAX_PUBLICATION_LEAD
 from shared.freshness.resume import MAX_CHARS as MAX_TOKEN_CHARS
@@ -137,6 +139,7 @@ _KEY: Final = f.text(
     reason="LICENSE_KEY_INVALID",
     words="must be 8 to 255 printable ASCII characters, no spaces",
 )
+_FINGERPRINT: Final = f.text("fingerprint", min_chars=8, max_chars=256)
 _CUSTOMER_REF: Final = (checks.customer_ref, _optional_id("customer_id"), _EMAIL, f.text("subject_ref"), _NAME)
 _STATUS_CHANGE: Final = (_RID, _id("license_id"), _ETAG, _REASON)
 
@@ -272,6 +275,11 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         licenses.ListLicenseEventsRequest: (
             *_PAGE, _id("license_id"), checks.event_types, f.timestamp("start_time"), f.timestamp("end_time"),
         ),
+        tokens.IssueLicenseFileRequest: (
+            _RID, _id("license_id"), f.duration("ttl", least=MIN_FILE_TTL, most=MAX_FILE_TTL, reason="TTL_OUT_OF_RANGE"),
+            f.text("license_key"), _FINGERPRINT, _REASON,
+        ),
+        tokens.ListLicenseFilesRequest: (*_PAGE, _id("license_id")),
         tokens.RotateSigningKeyRequest: (
             _RID, _id("product_id"), f.duration("publication_lead", least=timedelta(0), most=MAX_PUBLICATION_LEAD), _REASON,
         ),

@@ -31,6 +31,10 @@ class KeyKeeper:
         if await key_store.is_known(tx, self._hasher.candidates(keys.canonical(key))):
             raise DomainError(Reason.KEY_TAKEN, "a license has, or had, this key", metadata={"field": "key"})
 
+    async def is_current(self, tx: Transaction, license_id: str, key: str) -> bool:
+        """Whether a key is one of the license's that works now."""
+        return await key_store.works(tx, license_id, self._hasher.candidates(keys.canonical(key)))
+
     async def keep(self, tx: Transaction, license_id: str, key: str, storage: KeyStorage) -> None:
         """Stores a key that is not taken. KEY_STORAGE_UNAVAILABLE."""
         key_hash = self._hasher.hash(keys.canonical(key))

@@ -21,6 +21,9 @@ INSERT: Final = statements.insert(_TABLE, _COLUMNS)
 INSERT_MANY: Final = statements.insert_many(_TABLE, _COLUMNS)
 FIND_MANY: Final = statements.select(_TABLE, ("key_hash", "license_id"), "key_hash = ANY ($3)")
 FIND: Final = statements.select(_TABLE, ("license_id",), "key_hash = ANY ($3)")
+WORKS: Final = statements.select(
+    _TABLE, ("license_id",), "key_hash = ANY ($3)", "license_id = $4", "(expires_at IS NULL OR expires_at > now())"
+)
 GET_SEALED: Final = statements.select(
     _TABLE, ("key_hash", "kek_version", "nonce", "ciphertext"), "license_id = $3", "kek_version IS NOT NULL"
 )
@@ -52,6 +55,11 @@ def place_of(tx: Transaction, key_hash: bytes) -> Place:
 async def is_known(tx: Transaction, key_hashes: list[bytes]) -> bool:
     """Whether a license has, or had, a key with one of these hashes."""
     return bool(await tx.conn.fetch(FIND, *_in_tenant(tx, key_hashes)))
+
+
+async def works(tx: Transaction, license_id: str, key_hashes: list[bytes]) -> bool:
+    """Whether one of these hashes is of a key of the license that has not ended."""
+    return bool(await tx.conn.fetch(WORKS, *_in_tenant(tx, key_hashes, license_id)))
 
 
 async def insert(tx: Transaction, license_id: str, key_hash: bytes, sealed: Wrapped | None) -> None:

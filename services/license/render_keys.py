@@ -1,4 +1,4 @@
-"""From the model of signing keys to protobuf."""
+"""From the model of signing keys, and of what they sign, to protobuf."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from lictor.license.v1 import token_service_pb2 as pb
 
+from services.license.file_model import FileStatus, LicenseFile
 from services.license.signing_key_model import KeyAlgorithm, SigningKey
 from shared.rpc.render import timestamp
 
@@ -18,6 +19,21 @@ def json_web_key(signing_key_id: str, alg: str, jwk: Mapping[str, str]) -> pb.Js
     return pb.JsonWebKey(
         kty=jwk["kty"], crv=jwk["crv"], x=jwk["x"], kid=signing_key_id, alg=_JOSE[alg], use="sig"
     )  # fmt: skip
+
+
+def license_file(value: LicenseFile, status: FileStatus) -> pb.LicenseFile:
+    return pb.LicenseFile(
+        license_file_id=value.license_file_id,
+        license_id=value.license_id,
+        seq=value.seq,
+        signing_key_id=value.signing_key_id,
+        status=pb.LicenseFileStatus.Status.Value(status.value),
+        encrypted=value.encrypted,
+        bound=value.bound,
+        issue_time=timestamp(value.issued_at),
+        start_time=timestamp(value.not_before),
+        expire_time=timestamp(value.expires_at),
+    )
 
 
 def signing_key(value: SigningKey) -> pb.SigningKey:

@@ -7,9 +7,19 @@ from typing import Final
 
 from lictor.license.v1 import token_service_pb2 as pb
 
-from services.license import catalog_store, fields, render_keys, signing_key_store
+from services.license import (
+    callers,
+    catalog_store,
+    customer_access,
+    fields,
+    queries,
+    render_keys,
+    signing_key_store,
+)
+from services.license.commands.issue_license_file import issue_license_file
 from services.license.commands.revoke_signing_key import revoke_signing_key
 from services.license.commands.rotate_signing_key import rotate_signing_key
+from services.license.file_model import FileStatus
 from services.license.resources import Resources
 from shared.db.pool import Transaction
 from shared.errors import Reason, not_found
@@ -22,10 +32,53 @@ KEY_SET_MAX_AGE_S: Final = 300
 
 
 class TokenServicer:
-    """Signing keys and the sets that they are published in."""
+    """License files, the keys that sign them, and the sets that those are published in."""
 
     def __init__(self, resources: Resources) -> None:
         self._r = resources
+
+    async def IssueLicenseFile(
+        self, request: pb.IssueLicenseFileRequest, context: CallContext
+    ) -> pb.IssueLicenseFileResponse:
+        fields.check(request)
+        callers.refuse_other_license(context.principal, request.license_id)
+
+        async def work(tx: Transaction) -> pb.IssueLicenseFileResponse:
+            await customer_access.refuse_others_license(tx, context.principal, request.license_id)
+            done = await issue_license_file(
+                tx,
+                self._r.signers,
+                self._r.keeper,
+                actor=context.principal.key_id,
+                license_id=request.license_id,
+                ttl=to_timedelta(request, "ttl"),
+                license_key=request.license_key,
+                fingerprint=request.fingerprint,
+                reason=request.reason,
+            )
+            return pb.IssueLicenseFileResponse(
+                license_file=render_keys.license_file(done.file, FileStatus.ISSUED),
+                file=done.text,
+                key_set_id=done.key_set_id,
+            )
+
+        return await self._r.writer.run(context, request, pb.IssueLicenseFileResponse, work)
+
+    async def ListLicenseFiles(
+        self, request: pb.ListLicenseFilesRequest, context: CallContext
+    ) -> pb.ListLicenseFilesResponse:
+        fields.check(request)
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
+            context,
+            request,
+            f"license files|{request.license_id}",
+            read=lambda tx, after, limit: queries.files_of_a_license(tx, request.license_id, after, limit),
+            id_of=lambda found: str(found[0].seq),
+            rendered=lambda found, _: render_keys.license_file(*found),
+        )
+        return pb.ListLicenseFilesResponse(license_files=page.items, next_page_token=page.next_token)
 
     async def RotateSigningKey(
         self, request: pb.RotateSigningKeyRequest, context: CallContext

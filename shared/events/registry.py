@@ -111,6 +111,17 @@ _EVENTS: Final = (
     EventType("license.tier.updated", _LICENSE, "it has another tier, or none"),
     EventType("license.customer.updated", _LICENSE, "it has another holder, or none"),
     EventType("license.checked_in", _LICENSE, "it checked in"),
+    EventType(
+        "license.checked_out",
+        _LICENSE,
+        "a license file was issued",
+        (
+            Field("license_file_id", Kind.TEXT, "the id of the file; the file itself is in no event"),
+            Field("file_seq", Kind.WHOLE, "its number among the files of the license, from 1"),
+            Field("file_expires_at", Kind.TIME, "when it ends"),
+            Field("signing_key_id", Kind.TEXT, "the key that it is signed with"),
+        ),
+    ),
     EventType("license.usage.incremented", _LICENSE, "uses were counted"),
     EventType("license.usage.decremented", _LICENSE, "uses were given back"),
     EventType("license.usage.reset", _LICENSE, "uses are counted from 0 again"),

@@ -87,7 +87,7 @@ def one_of_id(field: str, other: str = "external_id") -> Check:
     return run
 
 
-def duration(field: str, *, least: timedelta, most: timedelta) -> Check:
+def duration(field: str, *, least: timedelta, most: timedelta, reason: str = "DURATION_OUT_OF_RANGE") -> Check:
     """A duration within bounds; absent is allowed."""
 
     def run(message: Message) -> Iterator[FieldViolation]:
@@ -98,7 +98,7 @@ def duration(field: str, *, least: timedelta, most: timedelta) -> Check:
         if abs(value.nanos) >= 1_000_000_000 or value.seconds * value.nanos < 0:
             yield FieldViolation(field, "DURATION_INVALID", "is not a duration")
         elif not least.total_seconds() <= seconds <= most.total_seconds():
-            yield FieldViolation(field, "DURATION_OUT_OF_RANGE", f"must be from {least} to {most}")
+            yield FieldViolation(field, reason, f"must be from {least} to {most}")
 
     return run
 

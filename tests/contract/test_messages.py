@@ -6,7 +6,7 @@ import re
 
 from tests.contract.reading import elements, enums, messages
 
-SECRET_NAME = re.compile(r"^(key|secret|password)$|_(api_key|secret|key|password)$|^license_token$|^fingerprint$")
+SECRET_NAME = re.compile(r"^(key|secret|password|fingerprint)$|_(api_key|secret|key|password)$|^license_token$")
 SHOWN_ONCE = re.compile(r"shown this once", re.IGNORECASE)
 
 

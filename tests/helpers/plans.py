@@ -67,6 +67,7 @@ NUMBERED = {
     },
     "license.license_usage": {"license_id": "'lic_' || n"},
     "license.license_key": {"license_id": "'lic_' || n", "key_hash": "'\\x03'::bytea || sha256(n::text::bytea)"},
+    "license.license_file": {"license_id": "'lic_' || n % 100", "seq": "n", "license_file_id": "'file_' || n"},
     "license.boundary": {
         "license_id": "'lic_' || n",
         "due_at": "CASE WHEN n % 100 = 0 THEN now() - interval '1 h' ELSE now() + n * interval '1 min' END",

@@ -249,6 +249,11 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "key_hash": f"\\x03{tag}", "license_id": license_id, "kek_version": n + 1, "nonce": f"\\x{tag[:24]}",
             "ciphertext": f"\\x{tag}", "expires_at": end,
         },
+        "license.license_file": {
+            **own, "license_id": license_id, "seq": n, "license_file_id": f"file_{short}", "signing_key_id": f"kid_{short}",
+            "issued_at": at["created_at"], "not_before": at["created_at"], "expires_at": end, "encrypted": even,
+            "bound": even,
+        },
         "license.boundary": {
             **own, "license_id": license_id, "due_at": end, "expiring_soon_at": end, "grace_started_at": end, "expired_at": end,
             "check_in_soon_at": end, "check_in_overdue_at": end,

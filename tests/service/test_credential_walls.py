@@ -47,10 +47,12 @@ ANONYMOUS: Final = {name for name, method in BY_NAME.items() if rules_of(method)
 """What anybody reaches, and so everybody."""
 REACHED: Final = {
     PrincipalKind.PUBLISHABLE_KEY: ANONYMOUS | {"WhoAmI", "ValidateLicense", "BatchValidateLicenses", *ON_A_MACHINE},
-    PrincipalKind.LICENSE_KEY: ANONYMOUS | {"WhoAmI", "ValidateLicense", "CheckInLicense", "TransferMachine", *ON_A_MACHINE},
+    PrincipalKind.LICENSE_KEY: ANONYMOUS | {
+        "WhoAmI", "ValidateLicense", "CheckInLicense", "IssueLicenseFile", "TransferMachine", *ON_A_MACHINE,
+    },
     PrincipalKind.CUSTOMER_SESSION: ANONYMOUS | {
         "WhoAmI", "GetCustomer", "ListLicenses", "GetLicense", "RevealLicenseKey", "RotateLicenseKey",
-        "GetMachine", "ListMachines", "DeactivateMachine",
+        "GetMachine", "ListMachines", "DeactivateMachine", "IssueLicenseFile",
     },
     PrincipalKind.OPERATOR: {
         name for name, method in BY_NAME.items() if rules_of(method).scope in OPERATOR_SCOPES | {""}

@@ -260,6 +260,12 @@ async def transfer_limit_exceeded(scene: Scene) -> Refusal:
     return await scene.refused(activations.DeactivateSelfRequest(machine_id=machine_id))
 
 
+@provokes(Reason.OFFLINE_NOT_ALLOWED, "policyId")
+async def offline_not_allowed(scene: Scene) -> Refusal:
+    await scene.world.test.policies.update(scene.shop.policy.policy_id, offline_allowed=False)
+    return await scene.refused(tokens.IssueLicenseFileRequest(license_id=await scene.issue()))
+
+
 @provokes(Reason.EXTERNAL_ID_TAKEN, "field")
 async def external_id_taken(scene: Scene) -> Refusal:
     await scene.issue(external_id="x")

@@ -81,6 +81,12 @@ class Stage:
         await self.world.test.policies.update(policy_id, max_uses=5)
         return (await self.world.test.licenses.create(policy_id=policy_id)).license.license_id
 
+    async def offline_license_id(self) -> str:
+        license_id = await self.license_id()
+        policy_id = (await self.world.test.licenses.get(license_id)).policy_id
+        await self.world.test.policies.update(policy_id, offline_allowed=True)
+        return license_id
+
     async def used_license_id(self) -> str:
         license_id = await self.license_id()
         await self.world.test.licenses.increment_uses(license_id, 3)
@@ -295,6 +301,10 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
         _of(catalog.UpdateProductRequest, "product_id", Stage.product_id, display_name="new"), ("product.updated",),
     ),
     "DeleteProduct": (_of(catalog.DeleteProductRequest, "product_id", Stage.product_id), ("product.deleted",)),
+    "IssueLicenseFile": (
+        _of(tokens.IssueLicenseFileRequest, "license_id", Stage.offline_license_id),
+        ("signing_key.created", "signing_key.activated", "license.checked_out"),
+    ),
     "RotateSigningKey": (
         _of(tokens.RotateSigningKeyRequest, "product_id", Stage.signed_product_id),
         ("signing_key.retired", "signing_key.created", "signing_key.activated"),

@@ -29,7 +29,7 @@ from tests.service.test_record_calls import MUTATIONS, Case, Stage, case_of
 CREATE_LICENSE = "/lictor.license.v1.LicenseService/CreateLicense"
 CREATE_PRODUCT = "/lictor.license.v1.CatalogService/CreateProduct"
 CREATE_KEY = "/lictor.account.v1.AccountService/CreateApiKey"
-SECRETS = {"test_api_key", "live_api_key", "secret", "key", "token", "machine_secret"}
+SECRETS = {"test_api_key", "live_api_key", "secret", "key", "token", "machine_secret", "file"}
 
 
 @pytest.fixture(name="stage")

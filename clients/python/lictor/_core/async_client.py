@@ -307,6 +307,9 @@ class AsyncLicenses(AsyncNamespace):
     import_batch = async_method(imports.import_licenses)
     events = async_list(license_events.list_license_events)
     events_page = async_page(license_events.list_license_events)
+    issue_file = async_method(tokens.issue_license_file)
+    files = async_list(tokens.list_license_files)
+    files_page = async_page(tokens.list_license_files)
     watch = async_watch(watch.watch_licenses)
 
 

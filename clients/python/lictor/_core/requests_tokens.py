@@ -13,6 +13,41 @@ from .prepared import Listing, Prepared, page, read, write
 _SERVICE: Final = "/lictor.license.v1.TokenService/"
 
 
+def issue_license_file(
+    license_id: str,
+    *,
+    ttl: timedelta | None = None,
+    license_key: str = "",
+    fingerprint: str = "",
+    reason: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[pb.IssueLicenseFileResponse]:
+    """Issues a file that proves a license offline: encrypted where `license_key` is given, bound to a machine where
+    `fingerprint` is. Save `file`, and verify it with `lictor.verify_license_file`."""
+    request = pb.IssueLicenseFileRequest(
+        request_id=fresh(request_id),
+        license_id=license_id,
+        ttl=duration(ttl),
+        license_key=license_key,
+        fingerprint=fingerprint,
+        reason=reason,
+    )
+    return write(_SERVICE + "IssueLicenseFile", request, pb.IssueLicenseFileResponse, timeout_s)
+
+
+def list_license_files(
+    license_id: str, *, page_size: int = 0, page_token: str = "", timeout_s: float | None = None
+) -> Listing[pb.ListLicenseFilesResponse, pb.LicenseFile]:
+    """Lists the files that were issued of a license, oldest first; not the files themselves, which are kept nowhere."""
+
+    def ask(token: str) -> Prepared[pb.ListLicenseFilesResponse]:
+        request = pb.ListLicenseFilesRequest(page_size=page_size, page_token=token, license_id=license_id)
+        return page(_SERVICE + "ListLicenseFiles", request, pb.ListLicenseFilesResponse, timeout_s)
+
+    return Listing(ask, lambda answer: answer.license_files, page_token)
+
+
 def rotate_signing_key(
     product_id: str,
     *,

@@ -305,6 +305,9 @@ class Licenses(SyncNamespace):
     import_batch = sync_method(imports.import_licenses)
     events = sync_list(license_events.list_license_events)
     events_page = sync_page(license_events.list_license_events)
+    issue_file = sync_method(tokens.issue_license_file)
+    files = sync_list(tokens.list_license_files)
+    files_page = sync_page(tokens.list_license_files)
     watch = sync_watch(watch.watch_licenses)
 
 

@@ -169,6 +169,10 @@ class ErrorReason(_message.Message):
         machine: stop, and acquire a seat again. Metadata: `id`, `epoch`.
         Example: `{"reason": "SEAT_LOST", "metadata": {"id": "mach_1", "epoch": "7"}}`.
         """
+        OFFLINE_NOT_ALLOWED: ErrorReason._Reason.ValueType  # 72
+        """FAILED_PRECONDITION. The license's policy does not allow files for offline use. Metadata: `policyId`.
+        Example: `{"reason": "OFFLINE_NOT_ALLOWED", "metadata": {"policyId": "pol_1"}}`.
+        """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
         """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the
         caller reads its stream too slowly. `RetryInfo` says when to try again. Example: `{"reason": "OVERLOADED"}`.
@@ -357,6 +361,10 @@ class ErrorReason(_message.Message):
     """FAILED_PRECONDITION. The lease of the seat is over, or the seat has gone to somebody else, or to a later lease of the same
     machine: stop, and acquire a seat again. Metadata: `id`, `epoch`.
     Example: `{"reason": "SEAT_LOST", "metadata": {"id": "mach_1", "epoch": "7"}}`.
+    """
+    OFFLINE_NOT_ALLOWED: ErrorReason.Reason.ValueType  # 72
+    """FAILED_PRECONDITION. The license's policy does not allow files for offline use. Metadata: `policyId`.
+    Example: `{"reason": "OFFLINE_NOT_ALLOWED", "metadata": {"policyId": "pol_1"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80
     """RESOURCE_EXHAUSTED. The process has as many calls in flight, or streams, as it takes, of all or of this account; or the

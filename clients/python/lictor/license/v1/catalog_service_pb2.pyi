@@ -322,7 +322,7 @@ class Policy(_message.Message):
     require_heartbeat: _builtins.bool
     """Whether machines must send heartbeats."""
     offline_allowed: _builtins.bool
-    """Whether licenses work without network."""
+    """Whether licenses work without network: whether files are issued for that."""
     etag: _builtins.str
     """Changes with every change of the resource."""
     revision: _builtins.int
@@ -409,7 +409,7 @@ class Policy(_message.Message):
 
     @_builtins.property
     def offline_max_ttl(self) -> _duration_pb2.Duration:
-        """How long an offline file may last: 1 hour to 90 days."""
+        """How long a file for offline use may be good: 1 hour to 90 days."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -323,7 +323,7 @@ class LicenseOverrides(_message.Message):
     """How many processes may run, at least 1."""
     @_builtins.property
     def offline_max_ttl(self) -> _duration_pb2.Duration:
-        """How long an offline file may last: 1 hour to 90 days."""
+        """How long a file for offline use may be good: 1 hour to 90 days."""
 
     def __init__(
         self,

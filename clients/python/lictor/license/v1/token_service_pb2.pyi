@@ -527,3 +527,265 @@ class GetJsonWebKeySetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJsonWebKeySetResponse: _TypeAlias = GetJsonWebKeySetResponse  # noqa: Y015
+
+@_typing.final
+class LicenseFileStatus(_message.Message):
+    """LicenseFileStatus is what became of a file that was issued, as far as the service knows: nobody can call a file back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Status:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LicenseFileStatus._Status.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATUS_UNSPECIFIED: LicenseFileStatus._Status.ValueType  # 0
+        """Never sent."""
+        ISSUED: LicenseFileStatus._Status.ValueType  # 1
+        """The newest file of its license, and good."""
+        SUPERSEDED: LicenseFileStatus._Status.ValueType  # 2
+        """The license has a newer one; whoever has seen that refuses this one."""
+        EXPIRED: LicenseFileStatus._Status.ValueType  # 3
+        """Its time is over."""
+        REVOKED: LicenseFileStatus._Status.ValueType  # 4
+        """Its license was revoked or banned, or its signing key was revoked."""
+
+    class Status(_Status, metaclass=_StatusEnumTypeWrapper):
+        """The states."""
+
+    STATUS_UNSPECIFIED: LicenseFileStatus.Status.ValueType  # 0
+    """Never sent."""
+    ISSUED: LicenseFileStatus.Status.ValueType  # 1
+    """The newest file of its license, and good."""
+    SUPERSEDED: LicenseFileStatus.Status.ValueType  # 2
+    """The license has a newer one; whoever has seen that refuses this one."""
+    EXPIRED: LicenseFileStatus.Status.ValueType  # 3
+    """Its time is over."""
+    REVOKED: LicenseFileStatus.Status.ValueType  # 4
+    """Its license was revoked or banned, or its signing key was revoked."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LicenseFileStatus: _TypeAlias = LicenseFileStatus  # noqa: Y015
+
+@_typing.final
+class LicenseFile(_message.Message):
+    """LicenseFile is what the service remembers of a license file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FILE_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    ISSUE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    license_file_id: _builtins.str
+    """The id (`file_...`)."""
+    license_id: _builtins.str
+    """The license."""
+    seq: _builtins.int
+    """Counts the files of the license, from 1."""
+    signing_key_id: _builtins.str
+    """The key that it is signed with."""
+    status: Global___LicenseFileStatus.Status.ValueType
+    """What became of it."""
+    encrypted: _builtins.bool
+    """Whether it is encrypted with the license key."""
+    bound: _builtins.bool
+    """Whether it is bound to the fingerprint of a machine."""
+    @_builtins.property
+    def issue_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was signed."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is good."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is good."""
+
+    def __init__(
+        self,
+        *,
+        license_file_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        signing_key_id: _builtins.str = ...,
+        status: Global___LicenseFileStatus.Status.ValueType = ...,
+        encrypted: _builtins.bool = ...,
+        bound: _builtins.bool = ...,
+        issue_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "encrypted", b"encrypted", "expire_time", b"expire_time", "issue_time", b"issue_time", "license_file_id", b"license_file_id", "license_id", b"license_id", "seq", b"seq", "signing_key_id", b"signing_key_id", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LicenseFile: _TypeAlias = LicenseFile  # noqa: Y015
+
+@_typing.final
+class IssueLicenseFileRequest(_message.Message):
+    """IssueLicenseFileRequest names the license that goes offline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    LICENSE_KEY_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    license_key: _builtins.str
+    """A key of the license: the file is encrypted with it, and opens with it alone. Empty means that it can be read by all."""
+    fingerprint: _builtins.str
+    """The fingerprint of the machine that the file is for, 8 to 256 characters; empty means that it is for any. Nothing of it is
+    kept, and the file has it under a keyed hash.
+    """
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """For how long the file is good: 1 hour to the policy's `offline_max_ttl`, or to what the license overrides that by; absent
+        means as long as that. It ends earlier where the license does, or where its next check-in is due.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        license_key: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "license_id", b"license_id", "license_key", b"license_key", "reason", b"reason", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueLicenseFileRequest: _TypeAlias = IssueLicenseFileRequest  # noqa: Y015
+
+@_typing.final
+class IssueLicenseFileResponse(_message.Message):
+    """IssueLicenseFileResponse is a license file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FILE_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    KEY_SET_ID_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """The file, shown this once: text between `-----BEGIN LICENSE FILE-----` and `-----END LICENSE FILE-----`."""
+    key_set_id: _builtins.str
+    """The id (`kset_...`) of the key set that it is verified with."""
+    @_builtins.property
+    def license_file(self) -> Global___LicenseFile:
+        """What the service remembers of it."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        license_file: Global___LicenseFile | None = ...,
+        file: _builtins.str = ...,
+        key_set_id: _builtins.str = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "license_file", b"license_file", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "file", b"file", "key_set_id", b"key_set_id", "license_file", b"license_file", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueLicenseFileResponse: _TypeAlias = IssueLicenseFileResponse  # noqa: Y015
+
+@_typing.final
+class ListLicenseFilesRequest(_message.Message):
+    """ListLicenseFilesRequest asks for a page of a license's files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most: 0 means 50, over 1,000 means 1,000, negative is refused."""
+    page_token: _builtins.str
+    """From the answer before; the license must be the same."""
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_id", b"license_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLicenseFilesRequest: _TypeAlias = ListLicenseFilesRequest  # noqa: Y015
+
+@_typing.final
+class ListLicenseFilesResponse(_message.Message):
+    """ListLicenseFilesResponse is a page of license files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_FILES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def license_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___LicenseFile]:
+        """The files."""
+
+    def __init__(
+        self,
+        *,
+        license_files: _abc.Iterable[Global___LicenseFile] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_files", b"license_files", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLicenseFilesResponse: _TypeAlias = ListLicenseFilesResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TokenServiceStub:
-    """TokenService manages the keys that sign what software verifies by itself, offline.
+    """TokenService issues what software verifies by itself, offline, and manages the keys that sign it.
     """
 
     def __init__(self, channel):
@@ -35,6 +35,16 @@ class TokenServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.IssueLicenseFile = channel.unary_unary(
+                '/lictor.license.v1.TokenService/IssueLicenseFile',
+                request_serializer=lictor_dot_license_dot_v1_dot_token__service__pb2.IssueLicenseFileRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_token__service__pb2.IssueLicenseFileResponse.FromString,
+                _registered_method=True)
+        self.ListLicenseFiles = channel.unary_unary(
+                '/lictor.license.v1.TokenService/ListLicenseFiles',
+                request_serializer=lictor_dot_license_dot_v1_dot_token__service__pb2.ListLicenseFilesRequest.SerializeToString,
+                response_deserializer=lictor_dot_license_dot_v1_dot_token__service__pb2.ListLicenseFilesResponse.FromString,
+                _registered_method=True)
         self.RotateSigningKey = channel.unary_unary(
                 '/lictor.license.v1.TokenService/RotateSigningKey',
                 request_serializer=lictor_dot_license_dot_v1_dot_token__service__pb2.RotateSigningKeyRequest.SerializeToString,
@@ -58,8 +68,27 @@ class TokenServiceStub:
 
 
 class TokenServiceServicer:
-    """TokenService manages the keys that sign what software verifies by itself, offline.
+    """TokenService issues what software verifies by itself, offline, and manages the keys that sign it.
     """
+
+    def IssueLicenseFile(self, request, context):
+        """Issues a license file: text that proves a license for a while without a call. It ends with the license at the latest; what is
+        done to the license later does not reach it. Of a license's files clients believe the newest that they have seen. Callers with
+        a license key, and customers, get files of their own licenses. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+        KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLicenseFiles(self, request, context):
+        """Lists the files that were issued of a license, oldest first. Consistency: the record.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def RotateSigningKey(self, request, context):
         """Gives a product another key that signs its files: at once, or after a time in which it is published already. The one before
@@ -99,6 +128,16 @@ class TokenServiceServicer:
 
 def add_TokenServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'IssueLicenseFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueLicenseFile,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_token__service__pb2.IssueLicenseFileRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_token__service__pb2.IssueLicenseFileResponse.SerializeToString,
+            ),
+            'ListLicenseFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLicenseFiles,
+                    request_deserializer=lictor_dot_license_dot_v1_dot_token__service__pb2.ListLicenseFilesRequest.FromString,
+                    response_serializer=lictor_dot_license_dot_v1_dot_token__service__pb2.ListLicenseFilesResponse.SerializeToString,
+            ),
             'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateSigningKey,
                     request_deserializer=lictor_dot_license_dot_v1_dot_token__service__pb2.RotateSigningKeyRequest.FromString,
@@ -128,8 +167,62 @@ def add_TokenServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenService:
-    """TokenService manages the keys that sign what software verifies by itself, offline.
+    """TokenService issues what software verifies by itself, offline, and manages the keys that sign it.
     """
+
+    @staticmethod
+    def IssueLicenseFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.TokenService/IssueLicenseFile',
+            lictor_dot_license_dot_v1_dot_token__service__pb2.IssueLicenseFileRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_token__service__pb2.IssueLicenseFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLicenseFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.license.v1.TokenService/ListLicenseFiles',
+            lictor_dot_license_dot_v1_dot_token__service__pb2.ListLicenseFilesRequest.SerializeToString,
+            lictor_dot_license_dot_v1_dot_token__service__pb2.ListLicenseFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def RotateSigningKey(request,

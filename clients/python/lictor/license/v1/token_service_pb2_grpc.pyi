@@ -27,12 +27,23 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenServiceStub:
-    """TokenService manages the keys that sign what software verifies by itself, offline."""
+    """TokenService issues what software verifies by itself, offline, and manages the keys that sign it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TokenServiceAsyncStub: ...
+    IssueLicenseFile: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.IssueLicenseFileRequest, _token_service_pb2.IssueLicenseFileResponse]
+    """Issues a license file: text that proves a license for a while without a call. It ends with the license at the latest; what is
+    done to the license later does not reach it. Of a license's files clients believe the newest that they have seen. Callers with
+    a license key, and customers, get files of their own licenses. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+    KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
+    ListLicenseFiles: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ListLicenseFilesRequest, _token_service_pb2.ListLicenseFilesResponse]
+    """Lists the files that were issued of a license, oldest first. Consistency: the record.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
     RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RotateSigningKeyRequest, _token_service_pb2.RotateSigningKeyResponse]
     """Gives a product another key that signs its files: at once, or after a time in which it is published already. The one before
     it retires then: what it has signed is good still. The first rotation makes the first key; so does the first file.
@@ -55,9 +66,20 @@ class TokenServiceStub:
 
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
-    """TokenService manages the keys that sign what software verifies by itself, offline."""
+    """TokenService issues what software verifies by itself, offline, and manages the keys that sign it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    IssueLicenseFile: _aio.UnaryUnaryMultiCallable[_token_service_pb2.IssueLicenseFileRequest, _token_service_pb2.IssueLicenseFileResponse]  # type: ignore[assignment]
+    """Issues a license file: text that proves a license for a while without a call. It ends with the license at the latest; what is
+    done to the license later does not reach it. Of a license's files clients believe the newest that they have seen. Callers with
+    a license key, and customers, get files of their own licenses. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+    KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+    """
+    ListLicenseFiles: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ListLicenseFilesRequest, _token_service_pb2.ListLicenseFilesResponse]  # type: ignore[assignment]
+    """Lists the files that were issued of a license, oldest first. Consistency: the record.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
     RotateSigningKey: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RotateSigningKeyRequest, _token_service_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
     """Gives a product another key that signs its files: at once, or after a time in which it is published already. The one before
     it retires then: what it has signed is good still. The first rotation makes the first key; so does the first file.
@@ -79,7 +101,30 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
-    """TokenService manages the keys that sign what software verifies by itself, offline."""
+    """TokenService issues what software verifies by itself, offline, and manages the keys that sign it."""
+
+    @_abc_1.abstractmethod
+    def IssueLicenseFile(
+        self,
+        request: _token_service_pb2.IssueLicenseFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.IssueLicenseFileResponse, _abc.Awaitable[_token_service_pb2.IssueLicenseFileResponse]]:
+        """Issues a license file: text that proves a license for a while without a call. It ends with the license at the latest; what is
+        done to the license later does not reach it. Of a license's files clients believe the newest that they have seen. Callers with
+        a license key, and customers, get files of their own licenses. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+        KEY_STORAGE_UNAVAILABLE, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLicenseFiles(
+        self,
+        request: _token_service_pb2.ListLicenseFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.ListLicenseFilesResponse, _abc.Awaitable[_token_service_pb2.ListLicenseFilesResponse]]:
+        """Lists the files that were issued of a license, oldest first. Consistency: the record.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def RotateSigningKey(
