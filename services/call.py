@@ -67,6 +67,8 @@ def methods() -> Mapping[str, Method]:
         for service in file.service:
             descriptor = pool.FindServiceByName(f"{file.package}.{service.name}")
             for rpc in descriptor.methods:
+                if rpc.GetOptions().Extensions[options_pb2.rules].internal:
+                    continue  # no client can call it
                 found[f"/{descriptor.full_name}/{rpc.name}"] = _method(f"/{descriptor.full_name}/{rpc.name}", rpc)
     return found
 

@@ -35,5 +35,6 @@ async def build(settings: SuiteSettings, clock: Clock) -> AsyncGenerator[App]:
             live=first.live,
             waits=first.waits,
             recognise=first.recognise,
+            services=first.services,
             collectors=tuple(collector for app in apps for collector in app.collectors),
         )

@@ -26,6 +26,8 @@ class PrincipalKind(StrEnum):
     PUBLISHABLE_KEY = "PUBLISHABLE_KEY"
     LICENSE_KEY = "LICENSE_KEY"
     CUSTOMER_SESSION = "CUSTOMER_SESSION"
+    SERVICE = "SERVICE"
+    """Another service of the deployment, on behalf of an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ OPERATOR_TENANT: Final = Tenant("operator", Mode.LIVE)
 class Principal:
     """The caller, as its credential says. `account_id` is empty and `mode` is None for an operator.
 
-    `key_id` is the id of the key, of the workload binding or of the customer session. `license_id` is that of a license key's
+    `key_id` is the id of the key, of the workload binding or of the customer session, or a service's name.
+    `license_id` is that of a license key's
     license, and `customer_id` that of a session's customer; both are empty for everyone else.
     """
 

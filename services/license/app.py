@@ -12,6 +12,7 @@ from lictor.license.v1 import (
     catalog_service_pb2,
     customer_service_pb2,
     license_service_pb2,
+    signing_service_pb2,
     token_service_pb2,
     validation_service_pb2,
 )
@@ -28,6 +29,7 @@ from services.license.resources import Resources
 from services.license.servicer import LicenseServicer
 from services.license.settings import Settings
 from services.license.signers import Signers
+from services.license.signing_servicer import SigningServicer
 from services.license.sweeper import sweep_forever
 from services.license.token_servicer import TokenServicer
 from services.license.validation import ValidationServicer
@@ -112,6 +114,7 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
                             (customer_service_pb2, "CustomerService", CustomerServicer(resources), {}),
                             (license_service_pb2, "LicenseService", LicenseServicer(resources), {}),
                             (token_service_pb2, "TokenService", TokenServicer(resources), {}),
+                            (signing_service_pb2, "SigningService", SigningServicer(resources), {}),
                             (
                                 validation_service_pb2,
                                 "ValidationService",
@@ -124,6 +127,7 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
                     recognise=base.authenticator.recognised,
                     ready=lambda: True,
                     live=lambda: share.live,
+                    services=base.services,
                     waits=base.waits,
                     collectors=[
                         counts, *metrics.collectors, *base.collectors, *watches.collectors,

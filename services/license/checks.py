@@ -200,6 +200,11 @@ def event_types(message: Any) -> Iterator[FieldViolation]:
             yield FieldViolation(f"types[{index}]", "EVENT_TYPE_UNKNOWN", "is no event of licenses; see docs/events.md")
 
 
+def file_seq(message: Any) -> Iterator[FieldViolation]:
+    if message.seq < 1:
+        yield FieldViolation("seq", "OUT_OF_RANGE", "must be at least 1")
+
+
 def import_contradictions(message: Any) -> Iterator[FieldViolation]:
     if message.perpetual and message.HasField("expire_time"):
         yield FieldViolation("perpetual", "CONTRADICTION", "can't be set together with expire_time")

@@ -12,6 +12,7 @@ from lictor.account.v1 import account_service_pb2 as account
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
+from lictor.license.v1 import signing_service_pb2 as signing
 from lictor.license.v1 import token_service_pb2 as tokens
 from lictor.license.v1 import validation_service_pb2 as validation
 
@@ -280,6 +281,11 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
             f.text("license_key"), _FINGERPRINT, _REASON,
         ),
         tokens.ListLicenseFilesRequest: (*_PAGE, _id("license_id")),
+        signing.SignFileRequest: (
+            _RID, _id("license_id"), _id("machine_id"),
+            f.text("fingerprint", required=True, min_chars=8, max_chars=256), checks.file_seq,
+            f.duration("ttl", least=MIN_FILE_TTL, most=MAX_FILE_TTL, reason="TTL_OUT_OF_RANGE"), f.text("license_key"),
+        ),
         tokens.RotateSigningKeyRequest: (
             _RID, _id("product_id"), f.duration("publication_lead", least=timedelta(0), most=MAX_PUBLICATION_LEAD), _REASON,
         ),

@@ -22,6 +22,7 @@ class Purpose(StrEnum):
     RESUME = "resume"
     MACHINE_SECRET = "machine-secret"
     FINGERPRINT = "fingerprint"
+    SERVICE_TOKEN = "service-token"
 
 
 @dataclass(frozen=True, slots=True)

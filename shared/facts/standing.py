@@ -13,6 +13,7 @@ from shared.clock import Clock
 from shared.crypto import root_secret
 from shared.crypto.hashing import SecretHasher
 from shared.crypto.root_secret import RootSecret
+from shared.crypto.service_tokens import ServiceTokens
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import Role
 from shared.facts.credentials import FactsAuthenticator
@@ -39,6 +40,7 @@ class Standing:
     reader: Reader
     licenses: LicenseFactsReader
     authenticator: FactsAuthenticator
+    services: ServiceTokens
     waits: EffectWaits
     replayed: Counter
     collectors: Sequence[Collector]
@@ -69,6 +71,7 @@ async def standing(settings: FactsSettings, clock: Clock) -> AsyncGenerator[Stan
             reader=known.reader,
             licenses=licenses,
             authenticator=FactsAuthenticator(facts, known.reader, licenses, hasher),
+            services=ServiceTokens(root, clock),
             waits=EffectWaits(known.reader.tail, clock, None if tier is None else tier.publish_hint),
             replayed=replayed,
             collectors=[replayed, *known.collectors, *metrics.collectors],

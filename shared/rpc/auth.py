@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from shared.crypto.service_tokens import ServiceTokens
 from shared.db.lanes import LANE
 from shared.errors import DomainError, Reason
 from shared.rpc.accounts import AccountPlaces
 from shared.rpc.context import CallContext
+from shared.rpc.internal import authenticated
 from shared.rpc.routes import Body, Endpoint, MethodSpec, Middleware, Serving
 from shared.tenancy import Principal, PrincipalKind
 
@@ -47,10 +49,12 @@ class Authenticator(Protocol):
         ...
 
 
-def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middleware:
+def authentication(
+    authenticator: Authenticator, places: AccountPlaces, services: ServiceTokens | None = None
+) -> Middleware:
     """Names the caller of every call that is not anonymous, and keeps one of its account's places until the call ends.
 
-    A write that outlives its caller goes on in here, and so keeps its place.
+    A write that outlives its caller goes on in here, and so keeps its place. `services` knows the tokens of other services.
     """
 
     def layer(spec: MethodSpec, inner: Endpoint) -> Endpoint:
@@ -58,6 +62,8 @@ def authentication(authenticator: Authenticator, places: AccountPlaces) -> Middl
             return inner
         if spec.rules.anonymous:
             return _as_stranger(places, inner)
+        if spec.rules.internal:
+            return _as_service(spec.path, services, places, inner)
         in_grace, hot = spec.rules.in_grace, spec.rules.hot
 
         async def call(context: CallContext, body: Body) -> bytes | None:
@@ -107,6 +113,24 @@ def _as_stranger(places: AccountPlaces, inner: Endpoint) -> Endpoint:
     async def call(context: CallContext, body: Body) -> bytes | None:
         whose = places.arrive("")
         try:
+            return await inner(context, body)
+        finally:
+            places.leave(whose)
+            LANE.set("")
+
+    return call
+
+
+def _as_service(path: str, services: ServiceTokens | None, places: AccountPlaces, inner: Endpoint) -> Endpoint:
+    """Calls of other services count under the account that they are for."""
+
+    async def call(context: CallContext, body: Body) -> bytes | None:
+        values = context.take_authorization()
+        principal = authenticated(services, path, values[0] if len(values) == 1 else None)
+        whose = places.arrive("")
+        try:
+            whose = places.known(whose, f"service {principal.account_id}", principal)
+            context.set_principal(principal)
             return await inner(context, body)
         finally:
             places.leave(whose)

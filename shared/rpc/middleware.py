@@ -12,6 +12,7 @@ import asyncio
 import logging
 from time import perf_counter
 
+from shared.crypto.service_tokens import ServiceTokens
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
@@ -38,6 +39,7 @@ def standard_chain(
     places: AccountPlaces,
     rates: Rates,
     waits: EffectWaits | None = None,
+    services: ServiceTokens | None = None,
 ) -> tuple[Middleware, ...]:
     """The chain of a serving process, outermost first."""
     return (
@@ -47,7 +49,7 @@ def standard_chain(
         observation(metrics),
         error_mapping,
         metadata_limit,
-        authentication(authenticator, places),
+        authentication(authenticator, places, services),
         rate_limits(rates),
         authorization(),
     )

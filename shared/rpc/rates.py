@@ -2,7 +2,7 @@
 
 | caller | method | limit |
 |---|---|---|
-| operator's key | any | none |
+| operator's key, another service | any | none |
 | secret key, workload | hot | none of its own: the account's share of the calls in flight bounds it |
 | secret key, workload | other | `management_calls_per_second`, of the key or the binding |
 | license key | any | `license_calls_per_second`, of the license |
@@ -95,7 +95,7 @@ def _refusal(limit: str, allowed: int, words: str, wait_s: float, caller: str) -
 def kind_of(caller: PrincipalKind, *, hot: bool) -> LimitKind | None:
     """What the calls of a kind of caller count against; None for nothing."""
     match caller:
-        case PrincipalKind.OPERATOR:
+        case PrincipalKind.OPERATOR | PrincipalKind.SERVICE:
             return None
         case PrincipalKind.SECRET_KEY | PrincipalKind.WORKLOAD | PrincipalKind.PUBLISHABLE_KEY:
             return None if hot else LimitKind.MANAGEMENT_CALLS

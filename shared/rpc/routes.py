@@ -17,6 +17,7 @@ from lictor.common.v1 import options_pb2
 
 from shared.rpc.codec import decode, decoded
 from shared.rpc.context import CallAbortedError, CallContext
+from shared.rpc.internal import CALLERS
 from shared.tenancy import Principal, PrincipalKind
 
 OWN_PACKAGE: Final = "lictor."
@@ -65,6 +66,8 @@ class Rules:
     """Whether it takes somebody's right away at times, and waits for its effect then."""
     anonymous: bool = False
     """Whether it looks at no credential; its calls are counted by the caller's address."""
+    internal: bool = False
+    """Whether it is for other services of the deployment alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +195,19 @@ def method_spec(method: MethodDescriptor) -> MethodSpec:
         stated.in_grace,
         stated.may_evict,
         stated.anonymous,
+        stated.internal,
     )
     if rules.anonymous and (rules.scope or rules.effect or rules.also_serves):
         raise ValueError(f"{method.full_name} takes no credential, and so it can neither write nor ask for a scope")
+    path = f"/{service.full_name}/{method.name}"
+    if rules.internal != (path in CALLERS) or (
+        rules.internal and (rules.scope or rules.also_serves or rules.anonymous)
+    ):
+        raise ValueError(
+            f"{method.full_name} is for services alone, or not: the table of internal methods says otherwise"
+        )
     return MethodSpec(
-        path=f"/{service.full_name}/{method.name}",
+        path=path,
         service=service.full_name,
         name=method.name,
         rules=Rules() if anonymous else rules,

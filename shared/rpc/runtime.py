@@ -12,12 +12,14 @@ from typing import Final, Protocol
 from prometheus_client.registry import Collector
 
 from shared.clock import Clock
+from shared.crypto.service_tokens import ServiceTokens
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
 from shared.rpc.accounts import DEFAULT_SHARE_PERCENT, AccountPlaces
 from shared.rpc.addresses import join_address, split_address
 from shared.rpc.admission import DEFAULT_MAX_IN_FLIGHT, AdmissionGate
 from shared.rpc.auth import Authenticator
+from shared.rpc.client import InsideCaller
 from shared.rpc.effects import EffectWaits
 from shared.rpc.grpcio import GrpcioTransport
 from shared.rpc.health import HEALTH, HealthBoard, reflection_binding
@@ -50,6 +52,10 @@ class App:
     """Knows callers at once; None where each is looked up."""
     collectors: Sequence[Collector] = ()
     """What it counts beside its calls."""
+    services: ServiceTokens | None = None
+    """Knows the tokens of other services; None where no method is for those."""
+    inside: Sequence[InsideCaller] = ()
+    """Those who call methods of this process as other services do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +212,9 @@ async def serve(
         bindings.append(reflection_binding([*names, HEALTH.full_name]))
     places = AccountPlaces(settings.max_in_flight, settings.account_share_percent)
     chain = standard_chain(
-        gate, metrics, tasks, app.authenticator, places=places, rates=Rates(app.live), waits=app.waits
-    )
+        gate, metrics, tasks, app.authenticator, places=places, rates=Rates(app.live), waits=app.waits,
+        services=app.services,
+    )  # fmt: skip
 
     async def exposition() -> tuple[bytes, str]:
         return metrics.exposition()
@@ -220,7 +227,10 @@ async def serve(
         stack.push_async_callback(tasks.drain, settings.drain_s)
         stack.push_async_callback(api.drain, settings.drain_s, gate.drain)
         shorten = ShortWays(gate, metrics, places, app.recognise).make
-        api_port = await api.start(settings.api_addr, build_routes(bindings, chain, shorten), settings.tls)
+        routes = build_routes(bindings, chain, shorten)
+        for caller in app.inside:
+            caller.serve(routes)
+        api_port = await api.start(settings.api_addr, routes, settings.tls)
         bound = Bound(
             api_addr=_at(settings.api_addr, api_port),
             json_addr=_at(settings.json_addr, api.json_port) if settings.json_addr and api.json_port else None,

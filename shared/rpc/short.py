@@ -37,7 +37,8 @@ from shared.rpc.rates import kind_of
 from shared.rpc.routes import Again, MethodSpec, Short
 from shared.tenancy import Principal, PrincipalKind
 
-UNCOUNTED: Final = frozenset(kind for kind in PrincipalKind if kind_of(kind, hot=True) is None) - NARROW_KINDS
+KEPT_OUT: Final = NARROW_KINDS | {PrincipalKind.SERVICE}
+UNCOUNTED: Final = frozenset(kind for kind in PrincipalKind if kind_of(kind, hot=True) is None) - KEPT_OUT
 """Callers whose hot calls no rate counts, and whom no method keeps out."""
 
 Recognise = Callable[[str], Principal | None]

@@ -67,6 +67,7 @@ class Rpc:
     idempotent: bool
     also_serves: frozenset[str]
     anonymous: bool
+    internal: bool
     unary: bool
     request: Message
     response: Message
@@ -201,6 +202,7 @@ def _rpc(service: str, method: MethodDescriptorProto, comment: str) -> Rpc:
         idempotent=rules.idempotent,
         also_serves=frozenset(options_pb2.CallerKind.Kind.Name(kind) for kind in rules.also_serves),
         anonymous=rules.anonymous,
+        internal=rules.internal,
         unary=not (method.client_streaming or method.server_streaming),
         request=messages()[method.input_type.removeprefix(".")],
         response=messages()[method.output_type.removeprefix(".")],

@@ -13,6 +13,7 @@ from services.license import fields as license_fields
 from services.machine import fields as machine_fields
 from shared.errors import Reason
 from shared.rpc.auth import NARROW_KINDS
+from shared.rpc.internal import CALLERS
 from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES, PUBLISHABLE_SCOPES
 from shared.tenancy import PrincipalKind as PrincipalKindOfCallers
 from tests.contract.reading import Rpc, rpcs
@@ -28,7 +29,9 @@ MUTATIONS = pytest.mark.parametrize(
 REASONS = frozenset(reason.value for reason in Reason)
 ANONYMOUS = frozenset({"lictor.license.v1.TokenService.GetJsonWebKeySet"})
 """What needs no credential; the health of a process beside it, which is no RPC of ours."""
-NO_SCOPE = frozenset({"lictor.account.v1.AccountService.WhoAmI"}) | ANONYMOUS
+INTERNAL = frozenset({"lictor.license.v1.SigningService.SignFile"})
+"""What other services of a deployment call, and no client."""
+NO_SCOPE = frozenset({"lictor.account.v1.AccountService.WhoAmI"}) | ANONYMOUS | INTERNAL
 ID_COMMENT = re.compile(r"^The id \(`[a-z]{2,8}_\.\.\.`\)")
 
 
@@ -53,6 +56,20 @@ def test_an_rpc_takes_a_credential_unless_it_stands_here(rpc: Rpc) -> None:
     if rpc.anonymous:
         assert not rpc.mutates
         assert not rpc.also_serves
+
+
+@ALL
+def test_an_rpc_is_for_clients_unless_it_stands_here(rpc: Rpc) -> None:
+    assert rpc.internal == (rpc.name in INTERNAL)
+    assert rpc.internal == ("/" + "/".join(rpc.name.rsplit(".", 1)) in CALLERS)
+    if rpc.internal:
+        assert not rpc.also_serves
+        assert not rpc.verb, "no HTTP leads to it"
+
+
+def test_every_internal_method_is_an_rpc() -> None:
+    assert len(CALLERS) == len(INTERNAL)
+    assert all(CALLERS.values()), "a method that nobody may call"
 
 
 def test_scopes_of_rpcs_and_of_keys_are_the_same() -> None:
@@ -109,6 +126,8 @@ def test_only_mutations_have_an_effect_and_all_have_one(rpc: Rpc) -> None:
 def test_a_scope_to_read_is_enough_to_read_and_not_to_write(rpc: Rpc) -> None:
     """What is written down is a mutation: to show a key, to check in, to use up, to issue a file; whoever may
     write may not do these."""
+    if rpc.internal:
+        return
     assert rpc.scope.endswith((":write", ":reveal", ":checkin", ":use", ":checkout", ":activate")) == rpc.mutates
 
 
@@ -156,7 +175,7 @@ def test_request_and_response_are_named_after_the_rpc(rpc: Rpc) -> None:
 
 @ALL
 def test_a_unary_rpc_has_an_http_mapping(rpc: Rpc) -> None:
-    if rpc.unary:
+    if rpc.unary and not rpc.internal:
         assert rpc.verb
         assert rpc.pattern.startswith("/v1/")
         assert rpc.body == ("*" if rpc.verb in {"post", "put", "patch"} else "")

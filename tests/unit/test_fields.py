@@ -342,7 +342,7 @@ TABLES = {**license_fields.TABLES, **machine_fields.TABLES}
 
 def test_every_request_of_the_contract_has_a_table() -> None:
     described = {cast("Descriptor", kind.DESCRIPTOR).full_name for kind in TABLES}
-    assert described == set(METHODS)
+    assert described == set(METHODS) | {"lictor.license.v1.SignFileRequest"}  # of a service, no client sends that
 
 
 UNBOUNDED = {"google.protobuf.Struct", "google.protobuf.FieldMask"}

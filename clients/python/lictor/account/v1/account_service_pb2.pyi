@@ -438,6 +438,8 @@ class PrincipalKind(_message.Message):
         """A publishable key with a license key (`License <pk_ key>:<license key>`)."""
         CUSTOMER_SESSION: PrincipalKind._Kind.ValueType  # 6
         """A customer session (`cs_live_`, `cs_test_`)."""
+        SERVICE: PrincipalKind._Kind.ValueType  # 7
+        """Another service of the deployment, in calls that no client can make."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The sorts."""
@@ -456,6 +458,8 @@ class PrincipalKind(_message.Message):
     """A publishable key with a license key (`License <pk_ key>:<license key>`)."""
     CUSTOMER_SESSION: PrincipalKind.Kind.ValueType  # 6
     """A customer session (`cs_live_`, `cs_test_`)."""
+    SERVICE: PrincipalKind.Kind.ValueType  # 7
+    """Another service of the deployment, in calls that no client can make."""
 
     def __init__(
         self,

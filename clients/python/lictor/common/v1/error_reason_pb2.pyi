@@ -193,7 +193,7 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "DUPLICATE_IN_FLIGHT", "metadata": {"method": "/lictor.license.v1.LicenseService/CreateLicense"}}`.
         """
         RECORD_UNREACHABLE: ErrorReason._Reason.ValueType  # 120
-        """UNAVAILABLE. Postgres does not answer; `RetryInfo` says when to try again. Example: `{"reason": "RECORD_UNREACHABLE"}`."""
+        """UNAVAILABLE. Postgres, or another service that the call needs, does not answer; `RetryInfo` says when to try again. Example: `{"reason": "RECORD_UNREACHABLE"}`."""
         DRAINING: ErrorReason._Reason.ValueType  # 121
         """UNAVAILABLE. The process is shutting down; another one will serve the call. Example: `{"reason": "DRAINING"}`."""
         CREDENTIALS_INVALID: ErrorReason._Reason.ValueType  # 140
@@ -386,7 +386,7 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "DUPLICATE_IN_FLIGHT", "metadata": {"method": "/lictor.license.v1.LicenseService/CreateLicense"}}`.
     """
     RECORD_UNREACHABLE: ErrorReason.Reason.ValueType  # 120
-    """UNAVAILABLE. Postgres does not answer; `RetryInfo` says when to try again. Example: `{"reason": "RECORD_UNREACHABLE"}`."""
+    """UNAVAILABLE. Postgres, or another service that the call needs, does not answer; `RetryInfo` says when to try again. Example: `{"reason": "RECORD_UNREACHABLE"}`."""
     DRAINING: ErrorReason.Reason.ValueType  # 121
     """UNAVAILABLE. The process is shutting down; another one will serve the call. Example: `{"reason": "DRAINING"}`."""
     CREDENTIALS_INVALID: ErrorReason.Reason.ValueType  # 140

@@ -126,6 +126,7 @@ class MethodRules(_message.Message):
     IN_GRACE_FIELD_NUMBER: _builtins.int
     MAY_EVICT_FIELD_NUMBER: _builtins.int
     ANONYMOUS_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
     effect: Global___Effect.Kind.ValueType
     """The effect of a mutation; unset on reads."""
     scope: _builtins.str
@@ -142,6 +143,8 @@ class MethodRules(_message.Message):
     """Whether it takes a right away from somebody else at times, such as a seat: then it waits as a RESTRICTING method does."""
     anonymous: _builtins.bool
     """Whether the method needs no credential, and looks at none. What it answers is for everybody; it is limited by address."""
+    internal: _builtins.bool
+    """Whether the method is for other services of the deployment, which show a token of their own: no client can call it."""
     @_builtins.property
     def also_serves(self) -> _containers.RepeatedScalarFieldContainer[Global___CallerKind.Kind.ValueType]:
         """The kinds of callers that the method serves besides operators, secret keys and workloads; closed to those not named."""
@@ -158,10 +161,11 @@ class MethodRules(_message.Message):
         in_grace: _builtins.bool = ...,
         may_evict: _builtins.bool = ...,
         anonymous: _builtins.bool = ...,
+        internal: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_serves", b"also_serves", "anonymous", b"anonymous", "effect", b"effect", "endless", b"endless", "hot", b"hot", "idempotent", b"idempotent", "in_grace", b"in_grace", "may_evict", b"may_evict", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_serves", b"also_serves", "anonymous", b"anonymous", "effect", b"effect", "endless", b"endless", "hot", b"hot", "idempotent", b"idempotent", "in_grace", b"in_grace", "internal", b"internal", "may_evict", b"may_evict", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
