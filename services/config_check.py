@@ -15,8 +15,8 @@ from pydantic import SecretStr, ValidationError
 
 from services.findings import Finding, Level, fail, report, warn
 from services.license.settings import Settings as LicenseSettings
+from services.machine.settings import Settings as MachineSettings
 from services.main import SETTINGS, read_target
-from services.suite_settings import SuiteSettings
 from services.tls import checked_tls, open_addresses
 from shared.crypto import keyring, root_secret
 from shared.crypto.private_files import SecretFileError, open_to_others
@@ -64,7 +64,7 @@ def look() -> tuple[list[Finding], ProcessSettings | None]:
 
 def known_names() -> set[str]:
     """Every variable that something reads."""
-    return {PREFIX + name.upper() for name in SuiteSettings.model_fields} | OTHER_VARIABLES
+    return {PREFIX + name.upper() for kind in SETTINGS.values() for name in kind.model_fields} | OTHER_VARIABLES
 
 
 def _unknown() -> Iterator[Finding]:
@@ -83,6 +83,8 @@ def _read_together(settings: ProcessSettings) -> Iterator[Finding]:
     yield from secrets(settings)
     if isinstance(settings, LicenseSettings):
         yield from redis(settings)
+    if isinstance(settings, MachineSettings):
+        yield from _authorities(settings)
     dsn = settings.postgres_dsn.get_secret_value()
     if _PASSWORD.search(dsn):
         words = "leave user and password out, since each pool connects as its own role: LICTOR_POSTGRES_PASSWORD_FILE"
@@ -104,6 +106,13 @@ def _addresses(settings: ProcessSettings) -> Iterator[Finding]:
             yield fail(_name(field), f"there is no port {port}", "take one up to 65535")
         elif port and (other := taken.setdefault((host, port), field)) != field:
             yield fail(_name(field), f"{address} is also {_name(other)}", "give each listener a port of its own")
+
+
+def _authorities(settings: MachineSettings) -> Iterator[Finding]:
+    try:
+        _ = settings.license_ca_file is None or settings.license_ca_file.read_bytes()
+    except OSError as error:
+        yield fail(_name("license_ca_file"), "refused", str(error))
 
 
 def listeners(settings: ProcessSettings) -> Iterator[tuple[str, str]]:

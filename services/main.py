@@ -65,7 +65,7 @@ def read_target() -> Target:
 def read_settings(target: Target) -> ProcessSettings:
     """SettingsError names every variable that is missing or bad, by its own name and never with its value."""
     # Every target of one deployment shares an environment, so the settings of all are known to each.
-    refuse_unknown(SuiteSettings)
+    refuse_unknown(*SETTINGS.values())
     try:
         return SETTINGS[target]()  # pyright: ignore[reportCallIssue] - the fields come from the environment
     except ValidationError as error:

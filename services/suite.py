@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from services.entitlement import app as entitlement
 from services.license import app as license_
 from services.machine import app as machine
+from services.machine.license_calls import ISSUER
 from services.suite_settings import SuiteSettings
 from services.webhook import app as webhook
 from shared.clock import Clock
 from shared.facts.standing import standing
+from shared.rpc.client import InsideCaller
 from shared.rpc.runtime import App
 from shared.settings import Target
 
@@ -22,7 +24,8 @@ async def build(settings: SuiteSettings, clock: Clock) -> AsyncGenerator[App]:
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(standing(settings, clock))
         first = await stack.enter_async_context(license_.build_on(base, settings, Target.ALL))
-        machines = await stack.enter_async_context(machine.build_on(base, settings, clock))
+        calls = InsideCaller(base.services, ISSUER)
+        machines = await stack.enter_async_context(machine.build_on(base, settings, clock, calls))
         others = [
             await stack.enter_async_context(service.build(settings, clock, alone=False))
             for service in (entitlement, webhook)
@@ -36,5 +39,6 @@ async def build(settings: SuiteSettings, clock: Clock) -> AsyncGenerator[App]:
             waits=first.waits,
             recognise=first.recognise,
             services=first.services,
+            inside=[calls],
             collectors=tuple(collector for app in apps for collector in app.collectors),
         )

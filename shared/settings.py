@@ -153,9 +153,9 @@ class FactsSettings(ProcessSettings):
         return given
 
 
-def refuse_unknown(known: type[ProcessSettings]) -> None:
+def refuse_unknown(*known: type[ProcessSettings]) -> None:
     """Raises SettingsError for a LICTOR_ variable that nothing reads: a misspelled setting must not pass silently."""
-    names = {PREFIX + name.upper() for name in known.model_fields} | OTHER_VARIABLES
+    names = {PREFIX + name.upper() for settings in known for name in settings.model_fields} | OTHER_VARIABLES
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)
     if unknown:
         raise SettingsError(f"unknown settings: {', '.join(unknown)}; known are {', '.join(sorted(names))}")

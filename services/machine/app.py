@@ -14,12 +14,13 @@ from services.machine.activation_servicer import ActivationServicer
 from services.machine.beats import Beats
 from services.machine.errors import taken
 from services.machine.holds import Holds
+from services.machine.license_calls import license_calls
 from services.machine.metrics import BeatMetrics, MachineWorkerMetrics
 from services.machine.resources import Resources
 from services.machine.seat_news import SeatNews
 from services.machine.secrets import MachineSecrets
 from services.machine.servicer import MachineServicer
-from services.machine.settings import Settings
+from services.machine.settings import Settings, WorkerSettings
 from services.machine.worker import MachineWorker
 from shared.clock import Clock
 from shared.crypto.fingerprints import FingerprintHasher
@@ -28,6 +29,7 @@ from shared.db.pool import Database
 from shared.db.processes import BEAT_S, ProcessRow
 from shared.db.roles import Role
 from shared.facts.standing import Standing, standing
+from shared.rpc.client import ServiceCaller
 from shared.rpc.routes import ServiceBinding
 from shared.rpc.runtime import App
 from shared.rpc.share import Share
@@ -40,15 +42,19 @@ WORKER_CONNECTIONS: Final = 2
 @asynccontextmanager
 async def build(settings: Settings, clock: Clock) -> AsyncGenerator[App]:
     """Opens what the service stands on, closes it in the end."""
-    async with standing(settings, clock) as base, Database.opened(base.record, Role.MACHINE, size=1) as own:
+    async with (
+        standing(settings, clock) as base,
+        license_calls(settings, base.services) as calls,
+        Database.opened(base.record, Role.MACHINE, size=1) as own,
+    ):
         row, share = ProcessRow(own, Target.MACHINE), Share()
-        async with share.kept(row.beat, row.leave, BEAT_S), build_on(base, settings, clock) as app:
+        async with share.kept(row.beat, row.leave, BEAT_S), build_on(base, settings, clock, calls) as app:
             yield replace(app, live=lambda: share.live, collectors=[*app.collectors, *base.collectors])
 
 
 @asynccontextmanager
-async def build_on(base: Standing, settings: Settings, clock: Clock) -> AsyncGenerator[App]:
-    """The same, on what a process has opened for all of its services."""
+async def build_on(base: Standing, settings: WorkerSettings, clock: Clock, calls: ServiceCaller) -> AsyncGenerator[App]:
+    """The same, on what a process has opened for all of its services; `calls` reach the license service."""
     root = base.root
     news = SeatNews()
     async with (
@@ -60,7 +66,7 @@ async def build_on(base: Standing, settings: Settings, clock: Clock) -> AsyncGen
         beats = Beats(worker, base.facts, clock, beaten)
         resources = Resources(
             db, base.licenses, base.writer(db, taken), base.hasher, FingerprintHasher(root), MachineSecrets(root),
-            PageTokens(root), base.waits, news, holds, beats,
+            PageTokens(root), base.waits, news, holds, beats, calls,
         )  # fmt: skip
         beside = {
             "heartbeats": beats.run(),

@@ -13,13 +13,15 @@ from shared.crypto.hashing import SecretHasher
 from shared.crypto.page_tokens import PageTokens
 from shared.db.pool import Database
 from shared.facts.license_reader import LicenseFactsReader
+from shared.rpc.client import ServiceCaller
 from shared.rpc.effects import EffectWaits
 from shared.rpc.writes import Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Opened by app.py, closed with the process. `db` is lictor_machine's pool; facts are read as lictor_facts."""
+    """Opened by app.py, closed with the process. `db` is lictor_machine's pool; facts are read as lictor_facts; `calls`
+    reach the license service, in this process or another."""
 
     db: Database
     facts: LicenseFactsReader
@@ -32,3 +34,4 @@ class Resources:
     news: SeatNews
     holds: Holds
     beats: Beats
+    calls: ServiceCaller

@@ -36,11 +36,12 @@ class Child:
 def children(
     stack: Stack, listens: Mapping[str, Listen], *, command: tuple[str, ...] = SERVE, say: Say = silent
 ) -> Generator[Mapping[str, Child]]:
-    """Runs one serving process per target until the block ends; all are ready when it begins."""
+    """Runs one serving process per target until the block ends; all are ready when it begins, and know of each other."""
+    beside = {"LICTOR_LICENSE_ADDR": listens["license"].api} if "license" in listens else {}
     started: dict[str, Child] = {}
     try:
         for target, listen in listens.items():
-            started[target] = _serve(stack, target, listen, command)
+            started[target] = _serve(stack, target, listen, command, beside)
         for child in started.values():
             with step(say, f"starting the server ({child.target})"):
                 _await_ready(child)
@@ -50,12 +51,12 @@ def children(
             _stop(list(started.values()))
 
 
-def _serve(stack: Stack, target: str, listen: Listen, command: tuple[str, ...]) -> Child:
+def _serve(stack: Stack, target: str, listen: Listen, command: tuple[str, ...], beside: Mapping[str, str]) -> Child:
     settings = {name: value for name, value in stack.environment.items() if name not in NOT_THEIRS}
     program = Program(
         command=command,
         log=stack.state.path / "logs" / f"serve-{target}.log",
-        environment={**settings, **listen.environment(), "LICTOR_TARGET": target, "PYTHONUNBUFFERED": "1"},
+        environment={**settings, **beside, **listen.environment(), "LICTOR_TARGET": target, "PYTHONUNBUFFERED": "1"},
         stop_within_s=DRAIN_WITHIN_S,
         orphan_within_s=ORPHAN_WITHIN_S,
     )

@@ -13,7 +13,7 @@ from services.cli import app
 from services.license.codes import Code
 from services.license.model import TRANSITIONS, Action, Status
 from services.license.worker_metrics import WorkerMetrics
-from services.suite_settings import SuiteSettings
+from services.main import SETTINGS
 from shared.db.roles import Role
 from shared.observe.metrics import Metrics
 from shared.settings import OTHER_VARIABLES, PREFIX
@@ -87,13 +87,13 @@ def test_readme_shows_both_commands_first() -> None:
 
 
 def test_operations_explains_every_setting() -> None:
-    names = {PREFIX + field.upper() for field in SuiteSettings.model_fields} | OTHER_VARIABLES
+    names = {PREFIX + field.upper() for kind in SETTINGS.values() for field in kind.model_fields} | OTHER_VARIABLES
     rows = set(re.findall(r"^\| `(LICTOR_\w+)`", OPERATIONS, re.MULTILINE))
     assert rows == names
 
 
 def test_operations_tells_the_defaults_of_settings() -> None:
-    for name, field in SuiteSettings.model_fields.items():
+    for name, field in (one for kind in SETTINGS.values() for one in kind.model_fields.items()):
         if field.is_required() or field.default is None:
             continue
         value = field.default

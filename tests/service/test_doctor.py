@@ -126,6 +126,7 @@ async def test_the_kek_is_looked_at(
     shown = capsys.readouterr().out
     assert ("exactly 32 bytes" in shown, "abab" in shown) == (True, False), shown
     monkeypatch.setenv("LICTOR_TARGET", "machine")
+    monkeypatch.setenv("LICTOR_LICENSE_ADDR", "127.0.0.1:7420")
     assert await asyncio.to_thread(doctor, tmp_path) == 0
     assert "KEK" not in capsys.readouterr().out
 
@@ -154,6 +155,7 @@ async def test_redis_is_tried_and_keeps_nobody_from_serving(
         assert "warn  Redis: does not answer" in shown
         assert "s3cret" not in shown
     monkeypatch.setenv("LICTOR_TARGET", "machine")
+    monkeypatch.setenv("LICTOR_LICENSE_ADDR", "127.0.0.1:7420")
     assert await asyncio.to_thread(doctor, tmp_path) == 0
     assert "Redis" not in capsys.readouterr().out
 

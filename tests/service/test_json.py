@@ -352,6 +352,7 @@ def settings_of(postgres: EmbeddedPostgres, served: Served, **more: str) -> dict
         "LICTOR_LOG_FORMAT": "text",
         "LICTOR_POSTGRES_DSN": postgres.dsn(),
         "LICTOR_ROOT_SECRET_FILE": str(served.suite.settings.root_secret_file),
+        "LICTOR_LICENSE_ADDR": served.listen.api,
         **more,
     }
 

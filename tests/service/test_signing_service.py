@@ -17,6 +17,8 @@ from lictor import FileNotDecrypted, FileOfOtherMachine, verify_machine_file
 from lictor.license.v1.signing_service_pb2 import SignFileRequest, SignFileResponse
 
 from services.license import app as license_app
+from services.machine.license_calls import license_calls
+from services.machine.settings import Settings as MachineSettings
 from shared.clock import SystemClock
 from shared.crypto import root_secret
 from shared.crypto.service_tokens import ServiceCall, ServiceTokens
@@ -25,6 +27,7 @@ from shared.errors import DomainError, Reason
 from shared.rpc.client import ChannelCaller, InsideCaller, ServiceCaller
 from shared.rpc.context import CallContext
 from shared.rpc.runtime import ServeSettings, serve
+from shared.settings import SettingsError
 from shared.tenancy import Mode, Principal, PrincipalKind
 from tests.helpers.builders import METHODS, open_shop, path_of, refused_by, rules_of, unchanged, uuid
 from tests.helpers.echo import NoWire, as_is
@@ -213,3 +216,15 @@ async def test_calls_inside_a_process_go_through_all_that_is_around_its_routes(
         stranger.serve(caller._routes)  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(RuntimeError, match="entitlement"):
             await signed(stranger, wanted(license_id), served_call(world))
+
+
+async def test_a_machine_process_of_its_own_calls_the_process_that_it_is_told(suite: Suite, world: World) -> None:
+    """With its settings alone; and a certificate's file that is not there keeps it from starting."""
+    license_id = (await (await open_shop(world.test)).issue()).license.license_id
+    own: dict[str, Any] = suite.settings.model_dump(include=set(MachineSettings.model_fields))
+    own["license_addr"] = suite.bound.api_addr
+    async with license_calls(MachineSettings(**own), tokens_of(suite)) as caller:
+        assert (await signed(caller, wanted(license_id), served_call(world))).file_id
+    with pytest.raises(SettingsError, match="/nowhere"):
+        async with license_calls(MachineSettings(**own, license_ca_file=Path("/nowhere")), tokens_of(suite)):
+            pass

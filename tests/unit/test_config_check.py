@@ -65,6 +65,10 @@ CONTRADICTIONS = {
         {"LICTOR_REDIS_URL": "redis://cache", "LICTOR_REDIS_PASSWORD_FILE": "/nowhere"},
         "FAIL  LICTOR_REDIS_PASSWORD_FILE: refused", 1,
     ),
+    "no authorities of who signs": (
+        {"LICTOR_TARGET": "machine", "LICTOR_LICENSE_ADDR": "license:7420", "LICTOR_LICENSE_CA_FILE": "/nowhere"},
+        "FAIL  LICTOR_LICENSE_CA_FILE: refused", 1,
+    ),
     "an admin": ({"LICTOR_POSTGRES_ADMIN_DSN": "postgresql:///x"}, "warn  LICTOR_POSTGRES_ADMIN_DSN: set", 0),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ def _good(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LICTOR_TRANSPORT", "grpcio")
     monkeypatch.setenv("LICTOR_POSTGRES_DSN", "postgresql:///lictor")
     monkeypatch.setenv("LICTOR_ROOT_SECRET_FILE", str(tmp_path / "root"))
+    monkeypatch.setenv("LICTOR_LICENSE_ADDR", "127.0.0.1:7420")
 
 
 @pytest.mark.parametrize("target", Target)
@@ -45,6 +46,16 @@ def test_a_misspelled_variable_does_not_pass_silently(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LICTOR_POOL_SISE", "3")
     with pytest.raises(SettingsError, match="unknown settings: LICTOR_POOL_SISE"):
         read_settings(Target.LICENSE)
+
+
+def test_a_machine_process_is_told_who_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICTOR_LICENSE_ADDR", "license")
+    with pytest.raises(SettingsError, match=r"LICTOR_LICENSE_ADDR: .*not a host:port address"):
+        read_settings(Target.MACHINE)
+    monkeypatch.delenv("LICTOR_LICENSE_ADDR")
+    with pytest.raises(SettingsError, match="LICTOR_LICENSE_ADDR"):
+        read_settings(Target.MACHINE)
+    assert read_settings(Target.ALL), "which serves those methods itself"
 
 
 def test_an_unknown_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
