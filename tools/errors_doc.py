@@ -38,6 +38,7 @@ VIOLATIONS: Final = {
     "LICENSE_KEY_INVALID": "a key of your own that is not 8 to 255 printable ASCII characters without spaces",
     "ADDRESS_INVALID": "neither an IPv4 nor an IPv6 address",
     "LICENSE_KEY_MISMATCH": "not a key of the license that is meant, or one that has ended",
+    "FINGERPRINT_MISMATCH": "none of those that the machine is known by",
     "TTL_OUT_OF_RANGE": "a file would be good for less than an hour, or for longer than its license's policy allows",
     "SPIFFE_ID_PATTERN_INVALID": "neither a SPIFFE ID with a path nor one whose last segment is `*`",
     "OTHER_PRODUCT": "belongs to another product than the license",

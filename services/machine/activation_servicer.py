@@ -9,7 +9,10 @@ from services.machine import callers, fields, render
 from services.machine.commands.activate_machine import Activated, activate_machine
 from services.machine.commands.beat_machine import beat_machine
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
+from services.machine.commands.issue_machine_file import issue_machine_file
+from services.machine.commands.return_machine_file import return_machine_file
 from services.machine.commands.take_seat import NewMachine, NoSeatError
+from services.machine.file_signing import signed_file
 from services.machine.identities import identity_of, named_hashes
 from services.machine.licenses import license_of
 from services.machine.model import DeactivationReason
@@ -18,6 +21,7 @@ from services.machine.seat_calls import SeatCalls
 from services.machine.servicer import platform
 from shared.db.pool import Transaction
 from shared.rpc.context import CallContext
+from shared.rpc.render import timestamp
 
 
 class ActivationServicer(SeatCalls):
@@ -75,6 +79,52 @@ class ActivationServicer(SeatCalls):
             beat = await beat_machine(tx, actor=principal.key_id, machine_id=machine_id)
         heartbeat = render.heartbeat(beat.machine, beat.terms, tx.now)
         return pb.HeartbeatMachineResponse(heartbeat=heartbeat, resurrected=beat.resurrected)
+
+    async def IssueMachineFile(
+        self, request: pb.IssueMachineFileRequest, context: CallContext
+    ) -> pb.IssueMachineFileResponse:
+        fields.check(request)
+        principal = context.principal
+
+        async def work(tx: Transaction) -> pb.IssueMachineFileResponse:
+            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
+            made = await issue_machine_file(
+                tx,
+                self._r.fingerprints,
+                lambda machine, seq: signed_file(self._r.calls, context, request, machine, seq),
+                actor=principal.key_id,
+                machine_id=request.machine_id,
+                fingerprint=request.fingerprint,
+                reason=request.reason,
+            )
+            file = made.signed.file
+            return pb.IssueMachineFileResponse(
+                machine=callers.shown(principal, render.machine(made.machine, made.terms, tx.now)),
+                machine_file_id=file.machine_file_id,
+                file=made.signed.text,
+                key_set_id=made.signed.key_set_id,
+                seq=file.seq,
+                start_time=timestamp(file.not_before),
+                expire_time=timestamp(file.expires_at),
+            )
+
+        return await self._r.writer.run(context, request, pb.IssueMachineFileResponse, work)
+
+    async def ReturnMachineFile(
+        self, request: pb.ReturnMachineFileRequest, context: CallContext
+    ) -> pb.ReturnMachineFileResponse:
+        fields.check(request)
+        principal = context.principal
+
+        async def work(tx: Transaction) -> pb.ReturnMachineFileResponse:
+            await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, request.machine_secret)
+            back = await return_machine_file(
+                tx, actor=principal.key_id, machine_id=request.machine_id, reason=request.reason
+            )
+            machine = callers.shown(principal, render.machine(*back, tx.now))
+            return pb.ReturnMachineFileResponse(machine=machine)
+
+        return await self._r.writer.run(context, request, pb.ReturnMachineFileResponse, work)
 
     def _new_machine(self, request: pb.ActivateMachineRequest, context: CallContext) -> NewMachine:
         tenant, hasher = context.principal.tenant, self._r.fingerprints

@@ -22,6 +22,8 @@ MACHINE_FIELDS: Final = (
     "metadata",
 )  # fmt: skip
 
+MIN_FILE_TTL: Final = timedelta(hours=1)
+MAX_FILE_TTL: Final = timedelta(days=90)
 _ID_CHARS: Final = 64
 _SECRET_CHARS: Final = 64
 _RID: Final = f.request_id()
@@ -71,6 +73,11 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         activation.RenewSeatRequest: (_RID, _ID, _SECRET, _epoch, _TTL),
         activation.ReleaseSeatRequest: (_RID, _ID, _SECRET, _epoch, _REASON),
+        activation.IssueMachineFileRequest: (
+            _RID, _ID, _SECRET, f.text("fingerprint", required=True, min_chars=8, max_chars=256),
+            f.duration("ttl", least=MIN_FILE_TTL, most=MAX_FILE_TTL, reason="TTL_OUT_OF_RANGE"), f.text("license_key"), _REASON,
+        ),
+        activation.ReturnMachineFileRequest: (_RID, _ID, _SECRET, _REASON),
         machines.GetMachineRequest: (
             f.one_of_id("machine_id"), f.text("machine_id", max_chars=_ID_CHARS), f.text("external_id"),
         ),

@@ -74,6 +74,15 @@ def named_hashes(
     return hasher.candidates_of(tenant, {one.name: one.fingerprint for one in named})
 
 
+def is_known_by(hasher: FingerprintHasher, tenant: Tenant, machine: Machine, fingerprint: str) -> bool:
+    """Whether a text is one of the fingerprints of a machine, under whichever name."""
+    workload = machine.identity_kind is IdentityKind.WORKLOAD
+    return any(
+        hashed in hasher.candidates(tenant, fingerprint, WORKLOAD if workload else name)
+        for name, hashed in machine.fingerprints.items()
+    )
+
+
 def recognised(identity: Identity, rule: MatchingRule, found: Sequence[Machine], license_id: str) -> Machine | None:
     """Which of the machines is meant: the one with the most in common, of the license itself before others; None for none.
 

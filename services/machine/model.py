@@ -58,6 +58,8 @@ class Action(StrEnum):
     DEACTIVATE = "deactivate"
     CULL = "cull"
     REPLACE = "replace"
+    CHECK_OUT = "check_out"
+    CHECK_IN = "check_in"
 
 
 _ANY_LIVE: Final = {
@@ -79,6 +81,11 @@ TRANSITIONS: Final[Mapping[tuple[State, Action], State]] = MappingProxyType(
             (live, action): target
             for live in (State.NOT_STARTED, State.ALIVE, State.DEAD)
             for action, target in _ANY_LIVE.items()
+        },
+        **{
+            (live, action): live
+            for live in (State.NOT_STARTED, State.ALIVE)
+            for action in (Action.CHECK_OUT, Action.CHECK_IN)
         },
         **{
             (live, action): live
@@ -138,6 +145,10 @@ class Machine:
         """Whether it holds its seat by a lease that is over at `now`."""
         return self.live and self.lease_expires_at is not None and self.lease_expires_at <= now
 
+    def offline_at(self, now: datetime) -> bool:
+        """Whether it has a file for offline use that is good, and has not come back."""
+        return self.offline_until is not None and self.offline_until > now
+
     def deadline(self, terms: Terms | None) -> datetime | None:
         """When it is dead unless it is heard of before; None where no heartbeat is due, or its license is gone."""
         return deadline(
@@ -166,6 +177,16 @@ def refuse_unless_allowed(machine: Machine, action: Action, now: datetime, terms
             metadata={"id": machine.machine_id, "from": state.value, "action": action.value},
         )
     return target
+
+
+def refuse_offline_not(machine: Machine, now: datetime) -> None:
+    """STATE_TRANSITION_INVALID for a machine that is not offline."""
+    if not machine.offline_at(now):
+        raise DomainError(
+            Reason.STATE_TRANSITION_INVALID,
+            "cannot check_in a machine that has no file which is good",
+            metadata={"id": machine.machine_id, "from": "online", "action": Action.CHECK_IN.value},
+        )
 
 
 def deactivated(

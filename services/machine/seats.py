@@ -88,7 +88,9 @@ def overage(terms: Terms, then: Taking) -> bool:
 
 
 def evicted(terms: Terms, live: Sequence[Machine], now: datetime) -> Machine | None:
-    """Whose seat a new machine takes where all are taken; None where the policy lets it take none."""
+    """Whose seat a new machine takes where all are taken; None where the policy lets it take none. A machine that is offline
+    works on whatever is decided here, so that its seat is not free to take."""
+    live = [one for one in live if not one.offline_at(now)]
     if not terms.floating or not live:
         return None
 

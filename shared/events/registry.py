@@ -145,6 +145,18 @@ _EVENTS: Final = (
     ),
     EventType("seat.evicted", _MACHINE, "its leased seat was taken from it"),
     EventType(
+        "machine.checked_out",
+        _MACHINE,
+        "a machine file was issued",
+        (
+            Field("machine_file_id", Kind.TEXT, "the id of the file; the file itself is in no event"),
+            Field("file_seq", Kind.WHOLE, "its number among the files of the machine, from 1"),
+            Field("file_expires_at", Kind.TIME, "when it ends"),
+            Field("signing_key_id", Kind.TEXT, "the key that it is signed with"),
+        ),
+    ),
+    EventType("machine.checked_in", _MACHINE, "it is back before its file has ended"),
+    EventType(
         "machine.activation_rejected", payloads.REFUSED_ACTIVATION, "a machine found no seat; told of the license"
     ),
     EventType("license.key.revealed", _LICENSE, "its key was shown again, to `actor`"),

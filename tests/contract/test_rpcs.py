@@ -93,6 +93,8 @@ NARROW = {
     "ActivationService.RenewSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.HoldSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.ReleaseSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
+    "ActivationService.IssueMachineFile": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
+    "ActivationService.ReturnMachineFile": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "MachineService.GetMachine": {"CUSTOMER_SESSION"},
     "MachineService.ListMachines": {"CUSTOMER_SESSION"},
     "MachineService.DeactivateMachine": {"CUSTOMER_SESSION"},

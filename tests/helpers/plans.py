@@ -79,6 +79,7 @@ NUMBERED = {
         "product_id": "'prod_' || n % 5000", "policy_id": "'pol_' || n % 5000", "user_id": "'cus_' || n % 5000",
         "identity_hash": "'\\x05'::bytea || sha256(n::text::bytea)",
     },
+    "machine.machine_file": {"machine_id": "'mach_' || n % 100", "seq": "n", "machine_file_id": "'file_' || n"},
     "machine.fingerprint": {
         "machine_id": "'mach_' || n", "license_id": "'lic_' || n % 5000", "uniqueness_scope": "'lic_' || n % 5000",
         "fingerprint_hash": "'\\x05'::bytea || sha256(n::text::bytea)",

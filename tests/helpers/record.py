@@ -274,6 +274,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             "deactivation_reason": None if even else "ADMIN", "labels": data, "metadata": data, "revision": n,
             "updated_at": at["updated_at"],
         },
+        "machine.machine_file": {
+            **own, "machine_id": machine_id, "seq": n + 1, "machine_file_id": f"file_{short}", "signing_key_id": f"kid_{short}",
+            "issued_at": at["created_at"], "not_before": at["created_at"], "expires_at": end, "encrypted": even,
+        },
         "machine.fingerprint": {
             **own, "machine_id": machine_id, "name": f"f{n}", "license_id": license_id, "uniqueness_scope": license_id,
             "fingerprint_hash": f"\\x05{tag}",

@@ -41,7 +41,17 @@ from tests.helpers.suite import Suite, World
 
 BY_NAME: Final = {method.name: method for method in METHODS.values()}
 ON_A_MACHINE: Final = frozenset(
-    {"ActivateMachine", "DeactivateSelf", "HeartbeatMachine", "AcquireSeat", "RenewSeat", "ReleaseSeat", "HoldSeat"}
+    {
+        "ActivateMachine",
+        "DeactivateSelf",
+        "HeartbeatMachine",
+        "AcquireSeat",
+        "RenewSeat",
+        "ReleaseSeat",
+        "HoldSeat",
+        "IssueMachineFile",
+        "ReturnMachineFile",
+    }
 )
 ANONYMOUS: Final = {name for name, method in BY_NAME.items() if rules_of(method).anonymous}
 """What anybody reaches, and so everybody."""

@@ -76,7 +76,13 @@ async def stock(shop: Shop) -> dict[str, str]:
     }
 
 
-VALUES = {"display_name": "x", "slug": "x", "max_machines": 1, "request_id": str(UUID(int=1))}
+VALUES = {
+    "display_name": "x",
+    "slug": "x",
+    "max_machines": 1,
+    "fingerprint": "fingerprint",
+    "request_id": str(UUID(int=1)),
+}
 
 
 def naming(method: MethodDescriptor, field: str, resource_id: str, own: dict[str, str]) -> Message:

@@ -260,6 +260,19 @@ def _of_lease(kind: Callable[..., Message], *, epoch: bool = True) -> Any:
     return build
 
 
+async def _issue_machine_file(s: Stage) -> activation.IssueMachineFileRequest:
+    made = await s.world.test.activate(license_id=await s.offline_license_id(), fingerprint="fingerprint")
+    # Whose first file would make it, in a transaction of the license service's own.
+    await s.world.test.signing_keys.rotate(made.machine.product_id)
+    return activation.IssueMachineFileRequest(machine_id=made.machine.machine_id, fingerprint="fingerprint")
+
+
+async def _return_machine_file(s: Stage) -> Message:
+    asked = await _issue_machine_file(s)
+    await s.world.test.machines.issue_file(asked.machine_id, fingerprint=asked.fingerprint)
+    return activation.ReturnMachineFileRequest(machine_id=asked.machine_id, reason="why")
+
+
 async def _transfer_machine(s: Stage) -> Message:
     request = machines.TransferMachineRequest(machine_id=await s.machine_id())
     request.identity.fingerprint = "another-fingerprint"
@@ -364,6 +377,8 @@ _CHANGES: Final[Mapping[str, tuple[Callable[[Stage], Awaitable[Message]], tuple[
     "DeactivateSelf": (
         _of(activation.DeactivateSelfRequest, "machine_id", Stage.machine_id, reason="why"), ("machine.deactivated",),
     ),
+    "IssueMachineFile": (_issue_machine_file, ("machine.checked_out",)),
+    "ReturnMachineFile": (_return_machine_file, ("machine.checked_in",)),
     "UpdateMachine": (
         _of(machines.UpdateMachineRequest, "machine_id", Stage.machine_id, display_name="new"), ("machine.updated",),
     ),

@@ -24,6 +24,7 @@ from services.license import (
 )
 from services.license.model import Status
 from services.license.watch_marks import Group, Narrowed
+from services.machine import file_store as machine_file_store
 from shared.db.pool import POINT_READS
 from shared.db.roles import Role
 from tests.helpers.plans import A_LICENSE, INDEX_SCANS, KEY_HASHES, LARGE, TIME, plan_of, refuse_full_reads
@@ -162,6 +163,14 @@ async def test_other_reads_of_a_tenant_go_through_indexes(many: Scratch, name: s
         found = await plan_of(conn, statement, (LARGE.account_id, "LIVE", *values), mode)
     # What is put in order is what the names found.
     refuse_full_reads([node for node in found if node["Node Type"] != "Sort" or "ANY" not in statement], *tables)
+
+
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+async def test_the_newest_file_of_a_machine_is_found_through_an_index(many: Scratch, mode: str) -> None:
+    async with many.connect(Role.MACHINE) as conn, conn.transaction():
+        await enter(conn, LARGE)
+        found = await plan_of(conn, machine_file_store.NEWEST, (LARGE.account_id, "LIVE", "mach_7"), mode)
+    refuse_full_reads(found, "machine.machine_file")
 
 
 EVENTS = {

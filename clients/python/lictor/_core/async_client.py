@@ -324,6 +324,8 @@ class AsyncMachines(AsyncNamespace):
     list_seats = async_list(seats.list_seats)
     page_of_seats = async_page(seats.list_seats)
     evict_seat = async_method(seats.evict_seat)
+    issue_file = async_method(machines.issue_machine_file)
+    return_file = async_method(machines.return_machine_file)
 
 
 class AsyncSigningKeys(AsyncNamespace):

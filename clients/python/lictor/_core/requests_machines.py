@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 from lictor.common.v1.common_pb2 import LicenseSelector, NamedFingerprint
@@ -10,7 +11,19 @@ from lictor.machine.v1 import activation_service_pb2 as activation_pb
 from lictor.machine.v1 import machine_pb2
 from lictor.machine.v1 import machine_service_pb2 as pb
 
-from .convert import UNSET, JsonValue, MachineLike, Unset, enum_value, fresh, given, machine_identity, mask, struct
+from .convert import (
+    UNSET,
+    JsonValue,
+    MachineLike,
+    Unset,
+    duration,
+    enum_value,
+    fresh,
+    given,
+    machine_identity,
+    mask,
+    struct,
+)
 from .prepared import Listing, Prepared, page, read, write
 
 _MACHINES: Final = "/lictor.machine.v1.MachineService/"
@@ -90,6 +103,46 @@ def heartbeat(
     request = activation_pb.HeartbeatMachineRequest(machine_id=machine_id, machine_secret=machine_secret)
     kind = activation_pb.HeartbeatMachineResponse
     return read(_ACTIVATIONS + "HeartbeatMachine", request, kind, lambda answer: answer, timeout_s, hot=True)
+
+
+def issue_machine_file(
+    machine_id: str,
+    *,
+    fingerprint: str,
+    ttl: timedelta | None = None,
+    license_key: str = "",
+    machine_secret: str = "",
+    reason: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[activation_pb.IssueMachineFileResponse]:
+    """Issues a file that proves a machine's seat offline, encrypted where `license_key` is given. Save `file`, and verify it
+    with `lictor.verify_machine_file`."""
+    request = activation_pb.IssueMachineFileRequest(
+        request_id=fresh(request_id),
+        machine_id=machine_id,
+        machine_secret=machine_secret,
+        fingerprint=fingerprint,
+        ttl=duration(ttl),
+        license_key=license_key,
+        reason=reason,
+    )
+    return write(_ACTIVATIONS + "IssueMachineFile", request, activation_pb.IssueMachineFileResponse, timeout_s)
+
+
+def return_machine_file(
+    machine_id: str,
+    *,
+    machine_secret: str = "",
+    reason: str = "",
+    request_id: str | None = None,
+    timeout_s: float | None = None,
+) -> Prepared[activation_pb.ReturnMachineFileResponse]:
+    """Says that a machine is back before its file has ended."""
+    request = activation_pb.ReturnMachineFileRequest(
+        request_id=fresh(request_id), machine_id=machine_id, machine_secret=machine_secret, reason=reason
+    )
+    return write(_ACTIVATIONS + "ReturnMachineFile", request, activation_pb.ReturnMachineFileResponse, timeout_s)
 
 
 def get_machine(

@@ -322,6 +322,8 @@ class Machines(SyncNamespace):
     list_seats = sync_list(seats.list_seats)
     page_of_seats = sync_page(seats.list_seats)
     evict_seat = sync_method(seats.evict_seat)
+    issue_file = sync_method(machines.issue_machine_file)
+    return_file = sync_method(machines.return_machine_file)
 
 
 class SigningKeys(SyncNamespace):

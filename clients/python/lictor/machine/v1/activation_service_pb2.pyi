@@ -749,3 +749,189 @@ class HoldSeatResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_word) -> _WhichOneofReturnType_word | None: ...
 
 Global___HoldSeatResponse: _TypeAlias = HoldSeatResponse  # noqa: Y015
+
+@_typing.final
+class IssueMachineFileRequest(_message.Message):
+    """IssueMachineFileRequest names the machine that goes offline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_SECRET_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    LICENSE_KEY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    machine_id: _builtins.str
+    """The id (`mach_...`)."""
+    machine_secret: _builtins.str
+    """What the activation answered; needed with a publishable key."""
+    fingerprint: _builtins.str
+    """The fingerprint that the file is bound to, 8 to 256 characters: one that the machine is known by. Nothing of it is kept, and the
+    file has it under a keyed hash.
+    """
+    license_key: _builtins.str
+    """A key of the license: the file is encrypted with it and the fingerprint. Empty means that it can be read by all."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """For how long the file is good: 1 hour to the policy's `offline_max_ttl`, or to what the license overrides that by; absent
+        means as long as that. It ends earlier where the license does, or where its next check-in is due.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        machine_secret: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        license_key: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "license_key", b"license_key", "machine_id", b"machine_id", "machine_secret", b"machine_secret", "reason", b"reason", "request_id", b"request_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueMachineFileRequest: _TypeAlias = IssueMachineFileRequest  # noqa: Y015
+
+@_typing.final
+class IssueMachineFileResponse(_message.Message):
+    """IssueMachineFileResponse is a machine file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    MACHINE_FILE_ID_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    KEY_SET_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    machine_file_id: _builtins.str
+    """The id (`file_...`), as the file has it."""
+    file: _builtins.str
+    """The file, shown this once: text between `-----BEGIN MACHINE FILE-----` and `-----END MACHINE FILE-----`."""
+    key_set_id: _builtins.str
+    """The id (`kset_...`) of the key set that it is verified with."""
+    seq: _builtins.int
+    """Its number among the files of the machine, from 1."""
+    @_builtins.property
+    def machine(self) -> _machine_pb2.Machine:
+        """The machine, with `offline_until`."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is good."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is good."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        machine: _machine_pb2.Machine | None = ...,
+        machine_file_id: _builtins.str = ...,
+        file: _builtins.str = ...,
+        key_set_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "expire_time", b"expire_time", "machine", b"machine", "revision_token", b"revision_token", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "expire_time", b"expire_time", "file", b"file", "key_set_id", b"key_set_id", "machine", b"machine", "machine_file_id", b"machine_file_id", "revision_token", b"revision_token", "seq", b"seq", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueMachineFileResponse: _TypeAlias = IssueMachineFileResponse  # noqa: Y015
+
+@_typing.final
+class ReturnMachineFileRequest(_message.Message):
+    """ReturnMachineFileRequest names the machine that is back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_SECRET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a retry safe."""
+    machine_id: _builtins.str
+    """The id (`mach_...`)."""
+    machine_secret: _builtins.str
+    """What the activation answered; needed with a publishable key."""
+    reason: _builtins.str
+    """Why, for the event; at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        machine_secret: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine_id", b"machine_id", "machine_secret", b"machine_secret", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnMachineFileRequest: _TypeAlias = ReturnMachineFileRequest  # noqa: Y015
+
+@_typing.final
+class ReturnMachineFileResponse(_message.Message):
+    """ReturnMachineFileResponse is the machine after the write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    REVISION_TOKEN_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def machine(self) -> _machine_pb2.Machine:
+        """The machine."""
+
+    @_builtins.property
+    def revision_token(self) -> _common_pb2.RevisionToken:
+        """Marks the state that this write made."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the change holds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        machine: _machine_pb2.Machine | None = ...,
+        revision_token: _common_pb2.RevisionToken | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "machine", b"machine", "revision_token", b"revision_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "machine", b"machine", "revision_token", b"revision_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnMachineFileResponse: _TypeAlias = ReturnMachineFileResponse  # noqa: Y015

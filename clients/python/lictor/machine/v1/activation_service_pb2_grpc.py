@@ -70,6 +70,16 @@ class ActivationServiceStub:
                 request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.SerializeToString,
                 response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatResponse.FromString,
                 _registered_method=True)
+        self.IssueMachineFile = channel.unary_unary(
+                '/lictor.machine.v1.ActivationService/IssueMachineFile',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.IssueMachineFileRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.IssueMachineFileResponse.FromString,
+                _registered_method=True)
+        self.ReturnMachineFile = channel.unary_unary(
+                '/lictor.machine.v1.ActivationService/ReturnMachineFile',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReturnMachineFileRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReturnMachineFileResponse.FromString,
+                _registered_method=True)
 
 
 class ActivationServiceServicer:
@@ -152,6 +162,27 @@ class ActivationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IssueMachineFile(self, request, context):
+        """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
+        heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+        file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
+        DeactivateSelf. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+        KEY_STORAGE_UNAVAILABLE, TRANSACTION_CONFLICT, RECORD_UNREACHABLE, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnMachineFile(self, request, context):
+        """Says that a machine is back before its file has ended: its heartbeats are due again from then on. The file itself stays good
+        until it ends. The caller proves to be the machine as for DeactivateSelf. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ActivationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -189,6 +220,16 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.ReleaseSeat,
                     request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.FromString,
                     response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatResponse.SerializeToString,
+            ),
+            'IssueMachineFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueMachineFile,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.IssueMachineFileRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.IssueMachineFileResponse.SerializeToString,
+            ),
+            'ReturnMachineFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnMachineFile,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReturnMachineFileRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReturnMachineFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -381,6 +422,60 @@ class ActivationService:
             '/lictor.machine.v1.ActivationService/ReleaseSeat',
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatRequest.SerializeToString,
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReleaseSeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueMachineFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/IssueMachineFile',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.IssueMachineFileRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.IssueMachineFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnMachineFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/ReturnMachineFile',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReturnMachineFileRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.ReturnMachineFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,19 @@ class ActivationServiceStub:
     """Gives a leased seat up. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
+    IssueMachineFile: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.IssueMachineFileRequest, _activation_service_pb2.IssueMachineFileResponse]
+    """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
+    heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+    file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
+    DeactivateSelf. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+    KEY_STORAGE_UNAVAILABLE, TRANSACTION_CONFLICT, RECORD_UNREACHABLE, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    ReturnMachineFile: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.ReturnMachineFileRequest, _activation_service_pb2.ReturnMachineFileResponse]
+    """Says that a machine is back before its file has ended: its heartbeats are due again from then on. The file itself stays good
+    until it ends. The caller proves to be the machine as for DeactivateSelf. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class ActivationServiceAsyncStub(ActivationServiceStub):
@@ -134,6 +147,19 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     ReleaseSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.ReleaseSeatRequest, _activation_service_pb2.ReleaseSeatResponse]  # type: ignore[assignment]
     """Gives a leased seat up. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    IssueMachineFile: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.IssueMachineFileRequest, _activation_service_pb2.IssueMachineFileResponse]  # type: ignore[assignment]
+    """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
+    heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+    file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
+    DeactivateSelf. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+    KEY_STORAGE_UNAVAILABLE, TRANSACTION_CONFLICT, RECORD_UNREACHABLE, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    """
+    ReturnMachineFile: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.ReturnMachineFileRequest, _activation_service_pb2.ReturnMachineFileResponse]  # type: ignore[assignment]
+    """Says that a machine is back before its file has ended: its heartbeats are due again from then on. The file itself stays good
+    until it ends. The caller proves to be the machine as for DeactivateSelf. Idempotent by `request_id`.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
 
 class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -227,6 +253,31 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_activation_service_pb2.ReleaseSeatResponse, _abc.Awaitable[_activation_service_pb2.ReleaseSeatResponse]]:
         """Gives a leased seat up. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, SEAT_LOST, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def IssueMachineFile(
+        self,
+        request: _activation_service_pb2.IssueMachineFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activation_service_pb2.IssueMachineFileResponse, _abc.Awaitable[_activation_service_pb2.IssueMachineFileResponse]]:
+        """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
+        heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+        file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
+        DeactivateSelf. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
+        KEY_STORAGE_UNAVAILABLE, TRANSACTION_CONFLICT, RECORD_UNREACHABLE, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReturnMachineFile(
+        self,
+        request: _activation_service_pb2.ReturnMachineFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activation_service_pb2.ReturnMachineFileResponse, _abc.Awaitable[_activation_service_pb2.ReturnMachineFileResponse]]:
+        """Says that a machine is back before its file has ended: its heartbeats are due again from then on. The file itself stays good
+        until it ends. The caller proves to be the machine as for DeactivateSelf. Idempotent by `request_id`.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
 
 def add_ActivationServiceServicer_to_server(servicer: ActivationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
