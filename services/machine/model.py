@@ -189,6 +189,26 @@ def refuse_offline_not(machine: Machine, now: datetime) -> None:
         )
 
 
+def refuse_leased(machine: Machine) -> None:
+    """OFFLINE_NOT_ALLOWED for a machine whose seat is leased: a lease that nobody renews frees the seat, and a file does not."""
+    if machine.lease_epoch is not None:
+        raise DomainError(
+            Reason.OFFLINE_NOT_ALLOWED,
+            "the seat of the machine is leased: only a machine that was activated goes offline",
+            metadata={"policyId": machine.policy_id},
+        )
+
+
+def refuse_offline(machine: Machine, now: datetime) -> None:
+    """STATE_TRANSITION_INVALID for a machine that is offline, whose seat cannot become a leased one."""
+    if machine.offline_at(now):
+        raise DomainError(
+            Reason.STATE_TRANSITION_INVALID,
+            "cannot lease the seat of a machine that has a file which is good",
+            metadata={"id": machine.machine_id, "from": "offline", "action": "lease"},
+        )
+
+
 def deactivated(
     machine: Machine, action: Action, reason: DeactivationReason, now: datetime, terms: Terms | None
 ) -> Machine:

@@ -117,7 +117,7 @@ _EVENTS: Final = (
         "a license file was issued",
         (
             Field("license_file_id", Kind.TEXT, "the id of the file; the file itself is in no event"),
-            Field("file_seq", Kind.WHOLE, "its number among the files of the license, from 1"),
+            Field("file_seq", Kind.WHOLE, "its number among the files of the license, or of the machine, from 1"),
             Field("file_expires_at", Kind.TIME, "when it ends"),
             Field("signing_key_id", Kind.TEXT, "the key that it is signed with"),
         ),
@@ -150,7 +150,7 @@ _EVENTS: Final = (
         "a machine file was issued",
         (
             Field("machine_file_id", Kind.TEXT, "the id of the file; the file itself is in no event"),
-            Field("file_seq", Kind.WHOLE, "its number among the files of the machine, from 1"),
+            Field("file_seq", Kind.WHOLE, "its number among the files of the license, or of the machine, from 1"),
             Field("file_expires_at", Kind.TIME, "when it ends"),
             Field("signing_key_id", Kind.TEXT, "the key that it is signed with"),
         ),

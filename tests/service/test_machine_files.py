@@ -173,9 +173,10 @@ async def test_a_dead_machine_gets_no_file(suite: Suite, world: World) -> None:
     assert await refusal_of(call) == "STATE_TRANSITION_INVALID"
 
 
-async def test_a_machine_that_is_offline_is_not_evicted(suite: Suite, world: World) -> None:
+@pytest.mark.parametrize("acquire", ["EVICT_OLDEST", "EVICT_DEAD_FIRST"])
+async def test_a_machine_that_is_offline_is_not_evicted(suite: Suite, world: World, acquire: str) -> None:
     shop = await open_shop(world.test, max_machines=2)
-    await set_terms(suite, shop, floating=True, seat_acquire="EVICT_OLDEST")
+    await set_terms(suite, shop, floating=True, seat_acquire=acquire)
     license_id = (await shop.issue()).license.license_id
     away, here = [
         (await world.test.activate(license_id=license_id, fingerprint=f"fingerprint-{n}")).machine.machine_id
@@ -185,8 +186,11 @@ async def test_a_machine_that_is_offline_is_not_evicted(suite: Suite, world: Wor
     third = await world.test.activate(license_id=license_id, fingerprint="fingerprint-2")
     assert list(third.evicted_machine_ids) == [here], "though the other is older"
     await world.test.machines.issue_file(third.machine.machine_id, fingerprint="fingerprint-2")
-    call = world.test.activate(license_id=license_id, fingerprint="fingerprint-3")
-    assert await refusal_of(call) == "MACHINE_LIMIT_EXCEEDED"
+    for take in (world.test.activate, world.test.acquire_seat):
+        assert await refusal_of(take(license_id=license_id, fingerprint="fingerprint-3")) == "MACHINE_LIMIT_EXCEEDED"
+    await world.test.machines.return_file(away)
+    fourth = await world.test.acquire_seat(license_id=license_id, fingerprint="fingerprint-3")
+    assert list(fourth.granted.evicted_machine_ids) == [away], "it is back"
 
 
 async def test_a_publishable_key_proves_the_machine(suite: Suite, world: World) -> None:

@@ -17,6 +17,8 @@ from services.machine.model import (
     Machine,
     State,
     deactivated,
+    refuse_leased,
+    refuse_offline,
     refuse_unless_allowed,
     reset,
     updated,
@@ -38,12 +40,12 @@ STEP, MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
 LIVES = MINUTE + DRIFT
 
 LIFE = """
-                ping   revive  die   reset_heartbeat  update       rebind       transfer     deactivate   cull         replace
-    NOT_STARTED ALIVE  -       DEAD  NOT_STARTED      NOT_STARTED  NOT_STARTED  DEACTIVATED  DEACTIVATED  -            -
-    ALIVE       ALIVE  -       DEAD  NOT_STARTED      ALIVE        ALIVE        DEACTIVATED  DEACTIVATED  -            -
-    DEAD        -      ALIVE   -     NOT_STARTED      DEAD         DEAD         DEACTIVATED  DEACTIVATED  DEACTIVATED  DEACTIVATED
-    DEACTIVATED -      -       -     -                -            -            -            -            -            -
-"""
+                ping   revive  die   reset_heartbeat  update       rebind       transfer     deactivate   cull         replace      check_out    check_in
+    NOT_STARTED ALIVE  -       DEAD  NOT_STARTED      NOT_STARTED  NOT_STARTED  DEACTIVATED  DEACTIVATED  -            -            NOT_STARTED  NOT_STARTED
+    ALIVE       ALIVE  -       DEAD  NOT_STARTED      ALIVE        ALIVE        DEACTIVATED  DEACTIVATED  -            -            ALIVE        ALIVE
+    DEAD        -      ALIVE   -     NOT_STARTED      DEAD         DEAD         DEACTIVATED  DEACTIVATED  DEACTIVATED  DEACTIVATED  -            -
+    DEACTIVATED -      -       -     -                -            -            -            -            -            -            -            -
+"""  # noqa: E501
 
 
 def life() -> dict[tuple[State, Action], State | None]:
@@ -212,6 +214,27 @@ def test_the_end_of_a_license(state: State, under: dict[str, Any] | None, ends: 
     fate = fate_of(machine(state), None if under is None else terms(**under), None, NOW)
     reasons = [step.machine.deactivation_reason for step in fate.steps]
     assert reasons == ([DeactivationReason.LICENSE_ENDED] if ends else [])
+
+
+@pytest.mark.parametrize("late", [-STEP, timedelta(0)])
+@pytest.mark.parametrize("state", [State.NOT_STARTED, State.ALIVE])
+def test_the_clock_stands_until_a_file_ends(state: State, late: timedelta) -> None:
+    ends = NOW + timedelta(days=14)
+    away = replace(machine(state), offline_until=ends)
+    assert not fate_of(away, terms(), None, ends).steps
+    told = [step.event for step in fate_of(away, terms(), None, ends + LIVES + late).steps]
+    assert told == (["machine.heartbeat.dead"] if state is State.ALIVE and late == timedelta(0) else [])
+
+
+def test_a_file_and_a_lease_go_together_at_no_machine() -> None:
+    refuse_leased(machine())
+    with pytest.raises(DomainError, match="is leased") as caught:
+        refuse_leased(replace(machine(), lease_epoch=1, lease_expires_at=NOW + MINUTE))
+    assert caught.value.reason is Reason.OFFLINE_NOT_ALLOWED
+    refuse_offline(replace(machine(), offline_until=NOW), NOW)
+    with pytest.raises(DomainError, match="cannot lease") as caught:
+        refuse_offline(replace(machine(), offline_until=NOW + STEP), NOW)
+    assert caught.value.reason is Reason.STATE_TRANSITION_INVALID
 
 
 def test_nothing_more_becomes_of_what_has_ended() -> None:

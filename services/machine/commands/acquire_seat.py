@@ -9,7 +9,7 @@ from datetime import timedelta
 from services.machine import store, wait_store
 from services.machine.commands.take_seat import NewMachine, NoSeatError, come_to_seats, leased, rebound, take_seat
 from services.machine.events import machine_event, queued_event
-from services.machine.model import Machine, touched
+from services.machine.model import Machine, refuse_offline, touched
 from services.machine.seats import within
 from services.machine.store import Seats
 from services.machine.terms import SeatAcquire, Terms
@@ -58,6 +58,7 @@ async def acquire_seat(
             metadata={"policyId": terms.policy_id},
         )
     if known is not None and scene.has_seat(tx):
+        refuse_offline(known, tx.now)
         known = await rebound(tx, known, wanted.identity, terms) or known
         again = touched(await leased(tx, known, terms, seats, ttl), tx.now)
         await store.update_machine(tx, again)

@@ -10,7 +10,7 @@ from services.machine.commands.find_machine import find_machine
 from services.machine.events import machine_event
 from services.machine.file_store import MachineFile
 from services.machine.identities import is_known_by
-from services.machine.model import Action, Machine, refuse_unless_allowed, touched
+from services.machine.model import Action, Machine, refuse_leased, refuse_unless_allowed, touched
 from services.machine.terms import Terms
 from shared.crypto.fingerprints import FingerprintHasher
 from shared.db.outbox import Event, emit
@@ -49,13 +49,15 @@ async def issue_machine_file(
     fingerprint: str,
     reason: str,
 ) -> NewFile:
-    """MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, TRANSACTION_CONFLICT; FIELD_INVALID with FINGERPRINT_MISMATCH; and what
-    `sign` raises, which is given the machine and the number of the file among those of the machine."""
+    """MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED, TRANSACTION_CONFLICT; FIELD_INVALID with
+    FINGERPRINT_MISMATCH; and what `sign` raises, which is given the machine and the number of the file among those of the
+    machine."""
     # Nothing is held while another service is asked: what was found is looked at again after that.
     found = await store.get_machine(tx, machine_id)
     if found is None:
         raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
     refuse_unless_allowed(found, Action.CHECK_OUT, tx.now, await store.terms_of(tx, found.license_id))
+    refuse_leased(found)
     if not is_known_by(hasher, tx.tenant, found, fingerprint):
         words = "is none that the machine is known by"
         raise fields_invalid((FieldViolation("fingerprint", "FINGERPRINT_MISMATCH", words),))
@@ -63,12 +65,11 @@ async def issue_machine_file(
     signed = await sign(found, seq)
     held, terms = await find_machine(tx, machine_id)
     refuse_unless_allowed(held, Action.CHECK_OUT, tx.now, terms)
+    refuse_leased(held)
     if await file_store.newest_seq(tx, machine_id) + 1 != seq or not is_known_by(hasher, tx.tenant, held, fingerprint):
         raise DomainError(Reason.TRANSACTION_CONFLICT, "the machine got another file, or became another one, meanwhile")
     until = signed.file.expires_at
-    lease = held.lease_expires_at
-    away = replace(held, offline_until=until, lease_expires_at=None if lease is None else max(lease, until))
-    away = touched(away, tx.now)
+    away = touched(replace(held, offline_until=until), tx.now)
     await store.update_machine(tx, away)
     await file_store.insert(tx, signed.file)
     told = machine_event("machine.checked_out", away, actor, reason)

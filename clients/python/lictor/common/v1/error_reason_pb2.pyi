@@ -170,7 +170,8 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "SEAT_LOST", "metadata": {"id": "mach_1", "epoch": "7"}}`.
         """
         OFFLINE_NOT_ALLOWED: ErrorReason._Reason.ValueType  # 72
-        """FAILED_PRECONDITION. The license's policy does not allow files for offline use. Metadata: `policyId`.
+        """FAILED_PRECONDITION. The license's policy does not allow files for offline use, or the machine's seat is leased. Metadata:
+        `policyId`.
         Example: `{"reason": "OFFLINE_NOT_ALLOWED", "metadata": {"policyId": "pol_1"}}`.
         """
         OVERLOADED: ErrorReason._Reason.ValueType  # 80
@@ -363,7 +364,8 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "SEAT_LOST", "metadata": {"id": "mach_1", "epoch": "7"}}`.
     """
     OFFLINE_NOT_ALLOWED: ErrorReason.Reason.ValueType  # 72
-    """FAILED_PRECONDITION. The license's policy does not allow files for offline use. Metadata: `policyId`.
+    """FAILED_PRECONDITION. The license's policy does not allow files for offline use, or the machine's seat is leased. Metadata:
+    `policyId`.
     Example: `{"reason": "OFFLINE_NOT_ALLOWED", "metadata": {"policyId": "pol_1"}}`.
     """
     OVERLOADED: ErrorReason.Reason.ValueType  # 80

@@ -122,8 +122,8 @@ class ActivationServiceServicer:
     def AcquireSeat(self, request, context):
         """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
         activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
-        still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
-        `request_id`. Waits for its effect only where it evicted another machine.
+        still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it; one that is
+        offline with a file comes back first (STATE_TRANSITION_INVALID). Idempotent by `request_id`. Waits for its effect only where it evicted another machine.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
@@ -164,7 +164,7 @@ class ActivationServiceServicer:
 
     def IssueMachineFile(self, request, context):
         """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
-        heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+        heartbeats are not due, and no other machine evicts it. A machine whose seat is leased gets none (OFFLINE_NOT_ALLOWED). What is done to the license or the machine later does not reach the
         file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
         DeactivateSelf. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,

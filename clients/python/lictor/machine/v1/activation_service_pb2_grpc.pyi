@@ -57,8 +57,8 @@ class ActivationServiceStub:
     AcquireSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]
     """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
     activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
-    still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
-    `request_id`. Waits for its effect only where it evicted another machine.
+    still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it; one that is
+    offline with a file comes back first (STATE_TRANSITION_INVALID). Idempotent by `request_id`. Waits for its effect only where it evicted another machine.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
@@ -83,7 +83,7 @@ class ActivationServiceStub:
     """
     IssueMachineFile: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.IssueMachineFileRequest, _activation_service_pb2.IssueMachineFileResponse]
     """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
-    heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+    heartbeats are not due, and no other machine evicts it. A machine whose seat is leased gets none (OFFLINE_NOT_ALLOWED). What is done to the license or the machine later does not reach the
     file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
     DeactivateSelf. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
@@ -124,8 +124,8 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     AcquireSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]  # type: ignore[assignment]
     """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
     activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
-    still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
-    `request_id`. Waits for its effect only where it evicted another machine.
+    still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it; one that is
+    offline with a file comes back first (STATE_TRANSITION_INVALID). Idempotent by `request_id`. Waits for its effect only where it evicted another machine.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
@@ -150,7 +150,7 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     """
     IssueMachineFile: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.IssueMachineFileRequest, _activation_service_pb2.IssueMachineFileResponse]  # type: ignore[assignment]
     """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
-    heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+    heartbeats are not due, and no other machine evicts it. A machine whose seat is leased gets none (OFFLINE_NOT_ALLOWED). What is done to the license or the machine later does not reach the
     file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
     DeactivateSelf. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
@@ -212,8 +212,8 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_activation_service_pb2.AcquireSeatResponse, _abc.Awaitable[_activation_service_pb2.AcquireSeatResponse]]:
         """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
         activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
-        still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it. Idempotent by
-        `request_id`. Waits for its effect only where it evicted another machine.
+        still asks. A machine that has a seat already keeps it, with a new epoch: whoever had its lease before has lost it; one that is
+        offline with a file comes back first (STATE_TRANSITION_INVALID). Idempotent by `request_id`. Waits for its effect only where it evicted another machine.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
@@ -262,7 +262,7 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_activation_service_pb2.IssueMachineFileResponse, _abc.Awaitable[_activation_service_pb2.IssueMachineFileResponse]]:
         """Issues a machine file: text that proves the seat of a machine for a while without a call. Until the file ends the machine's
-        heartbeats are not due, and no other machine evicts it. What is done to the license or the machine later does not reach the
+        heartbeats are not due, and no other machine evicts it. A machine whose seat is leased gets none (OFFLINE_NOT_ALLOWED). What is done to the license or the machine later does not reach the
         file. Of a machine's files clients believe the newest that they have seen. The caller proves to be the machine as for
         DeactivateSelf. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, OFFLINE_NOT_ALLOWED,
