@@ -94,30 +94,30 @@ class Answers:
         request: pb.ValidateLicenseRequest,
         decided: Decided,
         response: pb.ValidateLicenseResponse,
-    ) -> None:
-        """Keeps an answer that was made from memory, where it may be given again."""
+    ) -> bytes:
+        """The answer, serialized. One that was made from memory is kept, where it may be given again."""
+        answer = response.SerializeToString()
         facts, now, made_of = decided.loaded.facts, decided.loaded.now, decided.loaded.made_of
         # A license that there is not is counted by its key, which is not kept.
         if facts is None or not made_of or request.view not in _PLAIN or request.HasField("consistency"):
-            return
+            return answer
         if request.identity.HasField("workload"):
-            return  # it depends on the caller's certificate
+            return answer  # it depends on the caller's certificate
         until = changes_at(facts, now)
         if until is not None and until - RECHECK_AFTER <= now:
-            return  # the answer counts down to it
-        again = Decision(valid_until=response.decision.valid_until, recheck_after=response.decision.recheck_after)
-        if not response.decision.HasField("valid_until"):
-            again.ClearField("valid_until")
-        rest = pb.ValidateLicenseResponse()
-        rest.CopyFrom(response)
-        rest.ClearField("decision")
-        decision = again.SerializeToString()
-        if len(decision) + _CHANGING_BYTES >= _ONE_BYTE:
-            return
+            return answer  # it counts down to it
+        again = Decision(recheck_after=response.decision.recheck_after)
+        if response.decision.HasField("valid_until"):
+            again.valid_until.CopyFrom(response.decision.valid_until)
+        decision, decision_bytes = again.SerializeToString(), response.decision.ByteSize()
+        if decision_bytes >= _ONE_BYTE or len(decision) + _CHANGING_BYTES >= _ONE_BYTE:
+            return answer
+        rest = answer[len(_DECISION_TAG) + 1 + decision_bytes :]  # which is the first field
         touches = (principal.tenant, facts.license_id) if decided.verdict.valid else None
-        answer = Answer(principal, facts.license_id, touches, decision, rest.SerializeToString())
+        kept = Answer(principal, facts.license_id, touches, decision, rest)
         ends = None if until is None else until - RECHECK_AFTER
-        self._recall.put(key, Recalled(answer, made_of, now, ends))
+        self._recall.put(key, Recalled(kept, made_of, now, ends))
+        return answer
 
     def _of_state(self) -> bytes:
         """The fields of a decision that tell the state: the same for all calls between two polls."""

@@ -93,8 +93,7 @@ def _made(
     if decided.verdict.valid and loaded.facts is not None:
         r.marks.touched((principal.tenant, loaded.facts.license_id), loaded.now)
     response = verdicts.answer(decided)
-    answers.keep(key, principal, request, decided, response)
-    return response.SerializeToString()
+    return answers.keep(key, principal, request, decided, response)
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -206,13 +206,6 @@ def taken(facts: Facts, code: Code) -> Taken:
     most = cap(limit, OverageStrategy(terms.overage_strategy))
     times = max(1, times)
     return Taken(code, getattr(seats, name), limit * times, None if most is None else most * times)
-
-
-def exceeded(facts: Facts) -> Sequence[Taken]:
-    """The limits that are exceeded, in the order of their codes; none where the policy is not strict about them."""
-    if not facts.machines.strict or facts.seats is None:
-        return ()
-    return [one for one in (taken(facts, code) for code in LIMITS) if one.is_exceeded]
 
 
 def machine_boundaries(facts: Facts) -> Iterator[datetime]:

@@ -49,17 +49,16 @@ class ValidationServicer:
         callers.refuse_view(principal, request.view)
         callers.refuse_without_proof(principal, request.license)
         callers.refuse_without_certificate(principal, request)
-        tenant = principal.tenant
         decided = await decide_one(self._r, context, request)
         self._note(principal.tenant, decided)
         response = verdicts.answer(decided)
-        self._answers.keep(key, principal, request, decided, response)
-        if request.view in _WITH_LICENSE and response.license_id:
-            grace.refuse_view(decided.loaded)
-            found = (await self._licenses(tenant, [response.license_id])).get(response.license_id)
-            if found is not None:
-                at, full = decided.loaded.now, request.view == View.FULL
-                response.license.CopyFrom(render.license_(found, at, metadata=full))
+        if request.view not in _WITH_LICENSE or not response.license_id:
+            return self._answers.keep(key, principal, request, decided, response)
+        grace.refuse_view(decided.loaded)
+        found = (await self._licenses(principal.tenant, [response.license_id])).get(response.license_id)
+        if found is not None:
+            at, full = decided.loaded.now, request.view == View.FULL
+            response.license.CopyFrom(render.license_(found, at, metadata=full))
         return response
 
     def validate_again(self, principal: Principal, request: bytes) -> bytes | None:

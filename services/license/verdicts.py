@@ -8,16 +8,17 @@ from typing import Final
 from lictor.common.v1.common_pb2 import Decision, Freshness
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from services.license import render
 from services.license.codes import Code
 from services.license.deciding import Decided
+from services.license.decision import Verdict
 from services.license.explaining import Explained
 from services.license.facts import next_check_in, uses_limit
-from services.license.machines import exceeded, heartbeat_status, limit_of
+from services.license.machines import LIMITS, heartbeat_status, limit_of, taken
 from shared.facts.license import LicenseFacts
 from shared.facts.machines import SeatsValue
 from shared.freshness.reader import Source
 from shared.ids import Prefix, new_id
+from shared.rpc import render
 from shared.rules.expiry import grace_end
 from shared.rules.heartbeats import HeartbeatStatus
 
@@ -63,16 +64,16 @@ def answer(decided: Decided) -> pb.ValidateLicenseResponse:
             (response.check_in_due_time, next_check_in(facts)),
         ):
             if moment is not None:
-                field.FromDatetime(moment)
+                field.CopyFrom(render.timestamp_of(moment))
         if facts.seats is not None:
-            _add_seats(response, facts, facts.seats)
+            _add_seats(response, verdict, facts, facts.seats)
     if verdict.machine is not None:
         response.machine_id = verdict.machine.machine_id
         response.heartbeat_status = _HEARTBEATS[heartbeat_status(verdict.machine, decided.loaded.now)]
     return response
 
 
-def _add_seats(response: pb.ValidateLicenseResponse, facts: LicenseFacts, seats: SeatsValue) -> None:
+def _add_seats(response: pb.ValidateLicenseResponse, verdict: Verdict, facts: LicenseFacts, seats: SeatsValue) -> None:
     counts = response.seats
     counts.machines, counts.users, counts.processes = seats.machines, seats.users, seats.processes
     counts.cores, counts.memory_bytes = seats.cores, min(seats.memory_bytes, _MOST)
@@ -80,7 +81,7 @@ def _add_seats(response: pb.ValidateLicenseResponse, facts: LicenseFacts, seats:
     limit = limit_of(facts, "machines")
     if limit is not None:
         counts.max_machines = limit
-    for one in exceeded(facts):
+    for one in (taken(facts, code) for code in verdict.all_codes if code in LIMITS):
         limit, most = min(one.limit or 0, _MOST), None if one.most is None else min(one.most, _MOST)
         response.exceeded.add(code=_WIRE[one.code], taken=min(one.taken, _MOST), limit=limit, most=most)
 

@@ -16,6 +16,7 @@ from shared.facts.finding import fingerprint_key
 from shared.facts.machines import (
     MOST_MET,
     NO_LIMITS,
+    NO_SEATS,
     ComponentsValue,
     FingerprintValue,
     Limits,
@@ -104,8 +105,8 @@ def seats_of(prefix: str, row: asyncpg.Record) -> Iterator[Fact]:
     if not row["seats_read"]:
         return
     key = f"seats:{prefix}{row['license_id']}"
-    if row["seats_of"] is None:
-        yield Fact(key, None, 0)
+    if row["seats_of"] is None:  # of a license that there is: not one of those that anybody can ask for at random
+        yield Fact(key, NO_SEATS, 0)
         return
     value = SeatsValue(
         row["seats_machines"],
@@ -155,7 +156,7 @@ def _machine(prefix: str, columns: Sequence[Any], terms: MachineTerms, at: datet
     )
     yield Fact(key, value.read_at(at, terms), MACHINE_BYTES)
     parts = tuple((name, bytes.fromhex(hashed)) for name, hashed in columns[11] or ())
-    yield Fact(f"component:{prefix}{machine_id}", ComponentsValue(parts) if parts else None, HOLDER_BYTES * len(parts))
+    yield Fact(f"component:{prefix}{machine_id}", ComponentsValue(parts), HOLDER_BYTES * len(parts))
     if user_id is not None:
         subject_ref, email_hash, banned = columns[12:15]
         email = None if email_hash is None else bytes.fromhex(email_hash)

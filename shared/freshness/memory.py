@@ -70,7 +70,7 @@ class Memory:
     def put(self, fact: Fact) -> None:
         """Holds a fact in place of what was known. One that says the same stays as it is, and with it what was made of it."""
         known = self._facts.get(fact.key)
-        if known is not None and known.value == fact.value:
+        if known is not None and (known is fact or known.value == fact.value):
             self._facts.move_to_end(fact.key)
             return
         self.drop(fact.key)

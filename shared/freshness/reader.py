@@ -198,7 +198,9 @@ class Reader:
         if found is not None and self._away is self.tail.state:
             return found
         try:
-            async with asyncio.timeout(None if found is None else PATIENCE_S):
+            if found is None:
+                return await read()
+            async with asyncio.timeout(PATIENCE_S):
                 return await read()
         except TimeoutError:
             pass

@@ -98,25 +98,30 @@ class Licensed:
         return Subject(name, self.served.process.pid, load, Counted(self.served.listen, SERVICE, method), warm_up_calls)
 
     async def hold(self, licenses: Sequence[Issued]) -> None:
-        """Validates each of them until the server holds them all, and has written down that they were found valid: a first
-        time costs more than those that follow. NotRunError when one is not valid, or they are not held in the end.
+        """Validates each of them until the server holds them all, then once more from memory, and until it has written down
+        that they were found valid: a first time costs more than those that follow. NotRunError when one is not valid, or they
+        are not held in the end.
         """
         for _ in range(PASSES):
-            for start in range(0, len(licenses), BATCH):
-                group = licenses[start : start + BATCH]
-                raw = await self._answer(BATCH_VALIDATE, batch(group))
-                found = [result.response for result in BatchValidateLicensesResponse.FromString(raw).results]
-                _must_be_valid(zip(found, group, strict=True))
+            await self._ask_each(licenses)
             if await self.metric("lictor_facts_held") > len(licenses) * FACTS_EACH:
                 break
         else:
             raise NotRunError(f"{len(licenses)} licenses were validated {PASSES} times, and are not held")
+        await self._ask_each(licenses)
         async with self.served.suite.admin() as admin:
 
             async def written() -> bool:
                 return await admin.fetchval(_VALIDATED) >= len(licenses)
 
             await until(written, MARKED_WITHIN_S)
+
+    async def _ask_each(self, licenses: Sequence[Issued]) -> None:
+        for start in range(0, len(licenses), BATCH):
+            group = licenses[start : start + BATCH]
+            raw = await self._answer(BATCH_VALIDATE, batch(group))
+            found = [result.response for result in BatchValidateLicensesResponse.FromString(raw).results]
+            _must_be_valid(zip(found, group, strict=True))
 
     def from_memory(self) -> AbstractAsyncContextManager[None]:
         """What is measured in the block must be answered from memory, but for a hundredth. Else NotRunError at its end."""

@@ -19,7 +19,7 @@ from tests.bench.writes import reached, writes_of
 
 L2: Final = Goal("validate_l2", Bound.MIN, 0.25, 0.5, "calls/s")
 L2_GOALS: Final = (L2, writes_of("validate_l2"))
-RECORD: Final = Goal("validate_record", Bound.MIN, 0.08, 0.3, "calls/s")
+RECORD: Final = Goal("validate_record", Bound.MIN, 0.15, 0.3, "calls/s")
 ROOM_BYTES: Final = 256 * 1024
 """Room for about a hundred licenses: more than there are calls in flight, so that the credential stays in memory."""
 L2_ASKED: Final = 4000
