@@ -14,7 +14,7 @@ from services.flows.walk import StepFailedError, Walk
 from services.up import EXPECTED, Running, start, start_split
 from shared.embedded.places import temporary_state
 
-Flow = Callable[[Walk, Lictor, Lictor], None]
+Flow = Callable[[Walk, Lictor, Lictor, Lictor], None]
 
 FLOWS: Final[Mapping[str, Flow]] = MappingProxyType({"licentric": licentric.run})
 """The flows that can be walked in whole; one is added by what makes it possible."""
@@ -51,17 +51,21 @@ def _processes(walk: Walk, running: Running) -> None:
         if target in {"all", "license"}:
             continue
         with Lictor(api_key=running.keys.test_api_key, endpoint=child.listen.api) as client:
-            walk.refused(f"{target} has no methods yet", "METHOD_UNKNOWN", client.whoami)
+            walk.refused(f"{target} has none of license's methods", "METHOD_UNKNOWN", client.whoami)
 
 
 def _walk(walk: Walk, running: Running, run: Flow) -> None:
-    child = running.children.get("license") or running.children["all"]
-    endpoint = child.listen.api
+    licenses, machines = (_endpoint(running, target) for target in ("license", "machine"))
     with (
-        Lictor(api_key=running.keys.test_api_key, endpoint=endpoint) as test,
-        Lictor(api_key=running.keys.live_api_key, endpoint=endpoint) as live,
+        Lictor(api_key=running.keys.test_api_key, endpoint=licenses) as test,
+        Lictor(api_key=running.keys.live_api_key, endpoint=licenses) as live,
+        Lictor(api_key=running.keys.test_api_key, endpoint=machines) as of_machines,
     ):
-        run(walk, test, live)
+        run(walk, test, live, of_machines)
+
+
+def _endpoint(running: Running, target: str) -> str:
+    return (running.children.get(target) or running.children["all"]).listen.api
 
 
 def _say(line: str) -> None:

@@ -35,3 +35,14 @@ class Walk:
             self.say(f"        {error.message}")
             return error
         raise StepFailedError(f"{step}: promised a refusal with {reason}, was answered {type(answer).__name__}")
+
+    def raised(self, step: str, kind: type[Exception], call: Callable[[], object]) -> None:
+        """Prints an error of the client's own with its class; StepFailedError when there was none, or another."""
+        try:
+            answer = call()
+        except kind as error:
+            self.steps += 1
+            self.say(f"  ok  {step}: {type(error).__name__}")
+            self.say(f"        {error}")
+            return
+        raise StepFailedError(f"{step}: promised {kind.__name__}, was answered {type(answer).__name__}")
