@@ -27,11 +27,13 @@ from . import requests_usage as usage
 from . import requests_validation as validation
 from . import requests_watch as watch
 from . import requests_workloads as workloads
+from .async_beats import AsyncBackgroundBeats
 from .config import DEFAULT_ENDPOINT, ClientConfig, TlsConfig
 from .errors import LictorError, error_of
 from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
+from .requests_beats import Beating, beats
 from .requests_hold import METHOD as HOLD
 from .requests_hold import Holding, hold_seat
 from .requests_watch import METHOD as WATCH
@@ -245,6 +247,14 @@ def async_hold(build: Callable[P, Holding]) -> Callable[Concatenate[AsyncNamespa
     return method
 
 
+def async_beats(build: Callable[P, Beating]) -> Callable[Concatenate[AsyncNamespace, P], AsyncBackgroundBeats]:
+    def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncBackgroundBeats:
+        return AsyncBackgroundBeats(self.runner, build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
 class AsyncProducts(AsyncNamespace):
     create = async_method(catalog.create_product)
     get = async_method(catalog.get_product)
@@ -400,6 +410,7 @@ class AsyncLictor(AsyncNamespace):
     activate = async_method(machines.activate)
     deactivate = async_method(machines.deactivate)
     heartbeat = async_method(machines.heartbeat)
+    beats = async_beats(beats)
     acquire_seat = async_method(seats.acquire_seat)
     renew_seat = async_method(seats.renew_seat)
     release_seat = async_method(seats.release_seat)

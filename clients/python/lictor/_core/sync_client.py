@@ -33,10 +33,12 @@ from .errors import LictorError, error_of
 from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
+from .requests_beats import Beating, beats
 from .requests_hold import METHOD as HOLD
 from .requests_hold import Holding, hold_seat
 from .requests_watch import METHOD as WATCH
 from .requests_watch import LicenseChange, Watching
+from .sync_beats import BackgroundBeats
 from .this_machine import ThisMachine
 from .tries import Tries
 
@@ -243,6 +245,14 @@ def sync_hold(build: Callable[P, Holding]) -> Callable[Concatenate[SyncNamespace
     return method
 
 
+def sync_beats(build: Callable[P, Beating]) -> Callable[Concatenate[SyncNamespace, P], BackgroundBeats]:
+    def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> BackgroundBeats:
+        return BackgroundBeats(self.runner, build(*args, **kwargs))
+
+    dress(method, build)
+    return method
+
+
 class Products(SyncNamespace):
     create = sync_method(catalog.create_product)
     get = sync_method(catalog.get_product)
@@ -398,6 +408,7 @@ class Lictor(SyncNamespace):
     activate = sync_method(machines.activate)
     deactivate = sync_method(machines.deactivate)
     heartbeat = sync_method(machines.heartbeat)
+    beats = sync_beats(beats)
     acquire_seat = sync_method(seats.acquire_seat)
     renew_seat = sync_method(seats.renew_seat)
     release_seat = sync_method(seats.release_seat)
