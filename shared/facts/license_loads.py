@@ -117,11 +117,22 @@ async def load_one(db: Database, tenant: Tenant, wanted: Wanted) -> Load:
 
 async def load_many(db: Database, tenant: Tenant, wanted: Sequence[Wanted]) -> Load:
     """All at one state of the record and one time."""
+    return _load(tenant, await _found_many(db, tenant, wanted))
+
+
+async def load_each(db: Database, tenant: Tenant, wanted: Sequence[Wanted]) -> Sequence[Load]:
+    """The same by one statement for several who ask for one each: to each its own."""
+    return [_load(tenant, [found]) for found in await _found_many(db, tenant, wanted)]
+
+
+async def _found_many(
+    db: Database, tenant: Tenant, wanted: Sequence[Wanted]
+) -> Sequence[tuple[Wanted, Sequence[asyncpg.Record]]]:
     items = [(n, *of) for n, one in enumerate(wanted) for of in _items(one)]
     statement, width = (LOAD_BATCH, 3) if all(one.machine is None for one in wanted) else (LOAD_MACHINES, 5)
     columns = (list(column) for column in list(zip(*items, strict=True))[:width])
     rows = await db.load(statement, tenant.account_id, tenant.mode.value, *columns)
-    return _load(tenant, list(zip(wanted, _by_item(rows, len(wanted)), strict=True)))
+    return list(zip(wanted, _by_item(rows, len(wanted)), strict=True))
 
 
 def _items(wanted: Wanted) -> Iterator[tuple[bytes | None, str | None, str, str]]:

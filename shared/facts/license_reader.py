@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from shared.db.pool import Database
+from shared.facts.gathering import Gathering
 from shared.facts.license import Loaded, Wanted, look
-from shared.facts.license_loads import load_many, load_one
+from shared.facts.license_loads import load_many
 from shared.freshness.reader import Load, Reader, View
 from shared.freshness.tail import State, Tail
 from shared.freshness.token import Revision
@@ -22,6 +23,7 @@ class LicenseFactsReader:
 
     def __init__(self, db: Database, reader: Reader) -> None:
         self._db = db
+        self._gathering = Gathering(db)
         self._reader = reader
 
     def knows(self, after: Revision) -> bool:
@@ -61,7 +63,7 @@ class LicenseFactsReader:
             return look(view, tenant, wanted)
 
         async def load() -> Load:
-            return await load_one(self._db, tenant, wanted)
+            return await self._gathering.load(tenant, wanted)
 
         return await self._reader.read(_root(tenant, wanted), looked, load, after=after)
 
@@ -69,7 +71,7 @@ class LicenseFactsReader:
         """One license as the record has it from now on, with what is counted there."""
 
         async def load() -> Load:
-            return await load_one(self._db, tenant, wanted)
+            return await self._gathering.load(tenant, wanted)
 
         return await self._reader.load(lambda view: look(view, tenant, wanted), load)
 
