@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import empty, growth, memory, processes, revoke, rss, validate_cold, validate_hot
+from tests.bench import activate, empty, growth, memory, processes, revoke, rss, validate_cold, validate_hot
 from tests.bench.load import NotRunError, program
 from tests.bench.report import Figure, Goal, NotRun, Result, exit_status, table, write
 from tests.bench.subjects import Effort
@@ -36,6 +36,7 @@ ENTRIES: Final = {
     "growth": Entry(growth.GOALS, growth.run_growth),
     "revoke_p99": Entry(revoke.GOALS, revoke.run_revoke),
     "memory": Entry(memory.GOALS, memory.run_memory),
+    "activate": Entry(activate.GOALS, activate.run_activate),
     "rss_100k": Entry(rss.GOALS, rss.run_rss),
 }
 _NAMES: Final = {goal.name: name for name, entry in ENTRIES.items() for goal in entry.goals} | {n: n for n in ENTRIES}

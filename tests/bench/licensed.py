@@ -58,15 +58,21 @@ class Licensed:
     """The running suite.
 
     Attributes:
+        postgres: Its record.
         served: Its process.
         world: The account that has the licenses.
         issued: All of them, in no order.
+        template: The id of the license that they are all like.
+        hasher: Makes the hashes of license keys that the server looks for.
     """
 
+    postgres: EmbeddedPostgres
     served: Served
     world: World
     issued: Sequence[Issued] = field(repr=False)
     folder: Path
+    template: str
+    hasher: SecretHasher = field(repr=False)
 
     @property
     def asked(self) -> Sequence[Issued]:
@@ -204,7 +210,7 @@ async def licensed(folder: Path, count: int = LICENSES, **settings: str) -> Asyn
                 async with served.suite.admin() as admin:
                     issued = await populate(admin, template.license.license_id, hasher, count)
                 random.shuffle(issued)
-                suite = Licensed(served, world, issued, folder)
+                suite = Licensed(postgres, served, world, issued, folder, template.license.license_id, hasher)
                 await suite.must_be_valid()
                 yield suite
         finally:

@@ -40,6 +40,7 @@ class Load:
         connections: How many there are at a time.
         streams: Calls in flight on each of them.
         spread: Whether there is one file, with many framed requests, and each call sends any of them (see `spread`).
+        in_order: Whether each of those is sent once instead, in their order.
     """
 
     url: str
@@ -49,6 +50,7 @@ class Load:
     connections: int = 4
     streams: int = 16
     spread: bool = False
+    in_order: bool = False
 
     def headers(self) -> dict[str, str]:
         """What every call says of itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,13 +32,17 @@ class Issued:
     key: str
 
 
-async def populate(admin: asyncpg.Connection, template: str, hasher: SecretHasher, count: int) -> list[Issued]:
-    """Makes `count` licenses like the one with the id `template`, each with a key of its own. `admin` is a superuser's.
+async def populate(
+    admin: asyncpg.Connection, template: str, hasher: SecretHasher, count: int, named: Sequence[str] = ()
+) -> list[Issued]:
+    """Makes `count` licenses like the one with the id `template`, each with a key of its own, with the ids `named` if any are.
+    `admin` is a superuser's.
 
     They are what licenses of an import are, but for their events, and nothing is logged of them: whoever serves from this
     record must not have asked for them before.
     """
-    made = [Issued(new_id(Prefix.LICENSE), keys.generate("BENCH")) for _ in range(count)]
+    ids = named or [new_id(Prefix.LICENSE) for _ in range(count)]
+    made = [Issued(license_id, keys.generate("BENCH")) for license_id in ids]
 
     def rows() -> Iterator[tuple[str, bytes, str]]:
         return ((one.license_id, hasher.hash(keys.canonical(one.key)), keys.hint(one.key)) for one in made)

@@ -1,9 +1,9 @@
-"""Load that is spread evenly over many requests, where h2load sends the same one again and again.
+"""Load that is spread over many requests, where h2load sends the same one again and again.
 
     python -m tests.bench.spread
 
-As a program it sends what one line of JSON on its standard input says (see `_Order`) and answers with the seconds that it
-took. It knows no answer but that it came; so it is only for servers that keep a count of their own.
+As a program it sends what one line of JSON on its standard input says (see `_Order`) and answers with another: the seconds that
+it took, and what each call took. It knows no answer but that it came; so it is only for servers that keep a count of their own.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ class _Order:
     connections: int
     streams: int
     calls: int
+    in_order: bool
 
 
 async def run_spread(load: Load, calls: int) -> Run:
-    """Sends `calls` calls from a process of its own, each request chosen at random; every one as likely as any other.
+    """Sends `calls` calls from a process of its own, each request chosen at random, every one as likely as any other; or each
+    once, where the load says `in_order`. It tells latencies where there is one call in flight on each connection.
 
     Raises:
-        NotRunError: A call was not answered, or it took too long.
+        NotRunError: A call was not answered, it took too long, or there are fewer requests than calls in order.
     """
     [bodies] = load.bodies
-    order = _Order(load.url, load.headers(), str(bodies), load.connections, load.streams, calls)
+    order = _Order(load.url, load.headers(), str(bodies), load.connections, load.streams, calls, load.in_order)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.spread",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=TREE,
@@ -64,7 +66,8 @@ async def run_spread(load: Load, calls: int) -> Run:
     said = output.decode(errors="replace").strip()
     if process.returncode:
         raise NotRunError(f"{calls} calls: {said[-300:]}")
-    return Run(calls, float(said))
+    told = json.loads(said)
+    return Run(calls, told["seconds"], tuple(told["latencies_us"]))
 
 
 def read_bodies(raw: bytes) -> list[bytes]:
@@ -88,6 +91,8 @@ class _Caller(asyncio.Protocol):
         self._bodies = bodies
         self._room = streams
         self._in_flight = 0
+        self._sent_at = 0.0
+        self.latencies_us: list[int] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,6 +107,8 @@ class _Caller(asyncio.Protocol):
             return
         if self._answers.begun and not self.begun.done():
             self.begun.set_result(None)
+        if ended and self._room == 1:  # of several in flight nobody here knows which one it was
+            self.latencies_us.append(round((perf_counter() - self._sent_at) * 1e6))
         self._in_flight -= ended
         self._send(ended)
 
@@ -122,6 +129,7 @@ class _Caller(asyncio.Protocol):
         self._in_flight += len(made)
         if out := self._answers.replies() + b"".join(made):
             assert self._transport is not None
+            self._sent_at = perf_counter() if made else self._sent_at
             self._transport.write(out)
         if self._in_flight == 0 and room and not self.done.done():
             self.done.set_result(None)
@@ -132,12 +140,15 @@ class _Caller(asyncio.Protocol):
                 future.set_exception(BrokenError(why))
 
 
-async def _send(order: _Order, bodies: Sequence[bytes]) -> float:
-    """The seconds from the first call to the last answer; connections are made before."""
+async def _send(order: _Order, bodies: Sequence[bytes]) -> dict[str, object]:
+    """The seconds from the first call to the last answer, and what each took where that is known, in rising order; connections
+    are made before."""
     url = urlsplit(order.url)
     assert url.hostname is not None and url.port is not None
     headers = {":path": url.path, ":authority": url.netloc, **order.headers}
-    chosen = iter(random.choices(bodies, k=order.calls))
+    if order.in_order and len(bodies) < order.calls:
+        raise BrokenError(f"there are {len(bodies)} requests for {order.calls} calls")
+    chosen = iter(bodies[: order.calls] if order.in_order else random.choices(bodies, k=order.calls))
     callers: list[_Caller] = []
     loop = asyncio.get_running_loop()
     for _ in range(min(order.connections, order.calls)):
@@ -152,14 +163,14 @@ async def _send(order: _Order, bodies: Sequence[bytes]) -> float:
     seconds = perf_counter() - start
     for caller in callers:
         caller.close()
-    return seconds
+    return {"seconds": seconds, "latencies_us": sorted(us for caller in callers for us in caller.latencies_us)}
 
 
 def main() -> int:
     """As a program; the status is not 0 when a call was not answered."""
     order = _Order(**json.load(sys.stdin))
     try:
-        print(uvloop.run(_send(order, read_bodies(Path(order.bodies).read_bytes()))))
+        print(json.dumps(uvloop.run(_send(order, read_bodies(Path(order.bodies).read_bytes())))))
     except (BrokenError, OSError) as error:
         print(f"{type(error).__name__}: {error}")
         return 1

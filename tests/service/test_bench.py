@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,30 @@ async def test_load_is_spread_evenly_over_many_requests(tmp_path: Path) -> None:
     assert 1 < most_at_once <= 10
 
 
+async def test_load_in_order_sends_each_request_once_and_tells_what_each_took(tmp_path: Path) -> None:
+    seen: Counter[bytes] = Counter()
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        del context
+        seen[request] += 1
+        await asyncio.sleep(0.02 if request == b"request 7" else 0.0)
+        return request
+
+    messages = [b"request %d" % n for n in range(40)]
+    async with listening(answer) as address:
+        url, bodies = f"http://{address}/a.B/Do", many(tmp_path, messages)
+        load = Load(url, bodies, "Bearer k", connections=4, streams=1, spread=True, in_order=True)
+        done = await run_spread(load, 30)
+        assert seen == Counter(messages[:30])
+        with pytest.raises(NotRunError, match="40 requests for 41 calls"):
+            await run_spread(load, 41)
+        assert not (await run_spread(replace(load, streams=2), 30)).latencies_us
+    assert len(done.latencies_us) == 30
+    assert list(done.latencies_us) == sorted(done.latencies_us)
+    assert done.latencies_us[-1] >= 20_000
+    assert done.percentile_ms(1) == done.latencies_us[-1] / 1000
+
+
 async def test_load_that_is_not_answered_is_no_load(tmp_path: Path) -> None:
     asked = asyncio.Event()
 
@@ -190,6 +215,23 @@ def test_validations_and_revocations_are_measured(tmp_path: Path) -> None:
     assert all(line["ratio"] > 0 for line in lines)
     revoked = next(line for line in lines if line["name"] == "revoke_p99")
     assert revoked["ratio"] >= 1, "a revocation returned before its effect"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+@needs_h2load
+@needs_proc
+@needs_envoy
+def test_activations_are_measured(tmp_path: Path) -> None:
+    done, lines = run(tmp_path / "bench.jsonl", "tests.bench", "--only", "activate", "--rounds", "1", "--calls", "640")
+    found = {line["name"]: line for line in lines}
+    assert set(found) == {
+        "activate", "activate_p50", "activate_p99", "activate_cpu", "activate_statements",
+    }, done.stdout + done.stderr  # fmt: skip
+    assert all(line["rounds"] == 1 for line in lines), done.stdout + done.stderr
+    assert all(line["ratio"] > 0 for line in lines)
+    assert found["activate_p50"]["value"] <= found["activate_p99"]["value"]
+    assert found["activate_p50"]["baseline"] <= found["activate_p99"]["baseline"]
 
 
 @pytest.mark.long
