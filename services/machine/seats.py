@@ -49,6 +49,14 @@ def taking(seats: Seats, machine: Machine, before: Machine | None, of_user: int)
     )
 
 
+def taken(seats: Seats, then: Taking, at: datetime) -> Seats:
+    """What the record counts once the machine has its seat, since `at`."""
+    return replace(
+        seats, machines=then.machines, users=then.users, cores=then.cores, memory_bytes=then.memory_bytes,
+        disk_bytes=then.disk_bytes, first_activated_at=seats.first_activated_at or at,
+    )  # fmt: skip
+
+
 def behind(then: Taking, ahead: int) -> Taking:
     """With those who wait for a seat before the machine on seats already."""
     of_user = None if then.user_machines is None else then.user_machines + ahead

@@ -50,11 +50,14 @@ _FROM: Final = """
 TERMS_OF: Final = statements.select("license.activation_terms", _TERMS, "license_id = $3")
 TERMS_OF_MANY: Final = statements.select("license.activation_terms", _TERMS, "license_id = ANY ($3)")
 IS_HOLDER: Final = statements.select("license.holders", ("customer_id",), "customer_id = $3")
-OPEN_SEATS: Final = (
-    statements.insert("machine.seat", ("license_id",)) + " ON CONFLICT (account_id, mode, license_id) DO NOTHING"
-)
 _SEAT: Final = ("machines", "users", "cores", "memory_bytes", "disk_bytes", "processes", "first_activated_at")
 LOCK_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3") + " FOR UPDATE"
+OPEN_SEATS: Final = f"""
+    WITH opened AS ({statements.insert("machine.seat", ("license_id",))}
+        ON CONFLICT (account_id, mode, license_id) DO NOTHING RETURNING {", ".join(_SEAT)})
+    SELECT {", ".join(_SEAT)} FROM opened
+     UNION ALL SELECT {", ".join(_SEAT)} FROM ({LOCK_SEATS}) AS held
+"""
 GET_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3")
 HOLD_SCOPE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('machine/' || $1 || '/' || $2 || '/' || $3, 0))"
 GET_MACHINE: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = $3"
@@ -118,13 +121,19 @@ GIVEN_UP: Final = statements.select(
     "machine.machine", ("count(*)",), "license_id = $3", "deactivated_at > $4",
     "deactivation_reason IN ('SELF', 'CUSTOMER', 'TRANSFERRED')",
 )  # fmt: skip
-INSERT_MACHINE: Final = statements.insert("machine.machine", _MACHINE)
 UPDATE_MACHINE: Final = statements.update("machine.machine", "machine_id", _MACHINE[1:])
-INSERT_BEAT: Final = statements.insert("machine.beat", ("machine_id", "last_heartbeat_at", "lease_expires_at"))
 UPDATE_BEAT: Final = statements.update("machine.beat", "machine_id", ("last_heartbeat_at", "lease_expires_at"))
 _FINGERPRINT: Final = ("machine_id", "name", "license_id", "uniqueness_scope", "fingerprint_hash")
 _COMPONENT: Final = ("machine_id", "name", "uniqueness_scope", "fingerprint_hash")
 INSERT_FINGERPRINTS: Final = statements.insert_many("machine.fingerprint", _FINGERPRINT)
+_NEXT: Final = len(_MACHINE) + 3
+# Foreign keys are looked at when the statement ends, so that the rows may come in any order.
+INSERT_MACHINE: Final = f"""
+    WITH made AS ({statements.insert("machine.machine", _MACHINE)}),
+         beating AS (INSERT INTO machine.beat (account_id, mode, machine_id, last_heartbeat_at, lease_expires_at)
+                     VALUES ($1, $2, $3, ${_NEXT}, ${_NEXT + 1}))
+    {INSERT_FINGERPRINTS.replace("$3", f"${_NEXT + 2}")}
+"""
 INSERT_COMPONENTS: Final = statements.insert_many("machine.component", _COMPONENT)
 DROP_FINGERPRINTS: Final = "DELETE FROM machine.fingerprint WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
 DROP_COMPONENTS: Final = "DELETE FROM machine.component WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
@@ -217,8 +226,9 @@ async def is_customer(tx: Transaction, customer_id: str) -> bool:
 
 async def lock_seats(tx: Transaction, license_id: str) -> Seats:
     """The seats of a license, which nobody else can take or free until this transaction ends."""
-    await tx.conn.execute(OPEN_SEATS, *_in_tenant(tx, license_id))
-    row = await tx.conn.fetchrow(LOCK_SEATS, *_in_tenant(tx, license_id))
+    row = await tx.conn.fetchrow(OPEN_SEATS, *_in_tenant(tx, license_id))
+    if row is None:  # somebody has opened them just now, and this statement does not see it
+        row = await tx.conn.fetchrow(LOCK_SEATS, *_in_tenant(tx, license_id))
     assert row is not None
     return _seats(row)
 
@@ -357,11 +367,8 @@ async def given_up(tx: Transaction, license_id: str, within: timedelta) -> int:
 
 async def insert_machine(tx: Transaction, machine: Machine, component_scope: str) -> None:
     """The machine, what it is known by, and its parts."""
-    await tx.conn.execute(INSERT_MACHINE, *_in_tenant(tx, *_values(machine)))
-    await tx.conn.execute(
-        INSERT_BEAT, *_in_tenant(tx, machine.machine_id, machine.last_heartbeat_at, machine.lease_expires_at)
-    )
-    await set_fingerprints(tx, machine)
+    beat = (machine.last_heartbeat_at, machine.lease_expires_at)
+    await tx.conn.execute(INSERT_MACHINE, *_in_tenant(tx, *_values(machine), *beat, _fingerprints(machine)))
     if machine.components:
         parts = [(machine.machine_id, name, component_scope, hashed) for name, hashed in machine.components.items()]
         await tx.conn.execute(INSERT_COMPONENTS, *_in_tenant(tx, statements.rows(_COMPONENT, parts)))
@@ -370,11 +377,16 @@ async def insert_machine(tx: Transaction, machine: Machine, component_scope: str
 async def set_fingerprints(tx: Transaction, machine: Machine) -> None:
     """What the machine is known by, in place of what it was."""
     await tx.conn.execute(DROP_FINGERPRINTS, *_in_tenant(tx, machine.machine_id))
+    await tx.conn.execute(INSERT_FINGERPRINTS, *_in_tenant(tx, _fingerprints(machine)))
+
+
+def _fingerprints(machine: Machine) -> str:
+    """The rows of what a machine is known by."""
     rows = [
         (machine.machine_id, name, machine.license_id, machine.uniqueness_scope, hashed)
         for name, hashed in machine.fingerprints.items()
     ]
-    await tx.conn.execute(INSERT_FINGERPRINTS, *_in_tenant(tx, statements.rows(_FINGERPRINT, rows)))
+    return statements.rows(_FINGERPRINT, rows)
 
 
 async def update_machine(tx: Transaction, machine: Machine) -> None:

@@ -64,14 +64,22 @@ class Transaction:
     conn: asyncpg.Connection
     tenant: Tenant
     now: datetime
+    _entered: list[Tenant] = field(default_factory=list[Tenant])
+    """Those that it was inside of since it began, in whoever's hands."""
+
+    async def back(self) -> None:
+        """Inside its own tenant again, where somebody has entered another one."""
+        if self._entered:
+            await self.enter(self.tenant)
 
     async def enter(self, tenant: Tenant) -> Transaction:
         """The same transaction inside another tenant: only for an operator who makes an account's first keys."""
+        self._entered.append(tenant)
         await self.conn.execute(
             "SELECT set_config('lictor.account_id', $1, true), set_config('lictor.mode', $2, true)",
             tenant.account_id, tenant.mode.value,
         )  # fmt: skip
-        return Transaction(self.conn, tenant, self.now)
+        return Transaction(self.conn, tenant, self.now, self._entered)
 
 
 async def _prepare(conn: asyncpg.Connection) -> None:

@@ -100,12 +100,11 @@ class Writer:
         refuse_short(context)
         try:
             async with self._db.transaction(context.principal.tenant) as tx:
-                response = await self._in_transaction(tx, context, request, response_type, work)
+                response, at, known = await self._in_transaction(tx, context, request, response_type, work)
                 if restricts(response):
                     wait_s = context.restricting_wait_s
                     if not getattr(request, "return_before_effective", False):
                         context.effect_wait_s = wait_s
-                at, known = await _record_time(tx), monotonic()
                 refuse_short(context)
         except asyncpg.IntegrityConstraintViolationError as error:
             meant = self._taken(error.constraint_name or "")
@@ -123,20 +122,23 @@ class Writer:
 
     async def _in_transaction(
         self, tx: Transaction, context: CallContext, request: Message, response_type: type[R], work: Work[R]
-    ) -> R:
+    ) -> tuple[R, datetime, float]:
+        """The answer, and a moment by the record's clock and by this process's."""
         message_type = cast("type[Message]", response_type)
         claim = self._claim(context, request, message_type)
         if claim is not None:
             stored = await idempotency.claim(tx, claim)
             if stored is not None:
                 self._replayed.inc()
-                return cast("R", message_type.FromString(stored))
+                return cast("R", message_type.FromString(stored)), await _record_time(tx), monotonic()
         response = await work(tx)
-        response.revision_token.token = self.tokens.make(await _revision(tx))
+        revision, at = await _revision(tx)
+        known = monotonic()
+        response.revision_token.token = self.tokens.make(revision)
         if claim is not None:
-            home = await tx.enter(context.principal.tenant)
-            await idempotency.store(home, claim, cast("Message", response).SerializeToString())
-        return response
+            await tx.back()
+            await idempotency.store(tx, claim, cast("Message", response).SerializeToString())
+        return response, at, known
 
     def _claim(self, context: CallContext, request: Message, response_type: type[Message]) -> idempotency.Claim | None:
         request_id: str = getattr(request, "request_id")  # noqa: B009 - every mutation's request has the field
@@ -153,13 +155,14 @@ class Writer:
         return idempotency.Claim(context.method, canonical_id, body.SerializeToString(deterministic=True), secret)
 
 
-async def _revision(tx: Transaction) -> Revision:
+async def _revision(tx: Transaction) -> tuple[Revision, datetime]:
+    """What the transaction makes, and the record's time."""
     row = await tx.conn.fetchrow(
-        f"SELECT pg_current_xact_id()::text AS xid, {EPOCH} AS epoch, "  # noqa: S608 - put together from constants
+        f"SELECT pg_current_xact_id()::text AS xid, {EPOCH} AS epoch, clock_timestamp() AS at, "  # noqa: S608 - of constants
         "(SELECT system_identifier FROM pg_control_system()) AS system_id"
     )
     assert row is not None
-    return Revision(row["system_id"], row["epoch"] or _NO_EPOCH, int(row["xid"]))
+    return Revision(row["system_id"], row["epoch"] or _NO_EPOCH, int(row["xid"])), row["at"]
 
 
 async def _record_time(tx: Transaction) -> datetime:

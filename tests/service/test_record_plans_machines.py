@@ -19,6 +19,11 @@ OF_MACHINES: dict[str, tuple[Any, ...]] = {
     "what machines live under": (
         Role.FACTS, beat_store.LOAD, MACHINES, "machine.machine", "license.license", "license.policy",
     ),
+    "seats": (Role.MACHINE, machine_store.OPEN_SEATS, (LARGE.account_id, "LIVE", "lic_1"), "machine.seat"),
+    "who is known": (
+        Role.MACHINE, machine_store.KNOWN_BY, (LARGE.account_id, "LIVE", "lic_1", [b"hash"], "lic_1"), "machine.machine",
+        "machine.fingerprint", "machine.component", "machine.beat",
+    ),
     "beats that nobody holds": (Role.MACHINE_WORKER, beat_store.HOLD, MACHINES, "machine.beat"),
     "beats": (
         Role.MACHINE_WORKER, beat_store.TAKE, (*MACHINES, [timedelta(1)] * 3), "machine.beat", "machine.machine",
@@ -32,7 +37,7 @@ OF_MACHINES: dict[str, tuple[Any, ...]] = {
         Role.MACHINE_WORKER, due_store.LOOK_NEXT, (LARGE.account_id, "LIVE", ["mach_1"], [TIME]), "machine.beat",
     ),
 }  # fmt: skip
-OF_LISTS = {"Function Scan", "Sort", "ModifyTable", "CTE Scan"}
+OF_LISTS = {"Function Scan", "Sort", "ModifyTable", "CTE Scan", "Unique"}
 """Nodes that work on what the caller names, or on what was found through an index."""
 
 

@@ -28,7 +28,7 @@ from services.machine.model import (
     refuse_unless_allowed,
     touched,
 )
-from services.machine.seats import behind, evicted, exceeded, overage, refuse_full, refuse_nobody, taking, within
+from services.machine.seats import behind, evicted, exceeded, overage, refuse_full, refuse_nobody, taken, taking, within
 from services.machine.store import Seats
 from services.machine.terms import Leasing, SeatAcquire, Terms, Uniqueness, refuse_unusable
 from shared.db.outbox import emit
@@ -98,7 +98,8 @@ async def come_to_seats(tx: Transaction, actor: str, license_id: str, identity: 
     seats = await store.lock_seats(tx, license_id)
     terms = await _terms(tx, license_id)  # as it is now that nobody else is at the seats
     refuse_unusable(terms, action, tx.now, seats.first_activated_at)
-    over = await free_leases(tx, actor, await store.hold_over(tx, license_id))
+    had_machines = seats.first_activated_at is not None
+    over = await free_leases(tx, actor, await store.hold_over(tx, license_id)) if had_machines else 0
     found = await store.known_by(tx, scope, license_id, identity.hashes)
     for one in [one for one in found if one.lease_over(tx.now)]:  # of another license, or one that was one too many
         held = await store.lock_machine(tx, one.machine_id)
@@ -134,7 +135,7 @@ async def take_seat(
     if scene.known is not None:
         await _replace_dead(tx, actor, await tell_death(tx, actor, scene.known, terms))
         seats = await store.get_seats(tx, terms.license_id)
-    machine = await machine_of(tx, wanted, terms)
+    machine = await machine_of(tx, wanted, terms, is_first=seats.first_activated_at is None)
     gone = await _make_room(tx, actor, machine, terms, seats, identity=wanted.identity)
     if gone:
         seats = await store.get_seats(tx, terms.license_id)
@@ -145,7 +146,7 @@ async def take_seat(
         tx, machine, terms.scope_of(terms.component_uniqueness, tx.tenant.account_id, machine.machine_id)
     )
     await emit(tx, machine_event(event, machine, actor))
-    return Taken(machine, await store.get_seats(tx, terms.license_id), overage(terms, then), gone)
+    return Taken(machine, taken(seats, then, machine.activated_at), overage(terms, then), gone)
 
 
 async def leased(tx: Transaction, machine: Machine, terms: Terms, seats: Seats, ttl: timedelta) -> Machine:
@@ -160,10 +161,11 @@ async def leased(tx: Transaction, machine: Machine, terms: Terms, seats: Seats, 
     )
 
 
-async def machine_of(tx: Transaction, wanted: NewMachine, terms: Terms) -> Machine:
-    """A new machine, from what it says of itself and what it lives under."""
+async def machine_of(tx: Transaction, wanted: NewMachine, terms: Terms, *, is_first: bool = False) -> Machine:
+    """A new machine, from what it says of itself and what it lives under; `is_first` where its license never had one."""
     machine_id = new_id(Prefix.MACHINE)
     hashes = wanted.identity.identity_hashes
+    before = 0 if is_first else await store.last_generation(tx, terms.license_id, hashes)
     status, begins = first_heartbeat(terms, tx.now)
     return Machine(
         machine_id=machine_id,
@@ -175,7 +177,7 @@ async def machine_of(tx: Transaction, wanted: NewMachine, terms: Terms) -> Machi
         identity_kind=wanted.identity.kind,
         identity_hash=hashes[0],
         uniqueness_scope=terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, machine_id),
-        generation=await store.last_generation(tx, terms.license_id, hashes) + 1,
+        generation=before + 1,
         display_name=wanted.display_name,
         hostname=wanted.hostname,
         platform=wanted.platform,
