@@ -17,7 +17,7 @@ from tests.consistency.fleet import Server
 from tests.consistency.hands import reason_of
 from tests.consistency.history import Read, Value, Write
 from tests.consistency.scene import MIDDLE, PRINTS, STAYS, Scene, bearer_of, now
-from tests.consistency.sight import Question, Seen, TornError, merge, shown, told_once
+from tests.consistency.sight import Question, Seen, TornError, by_the_clock, merge, shown, told_once
 from tests.helpers.builders import METHODS
 
 READ_WITHIN_S: Final = 2.0
@@ -230,6 +230,12 @@ class Eyes:
         except TornError as torn:
             ledger.torn.append(f"{server.name}: {torn}")
             return
+        for _, answer in answers:
+            # Of the others' leases nothing but an end would say anything.
+            if answer.machine_id in self._scene.dying or answer.heartbeat_status == pb.MachineHeartbeat.DEAD:
+                over = by_the_clock(answer, ledger.initial)
+                ledger.leases += len(over)
+                ledger.reads.append(Read(f"{server.name} lease", begin, now(), over, self._scene.lease_s))
         ledger.sources[Freshness.Source.Name(source)] += 1
         leased = source == Freshness.LEASED
         if after is None and leased:

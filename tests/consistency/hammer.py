@@ -16,6 +16,7 @@ from tests.consistency.eyes import Eyes
 from tests.consistency.fleet import Fleet
 from tests.consistency.hands import Hands
 from tests.consistency.history import Kind
+from tests.consistency.machine_hands import MAY_BE_OVER
 from tests.consistency.scene import Scene
 from tests.consistency.setting import set_up
 
@@ -30,6 +31,8 @@ class Tally:
     answers: int
     machines: int
     """Answers about a machine that has a seat."""
+    leases: int
+    """Answers about one whose lease ends by itself."""
     reads: int
     writes: int
     lost: int
@@ -39,6 +42,8 @@ class Tally:
     torn: list[str]
     sources: Counter[str]
     shown: Counter[str]
+    told: Counter[str]
+    """Writes by method, of which somebody was told."""
     refusals: Counter[str]
     took_s: float
 
@@ -46,12 +51,13 @@ class Tally:
     def wrong(self) -> int:
         return sum(self.anomalies.values()) + len(self.torn)
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         bad = " ".join(f"{kind.lower()} {n}" for kind, n in self.anomalies.items())
         shown = " ".join(f"{name} {n}" for name, n in sorted(self.shown.items()))
         sources = " ".join(f"{name} {n}" for name, n in sorted(self.sources.items()))
         return (
-            f"{self.answers} answers ({self.machines} of machines) in {self.reads} reads ({sources}), "
+            f"{self.answers} answers ({self.machines} of machines, {self.leases} of ending leases) in {self.reads} reads "
+            f"({sources}), "
             f"{self.writes} writes, {self.lost} of them lost, "
             f"{self.took_s:.0f} s: {bad}, torn {len(self.torn)}; {self.refusals.total()} refusals; by {shown}"
         )
@@ -94,14 +100,16 @@ def judged(scene: Scene, took_s: float) -> Tally:
     return Tally(
         answers=ledger.answers,
         machines=ledger.machines,
+        leases=ledger.leases,
         reads=len(ledger.reads),
         writes=len(ledger.writes),
-        lost=sum(write.end is None for write in ledger.writes),
+        lost=sum(write.end is None and write.name != MAY_BE_OVER for write in ledger.writes),
         anomalies=counted(found),
         examples=examples[:20],
         torn=ledger.torn,
         sources=ledger.sources,
         shown=ledger.shown,
+        told=Counter(write.name for write in ledger.writes if write.end is not None),
         refusals=ledger.refusals,
         took_s=took_s,
     )

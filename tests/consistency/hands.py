@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from tests.consistency.history import Value, Write
-from tests.consistency.machine_hands import change_machine
+from tests.consistency.machine_hands import change_machine, let_leases_end
 from tests.consistency.scene import Scene, Secrets, license_value, new_key, now, policy_terms, scopes_of, tier_terms
 from tests.helpers.builders import METHODS, rules_of
 from tests.helpers.echo import Refusal, refusal
@@ -69,7 +70,9 @@ class Hands:
         if restricting and self._random.random() < IS_IN_A_HURRY:
             request.return_before_effective = True
             restricting = False  # what it takes away may be seen as long as the lease lasts, like what others give
-        request.request_id = str(uuid4())
+        repeats = "request_id" in request.DESCRIPTOR.fields_by_name  # heartbeats are not told apart
+        if repeats:
+            request.request_id = str(uuid4())
         begin, is_lost = now(), False
         while True:
             server = self._random.choice(self._scene.fleet.servers)
@@ -77,8 +80,10 @@ class Hands:
                 answer = await server.send(request, authorization or self._scene.authorization, WRITE_WITHIN_S)
             except grpc.aio.AioRpcError as error:
                 self._ledger.refusals[f"{method.name} {reason_of(error)}"] += 1
-                if error.code() not in NOBODY_KNOWS and not is_lost:
+                if error.code() not in NOBODY_KNOWS and not (is_lost and repeats):
                     return None
+                if not repeats and error.code() in NOBODY_KNOWS:  # it may still come to pass, whatever follows
+                    self._ledger.writes.append(Write(method.name, begin, None, changes))
                 is_lost = True
                 if self._stop.is_set() and now() - begin > GIVE_UP_AFTER_S:
                     self._ledger.refusals[f"lost: {method.name} {reason_of(error)}"] += 1
@@ -93,9 +98,14 @@ class Hands:
             changes = {**changes, line: value}
         made = Write(method.name, begin, end, changes, restricting)
         self._ledger.writes.append(made)
-        self._ledger.tokens.append((made, answer.revision_token))
+        if "revision_token" in answer.DESCRIPTOR.fields_by_name:
+            self._ledger.tokens.append((made, answer.revision_token))
         self._ledger.held.update(changes)
         return answer
+
+    async def _pause(self, for_s: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), for_s)
 
     async def _keep(self, steps: Sequence[Callable[[], Awaitable[Any]]]) -> None:
         while not self._stop.is_set():
@@ -112,6 +122,7 @@ class Hands:
                 self._keep([lambda group=group: change_machine(scene, self.write, self._random.choice(group))])
                 for group in groups[:3]
             ),
+            *(self._keep([lambda one=one: let_leases_end(scene, self.write, one, self._pause)]) for one in groups[3]),
             *(self._keep([lambda one=one: self._policy(one)]) for one in scene.policies),
             self._keep([lambda: self._tier(self._random.choice(scene.tiers))]),
             *(self._keep([lambda n=n: self._customer(scene.customers[n % 4 :: 4])]) for n in range(4)),

@@ -1,17 +1,33 @@
-"""How the machines of licenses come, change and go while the processes are hammered."""
+"""How the machines of licenses come, beat, change, pass their seats on and go while the processes are hammered.
+
+A lease that nobody renews is over at a time that is known beforehand. Answers go by the clock there, and not by the state that
+they are made of, so that has a line of its own (`lease_line`), which only time writes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from lictor.common.v1.common_pb2 import LicenseSelector, MachineIdentity
 from lictor.machine.v1 import activation_service_pb2 as activation
 from lictor.machine.v1 import machine_service_pb2 as machines
 
 from tests.consistency.history import Value
-from tests.consistency.scene import PRINTS, Scene, print_line
+from tests.consistency.history import Write as Written
+from tests.consistency.scene import CLOCK_S, PRINTS, Scene, Seat, lease_line, now, print_line
+
+FOR_LONG: Final = Duration(seconds=3600)
+SHORT_S: Final = 10
+"""The shortest lease that there is."""
+MAY_BE_OVER: Final = "a lease may be over"
+"""What time does where nobody was told until when a lease was renewed."""
+RENEWED_S: Final = 3.0
+OVER_FOR_S: Final = 0.5
+"""After the end of a lease, until somebody comes for the seat: nobody can be in doubt any more whether it is over."""
 
 
 class Write(Protocol):
@@ -26,43 +42,214 @@ class Write(Protocol):
     ) -> Awaitable[Any]: ...
 
 
+@dataclass(frozen=True)
+class Desk:
+    """The machine with one of the fingerprints, of a license that nobody else sees to."""
+
+    scene: Scene
+    write: Write
+    license_id: str
+    shown: str
+
+    @property
+    def line(self) -> str:
+        return print_line(self.license_id, self.shown)
+
+    @property
+    def seat(self) -> Seat | None:
+        return self.scene.machines.get((self.license_id, self.shown))
+
+    @property
+    def other(self) -> Desk:
+        return Desk(self.scene, self.write, self.license_id, next(one for one in PRINTS if one != self.shown))
+
+    def selected(self) -> dict[str, Any]:
+        return {
+            "license": LicenseSelector(license_id=self.license_id),
+            "identity": MachineIdentity(fingerprint=self.shown),
+        }
+
+    def seats(self, *cores: int) -> Mapping[str, Value]:
+        """What machines with so many cores each are and have in all."""
+        return {f"seats:{self.license_id}": {"machines": len(cores), "cores": sum(cores)}}
+
+    def beside(self) -> list[int]:
+        """The cores of the other machine, where there is one."""
+        return [] if self.other.seat is None else [self.other.seat.cores]
+
+    def beating(self, seat: Seat, status: str) -> Mapping[str, Value]:
+        held = self.scene.ledger.held
+        return {line: {**(held[line] or {}), "beats": status} for line in (self.line, f"machine:{seat.machine_id}")}
+
+    def gone(self, seat: Seat) -> Mapping[str, Value]:
+        return {self.line: None, f"machine:{seat.machine_id}": None}
+
+    def take(self, machine: Any, cores: int) -> Seat:
+        """The machine has the seat, by what it was told."""
+        scene, machine_id = self.scene, machine.machine_id
+        seat = Seat(machine_id, cores, machine.lease.epoch)
+        if lease_line(machine_id) not in scene.ledger.initial:
+            scene.ledger.begin(lease_line(machine_id), {"over": False})
+            scene.recent_machines.append((self.license_id, machine_id))
+        scene.machines[self.license_id, self.shown] = seat
+        return seat
+
+    def leave(self) -> None:
+        del self.scene.machines[self.license_id, self.shown]
+
+
 async def change_machine(scene: Scene, write: Write, license_id: str) -> None:
     """A machine comes, changes or goes. Nobody else has to do with those of this license."""
-    shown, cores = scene.random.choice(PRINTS), next(scene.numbers)
-    line, of_all = print_line(license_id, shown), f"seats:{license_id}"
-    has = {one: scene.machines[license_id, one] for one in PRINTS if (license_id, one) in scene.machines}
-    machine_id, _ = has.get(shown, ("", 0))
-    others = [number for one, (_, number) in has.items() if one != shown]
-    if not machine_id:
-        request: Any = activation.ActivateMachineRequest(
-            license=LicenseSelector(license_id=license_id), identity=MachineIdentity(fingerprint=shown), cores=cores
-        )
-        made = await write(
-            request,
-            {line: {"found": True}, of_all: _seats([*others, cores])},
-            born=lambda made: _new_machine(made, license_id, line),
-        )
-        if made is not None:
-            scene.machines[license_id, shown] = made.machine.machine_id, cores
-            scene.recent_machines.append((license_id, made.machine.machine_id))
-    elif scene.random.random() < 0.4:
-        request = machines.UpdateMachineRequest(
-            machine_id=machine_id, cores=cores, update_mask=FieldMask(paths=["cores"])
-        )
-        if await write(request, {of_all: _seats([*others, cores])}) is not None:
-            scene.machines[license_id, shown] = machine_id, cores
-    else:
-        request = machines.DeactivateMachineRequest(machine_id=machine_id)
-        changes: dict[str, Value] = {line: None, f"machine:{machine_id}": None, of_all: _seats(others)}
-        if await write(request, changes) is not None:
-            del scene.machines[license_id, shown]
+    desk = Desk(scene, write, license_id, scene.random.choice(PRINTS))
+    seat, other = desk.seat, desk.other.seat
+    if seat is None:
+        if other is not None and scene.random.random() < 0.3:
+            await pass_on(desk, other)
+        elif scene.random.random() < 0.5:
+            await activate(desk)
+        else:
+            await lease(desk, FOR_LONG, {}, desk.beside())
+        return
+    steps: list[Callable[[Desk, Seat], Awaitable[None]]] = [update, beat, beat, reset, lease_anew, deactivate]
+    if seat.epoch:
+        steps += [renew, release, evict]
+    await scene.random.choice(steps)(desk, seat)
 
 
-def _seats(cores: Sequence[int]) -> Value:
-    """What machines with so many cores each are and have in all."""
-    return {"machines": len(cores), "cores": sum(cores)}
+def _born(desk: Desk, machine: Any, status: str) -> Mapping[str, Value]:
+    known = {"found": True, "beats": status, "machine": machine.machine_id}
+    return {desk.line: known, f"machine:{machine.machine_id}": {"license": desk.license_id, "beats": status}}
 
 
-def _new_machine(made: Any, license_id: str, line: str) -> Mapping[str, Value]:
-    machine_id = made.machine.machine_id
-    return {line: {"found": True, "machine": machine_id}, f"machine:{machine_id}": {"license": license_id}}
+async def activate(desk: Desk) -> None:
+    cores = next(desk.scene.numbers)
+    request = activation.ActivateMachineRequest(**desk.selected(), cores=cores)
+    changes = {desk.line: {"found": True, "beats": "NOT_STARTED"}, **desk.seats(*desk.beside(), cores)}
+    made = await desk.write(request, changes, born=lambda made: _born(desk, made.machine, "NOT_STARTED"))
+    if made is not None:
+        desk.take(made.machine, cores)
+
+
+async def lease(desk: Desk, ttl: Duration, also: Mapping[str, Value], beside: Sequence[int]) -> Any:
+    """A lease for a machine that has none. `also` is what this makes of others, and `beside` are the cores of those that stay."""
+    cores = next(desk.scene.numbers)
+    request = activation.AcquireSeatRequest(**desk.selected(), cores=cores, ttl=ttl)
+    changes = {**also, desk.line: {"found": True, "beats": "ALIVE"}, **desk.seats(*beside, cores)}
+    made = await desk.write(request, changes, born=lambda made: _born(desk, made.granted.machine, "ALIVE"))
+    if made is None:
+        return None
+    desk.take(made.granted.machine, cores)
+    return made.granted.machine.lease
+
+
+async def pass_on(desk: Desk, before: Seat) -> None:
+    """The seat of the other machine, which is activated from then on, whatever it was."""
+    request = machines.TransferMachineRequest(
+        machine_id=before.machine_id, identity=MachineIdentity(fingerprint=desk.shown)
+    )
+    changes = {**desk.other.gone(before), desk.line: {"found": True, "beats": "NOT_STARTED"}}
+    made = await desk.write(request, changes, born=lambda made: _born(desk, made.machine, "NOT_STARTED"))
+    if made is not None:
+        desk.other.leave()
+        desk.take(made.machine, before.cores)
+
+
+async def update(desk: Desk, seat: Seat) -> None:
+    cores = next(desk.scene.numbers)
+    mask = FieldMask(paths=["cores"])
+    request = machines.UpdateMachineRequest(machine_id=seat.machine_id, cores=cores, update_mask=mask)
+    if await desk.write(request, desk.seats(*desk.beside(), cores)) is not None:
+        desk.scene.machines[desk.license_id, desk.shown] = Seat(seat.machine_id, cores, seat.epoch)
+
+
+async def beat(desk: Desk, seat: Seat) -> None:
+    request = activation.HeartbeatMachineRequest(machine_id=seat.machine_id)
+    await desk.write(request, desk.beating(seat, "ALIVE"))
+
+
+async def reset(desk: Desk, seat: Seat) -> None:
+    request = machines.ResetMachineHeartbeatRequest(machine_id=seat.machine_id)
+    await desk.write(request, desk.beating(seat, "NOT_STARTED"))
+
+
+async def lease_anew(desk: Desk, seat: Seat) -> None:
+    """The machine keeps its seat, by a lease from now on, whatever it had; who had the lease before has lost it."""
+    request = activation.AcquireSeatRequest(**desk.selected(), ttl=FOR_LONG)
+    made = await desk.write(request, desk.beating(seat, "ALIVE"))
+    if made is not None:
+        assert made.granted.machine.machine_id == seat.machine_id
+        desk.take(made.granted.machine, seat.cores)
+
+
+async def renew(desk: Desk, seat: Seat) -> None:
+    """Nothing that anybody sees before the lease would have been over."""
+    request = activation.RenewSeatRequest(machine_id=seat.machine_id, epoch=seat.epoch, ttl=FOR_LONG)
+    await desk.write(request, {})
+
+
+async def release(desk: Desk, seat: Seat) -> None:
+    request = activation.ReleaseSeatRequest(machine_id=seat.machine_id, epoch=seat.epoch)
+    await _end(desk, seat, request)
+
+
+async def evict(desk: Desk, seat: Seat) -> None:
+    await _end(desk, seat, machines.EvictSeatRequest(machine_id=seat.machine_id))
+
+
+async def deactivate(desk: Desk, seat: Seat) -> None:
+    await _end(desk, seat, machines.DeactivateMachineRequest(machine_id=seat.machine_id))
+
+
+async def _end(desk: Desk, seat: Seat, request: Any) -> None:
+    if await desk.write(request, {**desk.gone(seat), **desk.seats(*desk.beside())}) is not None:
+        desk.leave()
+
+
+async def let_leases_end(
+    scene: Scene, write: Write, license_id: str, pause: Callable[[float], Awaitable[None]]
+) -> None:
+    """A lease that is the only one of its license, sometimes renewed once, until it is over. Its machine keeps the seat until
+    somebody else comes for one: that is the next round. `pause` waits, though not past the end of all."""
+    desk = Desk(scene, write, license_id, scene.random.choice(PRINTS))
+    before: dict[str, Value] = {}
+    for one in (desk, desk.other):
+        before |= {} if one.seat is None else one.gone(one.seat)
+    granted = await lease(desk, Duration(seconds=SHORT_S), before, beside=())
+    if granted is None:
+        await pause(OVER_FOR_S)
+        return
+    if desk.other.seat is not None:
+        desk.other.leave()
+    seat = desk.seat
+    assert seat is not None
+    scene.dying.add(seat.machine_id)
+    over = _over(scene, granted)
+    if scene.random.random() < 0.5:
+        await pause(RENEWED_S)
+        ttl = Duration(seconds=SHORT_S)
+        request = activation.RenewSeatRequest(machine_id=seat.machine_id, epoch=seat.epoch, ttl=ttl)
+        renewed = await write(request, {})
+        if renewed is None:  # refused, or nobody was told until when it lasts
+            changes: Mapping[str, Value] = {lease_line(seat.machine_id): {"over": True}}
+            scene.ledger.writes.append(Written(MAY_BE_OVER, over - _early(scene), None, changes))
+            await pause(SHORT_S + OVER_FOR_S)
+            return
+        over = _over(scene, renewed.lease)
+    scene.ledger.writes.append(end_of_lease(scene, seat.machine_id, over))
+    await pause(max(0.0, over - now()) + OVER_FOR_S)
+
+
+def _over(scene: Scene, lease: Any) -> float:
+    """When a lease is over, by the clock that all processes share."""
+    return lease.expire_time.ToNanoseconds() / 1e9 - scene.ledger.wall_s
+
+
+def end_of_lease(scene: Scene, machine_id: str, over: float) -> Written:
+    """What time does to a lease: no answer that begins after that says that it lasts. Answers from memory may be ahead of the
+    record by what a poll takes, which is less than a lease on facts."""
+    changes: Mapping[str, Value] = {lease_line(machine_id): {"over": True}}
+    return Written("a lease is over", over - _early(scene), over + 2 * CLOCK_S, changes, restricting=True)
+
+
+def _early(scene: Scene) -> float:
+    return scene.lease_s + CLOCK_S

@@ -2,7 +2,8 @@
 
 A validation shows of its license the expiry, which each change of it moves; of the policy the grace period, and whether
 it asks for names or for a machine; of the tier the slug, which goes with the position; of the customer whether he is
-banned; of the machine that is named whether it has a seat, and of all that have one the cores, which each change moves.
+banned; of the machine that is named whether it has a seat, whether it has sent a heartbeat and whether its lease is over; and of
+all that have a seat the cores, which each change moves.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Ledger:
     """Verdicts: a batch has several."""
     machines: int = 0
     """Those that found the machine that they were asked about."""
+    leases: int = 0
+    """Those that showed whether a lease is over which ends by itself."""
     tokens: deque[tuple[Write, RevisionToken]] = field(default_factory=lambda: deque(maxlen=8))
     refusals: Counter[str] = field(default_factory=Counter[str])
     sources: Counter[str] = field(default_factory=Counter[str])
@@ -125,6 +128,15 @@ class Callers:
     """What they are without."""
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A machine that has a seat. `epoch` is the number of its lease; 0 where it was activated."""
+
+    machine_id: str
+    cores: int
+    epoch: int
+
+
 @dataclass
 class Scene:
     """One account with all that is in it, and the other account, which is suspended now and then."""
@@ -149,8 +161,10 @@ class Scene:
     """Each license's key."""
     recent_keys: deque[str] = field(default_factory=lambda: deque(maxlen=24))
     """License keys that are about to be, are, or were."""
-    machines: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict[tuple[str, str], tuple[str, int]])
-    """The machines that have a seat, by their license and their fingerprint, each with its cores."""
+    machines: dict[tuple[str, str], Seat] = field(default_factory=dict[tuple[str, str], Seat])
+    """The machines that have a seat, by their license and their fingerprint."""
+    dying: set[str] = field(default_factory=set[str])
+    """Those whose leases are over after a while, or were."""
     recent_machines: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=16))
     """Machines that have a seat or had one, each with its license."""
     api_keys: Secrets = field(default_factory=Secrets)
@@ -171,13 +185,17 @@ class Scene:
 
 def policy_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:
     """The `n`-th terms of policies: what a validation shows of them, and their fields."""
-    flags = {"product": n % 2 == 0, "policy": n % 3 == 0, "user": n % 5 == 0, "trial": n % 4 < 2, "print": n % 7 < 3}
+    flags = {
+        "product": n % 2 == 0, "policy": n % 3 == 0, "user": n % 5 == 0, "trial": n % 4 < 2, "print": n % 7 < 3,
+        "beat": n % 11 < 5,
+    }  # fmt: skip
     fields: dict[str, Any] = {
         "require_product_scope": flags["product"],
         "require_policy_scope": flags["policy"],
         "require_user_scope": flags["user"],
         "is_trial": flags["trial"],
         "require_fingerprint": flags["print"],
+        "require_heartbeat": flags["beat"],
     }
     return {"grace": n, **flags}, {"grace_period": Duration(seconds=n), **fields}
 
@@ -185,6 +203,11 @@ def policy_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:
 def print_line(license_id: str, shown: str) -> str:
     """The line of what has a fingerprint under a license: the machine, or nothing."""
     return f"print:{license_id}/{shown}"
+
+
+def lease_line(machine_id: str) -> str:
+    """The line of whether a machine's lease is over; of one without a lease it never is."""
+    return f"lease:{machine_id}"
 
 
 def tier_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, Final
 from uuid import uuid4
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from lictor.account.v1 import account_service_pb2 as accounts
 from lictor.common.v1.common_pb2 import Mode
@@ -38,6 +39,8 @@ CUSTOMERS: Final = 8
 API_KEYS: Final = 5
 PUBLISHABLE_KEYS: Final = 3
 SESSIONS: Final = 3
+LONG_AFTER: Final = Duration(seconds=90 * 86400)
+"""When heartbeats are due: none is missed. What time alone ends are leases, which are shorter."""
 
 
 async def set_up(fleet: Fleet, random: Random, lease_s: float) -> Scene:
@@ -66,6 +69,9 @@ async def set_up(fleet: Fleet, random: Random, lease_s: float) -> Scene:
             display_name="P",
             perpetual=True,
             max_machines=len(PRINTS),
+            floating=True,
+            allow_machine_transfer=True,
+            heartbeat_interval=LONG_AFTER,
             authentication=words.Authentication.MIXED,
             **fields,
         )

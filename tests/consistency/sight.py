@@ -11,9 +11,10 @@ from lictor.common.v1.common_pb2 import Decision, Freshness
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from tests.consistency.history import Value
-from tests.consistency.scene import print_line
+from tests.consistency.scene import lease_line, print_line
 
 Code = pb.ValidationCode.Code
+Beats = pb.MachineHeartbeat.Status
 TELLING: Final = {Code.VALID, Code.IN_GRACE}
 
 
@@ -108,6 +109,8 @@ def shown(question: Question, answer: pb.ValidateLicenseResponse, known: Mapping
         seen[f"customer:{holder}"] = customer
     if not question.shown:
         policy["print"] = Code.FINGERPRINT_SCOPE_REQUIRED in codes
+    if answer.heartbeat_status == Beats.NOT_STARTED:
+        policy["beat"] = Code.HEARTBEAT_NOT_STARTED in codes
     seen |= _machines(question, answer, codes, known)
     if answer.valid != (set(codes) <= TELLING) or (codes and answer.code != codes[0]):
         raise TornError(f"{line}: valid is {answer.valid}, and the codes {codes}")
@@ -123,15 +126,21 @@ def _machines(
     """What an answer shows of machines. TornError where it says of one that it is there, and that it is not."""
     license_id, seats = answer.license_id, answer.seats
     seen: Seen = {f"seats:{license_id}": {"machines": seats.machines, "cores": seats.cores}}
+    # How it beats that has lost its lease is not to be seen.
+    status = answer.heartbeat_status
+    beats = {} if status == Beats.DEAD else {"beats": Beats.Name(status)}
+    if (Code.HEARTBEAT_DEAD in codes) != (status == Beats.DEAD):
+        raise TornError(f"of {license_id} the machine is {Beats.Name(status)}, and the codes {codes}")
     if question.shown:
         # Until somebody was told of its activation, nobody can say which machine it is.
         named = {"machine": answer.machine_id} if f"machine:{answer.machine_id}" in known else {}
-        seen[print_line(license_id, question.shown)] = {"found": True, **named} if answer.machine_id else None
+        found: dict[str, object] = {"found": True, **beats, **named}
+        seen[print_line(license_id, question.shown)] = found if answer.machine_id else None
         missing = Code.FINGERPRINT_NOT_FOUND in codes
     elif question.machine_of:
         if question.machine_of == license_id:
             machine_id = question.request.machine_id
-            seen[f"machine:{machine_id}"] = {"license": license_id} if answer.machine_id else None
+            seen[f"machine:{machine_id}"] = {"license": license_id, **beats} if answer.machine_id else None
         elif answer.machine_id:
             raise TornError(f"{answer.machine_id} of {question.machine_of} is shown as one of {license_id}")
         missing = Code.MACHINE_SCOPE_MISMATCH in codes
@@ -139,6 +148,12 @@ def _machines(
         return seen
     if missing == bool(answer.machine_id):
         raise TornError(f"of {license_id} the machine is {answer.machine_id!r}, and the codes {codes}")
-    if (Code.NO_MACHINE in codes) != (seats.machines == 0):
+    if (Code.NO_MACHINES in codes) != (seats.machines == 0):
         raise TornError(f"{license_id} has {seats.machines} machines, and the codes {codes}")
     return seen
+
+
+def by_the_clock(answer: pb.ValidateLicenseResponse, known: Mapping[str, Value]) -> Seen:
+    """What an answer shows of whether a lease is over: that goes by the time at which it was made, whatever it was made of."""
+    line = lease_line(answer.machine_id)
+    return {line: {"over": answer.heartbeat_status == Beats.DEAD}} if answer.machine_id and line in known else {}

@@ -51,5 +51,5 @@ async def staged(
 def tell(name: str, tally: Tally, capsys: pytest.CaptureFixture[str]) -> None:
     """One line for whoever runs the tests, and how often what was refused where the test fails."""
     with capsys.disabled():
-        print(f"\nhammer {name}, LICTOR_HAMMER_SEED={SEED}: {tally.told()}")
+        print(f"\nhammer {name}, LICTOR_HAMMER_SEED={SEED}: {tally.in_words()}")
     print("\n".join(f"{number:7} {what}" for what, number in tally.refusals.most_common()))

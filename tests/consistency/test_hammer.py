@@ -24,6 +24,11 @@ KINDS: Final = (STAYS, "api_key", "key", "session")
 """The lines of those who call: some of each get in, whatever is revoked meanwhile."""
 WORKLOADS: Final = 2
 
+OF_MACHINES: Final = (
+    "ActivateMachine", "AcquireSeat", "RenewSeat", "ReleaseSeat", "EvictSeat", "HeartbeatMachine", "ResetMachineHeartbeat",
+    "TransferMachine", "UpdateMachine", "DeactivateMachine", "a lease is over",
+)  # fmt: skip
+
 FAULTS: Final[dict[str, Fault | None]] = {
     "undisturbed": None,
     "processes_killed": faults.kill_processes,
@@ -53,7 +58,10 @@ async def test_no_answer_is_stale_and_none_is_mixed(
     async with staged(tmp_path, workloads=WORKLOADS) as running:
         tally = await hammer(running, SEED, FOR_S, FAULTS[fault])
     tell(fault, tally, capsys)
+    print("\n".join(f"{number:7} {what}" for what, number in tally.told.most_common()))
     assert_fine(tally)
+    if fault == "undisturbed":
+        assert not [what for what in OF_MACHINES if not tally.told[what]]
     assert tally.shown["workload"] > FOR_S
 
 
