@@ -8,10 +8,19 @@ from typing import Any, Final, TypeVar
 
 from hypothesis import strategies as st
 from lictor.account.v1 import account_service_pb2 as accounts
-from lictor.common.v1.common_pb2 import Consistency, LicenseSelector, RevisionToken, View
+from lictor.common.v1.common_pb2 import (
+    Consistency,
+    FingerprintSet,
+    LicenseSelector,
+    MachineIdentity,
+    NamedFingerprint,
+    RevisionToken,
+    View,
+    WorkloadIdentity,
+)
 from lictor.license.v1 import validation_service_pb2 as pb
 
-from tests.consistency.bazaar import BAD, GOOD, Bazaar, Caller
+from tests.consistency.bazaar import BAD, GOOD, PARTS, Bazaar, Caller, identity_of
 
 T = TypeVar("T")
 VALIDATE: Final = "/lictor.license.v1.ValidationService/ValidateLicense"
@@ -22,6 +31,9 @@ SELECTORS: Final = ("key", "id", "key in lower case", "key with blanks", "old ke
 USERS: Final = ("", "customer", "other customer", "email", "subject", "nobody", "empty", "empty email")
 LISTS: Final = ("", "none", "a b", "b a", "a a", "BAD")
 CONSISTENCIES: Final = ("", "empty", "leased", "record", "token", "damaged")
+IDENTITIES: Final = ("", "known", "another", "set", "half", "other half", "no set", "workload", "too short", "unset")
+MACHINES: Final = ("", "own", "another's", "unknown", "BAD")
+COMPONENTS: Final = ("", "none", "cpu", "gpu cpu", "cpu board", "wrong", "cpu cpu", "BAD")
 FORMS: Final = ("plain", "twice", "backwards", "unknown field", "unknown inside", "empty tier", "empty product",
                 "another product first")  # fmt: skip
 SPELLINGS: Final = ("as it is", "lower", "UPPER", "two blanks", "certificate", "header", "both", "in the other's place",
@@ -42,6 +54,9 @@ class Shape:
     entitlements: str
     consistency: str
     form: str
+    identity: str = ""
+    machine: str = ""
+    components: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,11 +86,14 @@ shapes = st.builds(
     entitlements=mostly("", LISTS),
     consistency=mostly("", CONSISTENCIES, 3),
     form=mostly("plain", FORMS),
+    identity=mostly("", IDENTITIES, 1),
+    machine=mostly("", MACHINES),
+    components=mostly("", COMPONENTS),
 )
 plain = st.builds(
     Shape, n=st.integers(0, 3), selector=st.sampled_from(("key", "id", "none")), view=st.just(0), tier=st.just(""),
     product=st.sampled_from(("", "AA")), policy=st.none(), user=st.just(""), entitlements=st.just(""),
-    consistency=st.just(""), form=st.just("plain"),
+    consistency=st.just(""), form=st.just("plain"), identity=st.sampled_from(("", "known")),
 )  # fmt: skip
 asks = st.builds(
     Ask,
@@ -90,13 +108,18 @@ _BARE: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _plainly(caller: str, selector: str, n: int = 0) -> Ask:
-    return Ask(caller, "as it is", False, [Shape(n=n, selector=selector, **_BARE)])
+def _plainly(
+    caller: str, selector: str, n: int = 0, *, identity: str = "", machine: str = "", components: str = ""
+) -> Ask:
+    shape = Shape(n=n, selector=selector, **_BARE, identity=identity, machine=machine, components=components)
+    return Ask(caller, "as it is", False, [shape])
 
 
 CHOIR: Final = (
     *(_plainly("secret", "key", n) for n in range(4)), _plainly("brief", "id"), _plainly("pk brief", "key"),
     *(_plainly(f"license {n}", "none", n) for n in (0, 2)), _plainly("license brief", "none"), _plainly("workload", "id", 1),
+    *(_plainly("secret", "key", n, identity="known", components="gpu cpu") for n in (0, 1)),
+    _plainly("license 0", "none", machine="own"), _plainly("secret", "id", 1, identity="half", machine="own"),
     *(Ask(caller, "as it is", False, []) for caller in ("session", "license 0", "pk brief")),
     *(Ask(caller, "in the other's place", False, []) for caller in ("secret", "workload")),
 )  # fmt: skip
@@ -152,6 +175,13 @@ def _request(it: Bazaar, shape: Shape) -> pb.ValidateLicenseRequest:
     if shape.entitlements:
         named = [] if shape.entitlements == "none" else shape.entitlements.split()
         request.required_entitlements.CopyFrom(pb.EntitlementsScope(feature_keys=named))
+    if shape.identity:
+        request.identity.CopyFrom(_identity(shape))
+    if shape.machine:
+        request.machine_id = _machine_id(it, shape)
+    if shape.components:
+        named = [] if shape.components == "none" else shape.components.split()
+        request.components.CopyFrom(pb.ComponentsScope(components=[_PARTS[name] for name in named]))
     if shape.consistency:
         request.consistency.CopyFrom(_consistency(it, shape.consistency))
     return request
@@ -182,6 +212,31 @@ def _user(it: Bazaar, word: str) -> pb.UserScope:
         "empty": {}, "empty email": {"email": ""},
     }  # fmt: skip
     return pb.UserScope(**by[word])
+
+
+_PARTS: Final = {
+    **{part.name: part for part in PARTS}, "board": NamedFingerprint(name="board", fingerprint="another-serial"),
+    "wrong": NamedFingerprint(name="cpu", fingerprint="another-serial"), "BAD": NamedFingerprint(name="A B", fingerprint="x"),
+}  # fmt: skip
+
+
+def _identity(shape: Shape) -> MachineIdentity:
+    named = {name: NamedFingerprint(name=name, fingerprint=f"{name}-of-{shape.n}") for name in ("board", "disk")}
+    lost = NamedFingerprint(name="disk", fingerprint="another-disk")
+    sets = {"set": [*named.values()], "half": [named["board"]], "other half": [named["board"], lost], "no set": []}
+    if shape.identity in sets:
+        return MachineIdentity(fingerprints=FingerprintSet(fingerprints=sets[shape.identity]))
+    by = {
+        "known": identity_of(shape.n), "another": identity_of(shape.n + 2),
+        "workload": MachineIdentity(workload=WorkloadIdentity()), "too short": MachineIdentity(fingerprint="short"),
+    }  # fmt: skip
+    return by.get(shape.identity, MachineIdentity())
+
+
+def _machine_id(it: Bazaar, shape: Shape) -> str:
+    """Before a machine has come, and after it has gone, one that there is not."""
+    by = {"own": shape.n, "another's": (shape.n + 1) % 2}
+    return it.machines.get(by.get(shape.machine, -1), "not an id" if shape.machine == "BAD" else f"mach_{'0' * 32}")
 
 
 def _consistency(it: Bazaar, word: str) -> Consistency:

@@ -11,11 +11,19 @@ from uuid import uuid4
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from lictor.account.v1 import account_service_pb2 as accounts
-from lictor.common.v1.common_pb2 import Mode, RevisionToken
+from lictor.common.v1.common_pb2 import (
+    FingerprintSet,
+    LicenseSelector,
+    MachineIdentity,
+    Mode,
+    NamedFingerprint,
+    RevisionToken,
+)
 from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import policy_terms_pb2 as words
+from lictor.machine.v1.activation_service_pb2 import ActivateMachineRequest
 
 from shared.crypto import api_keys
 from shared.crypto.api_keys import KeyPrefix
@@ -26,6 +34,12 @@ from tests.helpers.builders import at
 
 MINUTE: Final = timedelta(minutes=1)
 DOMAIN: Final = "bazaar.test"
+PARTS: Final = (
+    NamedFingerprint(name="cpu", fingerprint="cpu-serial"), NamedFingerprint(name="gpu", fingerprint="gpu-serial"),
+)  # fmt: skip
+"""What every machine is made of."""
+DEAD_AFTER: Final = timedelta(seconds=480)
+"""A machine that is not heard of, where its policy requires heartbeats: the interval, and what it may be late."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,14 @@ class Caller:
 
     authorization: str | None
     peer_identity: str = ""
+
+
+def identity_of(n: int) -> MachineIdentity:
+    """What the machine of the license `n` is known by."""
+    if n % 2 == 0:
+        return MachineIdentity(fingerprint=f"fingerprint-{n}")
+    prints = [NamedFingerprint(name=name, fingerprint=f"{name}-of-{n}") for name in ("board", "disk")]
+    return MachineIdentity(fingerprints=FingerprintSet(fingerprints=prints))
 
 
 class Hands(Protocol):
@@ -69,6 +91,8 @@ class Bazaar:
     licenses: list[str] = field(default_factory=list[str])
     keys: list[list[str]] = field(default_factory=list[list[str]])
     customers: list[str] = field(default_factory=list[str])
+    machines: dict[int, str] = field(default_factory=dict[int, str])
+    """The machines that licenses have or had last, by the numbers of the licenses."""
     api_keys: dict[str, str] = field(default_factory=dict[str, str])
     """Ids of API keys, by the names of their callers."""
     bindings: dict[str, str] = field(default_factory=dict[str, str])
@@ -97,6 +121,16 @@ class Bazaar:
             return None
         self.done += 1
         return answer
+
+    async def activate(self, n: int) -> None:
+        """A machine for the license `n`, known by one fingerprint where that is even, else by two. It may be refused."""
+        request = ActivateMachineRequest(
+            license=LicenseSelector(license_id=self.licenses[n]), identity=identity_of(n), components=PARTS
+        )
+        made = await self.attempt(request)
+        if made is not None:
+            self.machines[n] = made.machine.machine_id
+            self.moments.append(self.now() + DEAD_AFTER)
 
     def soon(self, minutes: int) -> datetime:
         """So many minutes ahead, noted."""
@@ -142,7 +176,13 @@ async def open_bazaar(
     by_key = words.Authentication
     all_terms: Sequence[dict[str, Any]] = (
         {"authentication": by_key.MIXED, "grace_period": Duration(seconds=60)},
-        {"require_product_scope": True, "require_user_scope": True},
+        {
+            "require_product_scope": True,
+            "require_user_scope": True,
+            "require_heartbeat": True,
+            "heartbeat_basis": words.HeartbeatBasis.FROM_CREATION,
+            "heartbeat_interval": Duration(seconds=450),
+        },
         {"authentication": by_key.LICENSE, "max_uses": 2},
     )
     for terms in all_terms:
@@ -150,7 +190,7 @@ async def open_bazaar(
             product_id=it.product_id,
             display_name="P",
             perpetual=True,
-            max_machines=1,
+            max_machines=2,
             require_fingerprint=False,
             **terms,
         )
@@ -169,6 +209,8 @@ async def open_bazaar(
         if issued.license.customer_id:
             it.customers.append(issued.license.customer_id)
     it.moments.append(it.moments[0] + MINUTE)
+    for n in (0, 1):
+        await it.activate(n)
     live = f"Bearer {it.live_secret}"
     product = await it.make(catalog.CreateProductRequest(code="AA", display_name="A"), live)
     policy = await it.make(

@@ -14,8 +14,9 @@ from lictor.license.v1 import catalog_service_pb2 as catalog
 from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 from lictor.license.v1 import policy_terms_pb2 as words
+from lictor.machine.v1 import machine_service_pb2 as machines
 
-from tests.consistency.bazaar import DOMAIN, Bazaar, Caller
+from tests.consistency.bazaar import DOMAIN, Bazaar, Caller, identity_of
 from tests.helpers.builders import at
 
 Change = Callable[[Bazaar, int], Awaitable[Any]]
@@ -79,11 +80,33 @@ async def _policy(it: Bazaar, n: int) -> None:
         {"require_product_scope": n < 2}, {"require_policy_scope": n < 2}, {"grace_period": Duration(seconds=30 * n)},
         {"authentication": words.Authentication.NONE}, {"authentication": words.Authentication.MIXED},
         {"stale_ok_for": Duration(seconds=60)}, {"expiration_strategy": words.ExpirationStrategy.ALLOW_ACCESS},
+        {"require_fingerprint": n < 2}, {"require_machine_scope": n < 2}, {"require_components_scope": n < 2},
+        {"machine_matching": words.MatchingRule.MATCH_ALL}, {"require_heartbeat": n < 2}, {"max_machines": n + 1},
     )  # fmt: skip
     terms = changes[(n + it.done) % len(changes)]
     await it.attempt(
         catalog.UpdatePolicyRequest(policy_id=it.policies[n % 3], update_mask=FieldMask(paths=list(terms)), **terms)
     )
+
+
+async def _machine(it: Bazaar, n: int) -> None:
+    """A machine comes where there is none; else it goes, or is another one, or begins anew."""
+    machine_id = it.machines.get(n)
+    if machine_id is None:
+        await it.activate(n)
+        return
+    requests: tuple[Any, ...] = (
+        machines.DeactivateMachineRequest(machine_id=machine_id),
+        machines.ResetMachineHeartbeatRequest(machine_id=machine_id),
+        machines.UpdateMachineRequest(machine_id=machine_id, cores=n + 1, update_mask=FieldMask(paths=["cores"])),
+        machines.TransferMachineRequest(machine_id=machine_id, identity=identity_of(n + 2)),
+    )
+    request = requests[(n + it.done) % len(requests)]
+    made = await it.attempt(request)
+    if made is None or request is requests[0]:
+        del it.machines[n]  # one comes again next time, the same or another
+    else:
+        it.machines[n] = made.machine.machine_id
 
 
 async def _tier(it: Bazaar, n: int) -> None:
@@ -166,6 +189,7 @@ CHANGES: Final[dict[str, Change]] = {
     "policy": _policy,
     "tier": _tier,
     "product": _product,
+    "machine": _machine,
     "revoke API key": _revoke_api_key,
     "rotate API key": _rotate_api_key,
     "account": _account,

@@ -21,8 +21,9 @@ from google.protobuf import message_factory
 from hypothesis import Phase, example, given, settings
 from lictor.account.v1 import account_service_pb2 as accounts
 
+from services import suite as services_suite
 from services.bootstrap import bootstrap_operator_key
-from services.license.settings import Settings
+from services.suite_settings import SuiteSettings
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.facts import following
 from shared.freshness.recall import Recall
@@ -47,7 +48,7 @@ L_S: Final = 1.0
 class Stall:
     """A process that is asked throughout, one that changes things, and others that have just started when they are asked."""
 
-    settings: Settings
+    settings: SuiteSettings
     time: RecordTime
     clock: TurnedClock
     warm: Chained
@@ -100,7 +101,7 @@ async def ending(process: Chained, clock: TurnedClock) -> None:
 
 
 @asynccontextmanager
-async def started(settings: Settings) -> AsyncGenerator[Chained]:
+async def started(settings: SuiteSettings) -> AsyncGenerator[Chained]:
     """A process that has just started."""
     clock = TurnedClock()
     async with chained(settings, clock) as process:
@@ -119,7 +120,7 @@ async def _stall(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFa
             key_file = folder / f"operator-{uuid4().hex}"
             await bootstrap_operator_key(record.admin_dsn, settings.root_secret_file, key_file)
             operator, clock = f"Bearer {key_file.read_text().strip()}", TurnedClock()
-            async with chained(settings, clock) as warm, chained(settings, clock) as hands:
+            async with chained(settings, clock) as warm, chained(settings, clock, services_suite.build) as hands:
 
                 async def do(request: Any, authorization: str) -> Any:
                     return await done(hands, with_id(request), authorization, clock)

@@ -1,13 +1,13 @@
-"""A process of the license service without a transport: its routes, called as a transport calls them."""
+"""A process of the license service, or of others, without a transport: its routes, called as a transport calls them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from services.license import app as license_app
-from services.license.settings import Settings
+from services.suite_settings import SuiteSettings
 from shared.clock import Clock
 from shared.observe.metrics import Metrics
 from shared.rpc.accounts import AccountPlaces
@@ -17,8 +17,12 @@ from shared.rpc.context import CallContext
 from shared.rpc.middleware import standard_chain
 from shared.rpc.rates import Rates
 from shared.rpc.routes import Route, build_routes
+from shared.rpc.runtime import App
 from shared.tasks import TaskGroupTracker
 from tests.helpers.echo import NoWire
+
+Build = Callable[[SuiteSettings, Clock], AbstractAsyncContextManager[App]]
+"""Opens what a process stands on."""
 
 
 class CertifiedWire(NoWire):
@@ -51,9 +55,9 @@ class Chained:
 
 
 @asynccontextmanager
-async def chained(settings: Settings, clock: Clock) -> AsyncGenerator[Chained]:
+async def chained(settings: SuiteSettings, clock: Clock, build: Build = license_app.build) -> AsyncGenerator[Chained]:
     """A process that has just started."""
-    async with license_app.build(settings, clock) as app:
+    async with build(settings, clock) as app:
         chain = standard_chain(
             AdmissionGate(8),
             Metrics(),

@@ -6,13 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 from lictor import Validation
 from lictor.account.v1.account_service_pb2 import WhoAmIRequest
-from lictor.common.v1.common_pb2 import Consistency, Decision, Freshness, LicenseSelector
+from lictor.common.v1.common_pb2 import (
+    Consistency,
+    Decision,
+    Freshness,
+    LicenseSelector,
+    MachineIdentity,
+    NamedFingerprint,
+)
 from lictor.license.v1 import validation_service_pb2 as pb
+from lictor.machine.v1.activation_service_pb2 import AcquireSeatRequest, ActivateMachineRequest, RenewSeatRequest
+from lictor.machine.v1.machine_service_pb2 import (
+    DeactivateMachineRequest,
+    EvictSeatRequest,
+    ResetMachineHeartbeatRequest,
+    TransferMachineRequest,
+)
 
 from tests.helpers.builders import Shop, ago, ahead, key_with, open_shop, send, shift
 from tests.helpers.lease import lease_passes
@@ -63,10 +79,24 @@ def of_the_record(request: pb.ValidateLicenseRequest) -> pb.ValidateLicenseReque
     return asked
 
 
-async def mixed_lot(shop: Shop) -> list[pb.ValidateLicenseRequest]:
-    """Licenses in every state, by key and by id, with what is asked of them, and some that there are not."""
+async def activated(world: World, reader: Reader, license_id: str, shown: str) -> str:
+    """A machine with a seat of the license, which has sent no heartbeat yet."""
+    request = ActivateMachineRequest(
+        request_id=str(uuid4()),
+        license=LicenseSelector(license_id=license_id),
+        identity=MachineIdentity(fingerprint=shown),
+        components=[NamedFingerprint(name="cpu", fingerprint="cpu-serial")],
+    )
+    return (await send(reader.suite, request, world.test_key)).machine.machine_id
+
+
+async def mixed_lot(world: World, reader: Reader, shop: Shop) -> list[pb.ValidateLicenseRequest]:
+    """Licenses in every state, by key and by id, with what is asked of them and their machines, and some that there are not."""
     made = [await shop.issue_in(status) for status in ("active", "suspended", "expired", "revoked", "banned")]
     held = await shop.issue(customer_email="ada@example.com", expire_time=ahead(days=3))
+    desk, other = await shop.issue(), await shop.issue()
+    machine_id = await activated(world, reader, desk.license.license_id, "fingerprint-1")
+    others = await activated(world, reader, other.license.license_id, "fingerprint-2")
     asked = [
         *(Validation(key=one.key) for one in made),
         *(Validation(license_id=one.license.license_id) for one in made),
@@ -75,12 +105,23 @@ async def mixed_lot(shop: Shop) -> list[pb.ValidateLicenseRequest]:
         Validation(key=held.key, customer_email="ADA@example.com", product="SHOP"),
         Validation(key=held.key, subject_ref="somebody", product="OTHER", entitlements=["export", "import"]),
         Validation(key=held.key, required_tier="pro", policy_id="pol_other", entitlements=[]),
+        *(
+            Validation(key=desk.key, fingerprint=shown)
+            for shown in ("fingerprint-1", "fingerprint-2", {"cpu": "cpu-serial"})
+        ),
+        *(Validation(license_id=desk.license.license_id, machine_id=one) for one in (machine_id, others, "mach_none")),
+        *(Validation(key=desk.key, machine_id=one, fingerprint="fingerprint-1") for one in (machine_id, others)),
+        *(
+            Validation(key=desk.key, machine_id=machine_id, components=parts)
+            for parts in ({"cpu": "cpu-serial"}, {"cpu": "another-serial"}, {})
+        ),
+        Validation(key=held.key, fingerprint="fingerprint-1"),
     ]
     return [one.request() for one in asked]
 
 
 async def test_an_answer_given_again_is_the_records(world: World, reader: Reader) -> None:
-    for request in await mixed_lot(await open_shop(world.test)):
+    for request in await mixed_lot(world, reader, await open_shop(world.test)):
         await lease_passes()
         expected = plain(await reader.ask(of_the_record(request)))
         answers = await reader.again(request)
@@ -90,7 +131,7 @@ async def test_an_answer_given_again_is_the_records(world: World, reader: Reader
 
 
 async def test_a_batch_given_again_is_the_records(world: World, reader: Reader) -> None:
-    requests = await mixed_lot(await open_shop(world.test))
+    requests = await mixed_lot(world, reader, await open_shop(world.test))
     await lease_passes()
     whole = pb.BatchValidateLicensesRequest(requests=requests)
     expected = await reader.ask(pb.BatchValidateLicensesRequest(requests=requests, consistency=RECORD))
@@ -138,6 +179,49 @@ async def test_no_answer_outlives_a_change_of_what_it_was_made_of(world: World, 
     answer = await reader.ask(request)
     assert (answer.code == pb.ValidationCode.VALID) == (change == "product")
     assert plain(answer) == plain(await reader.ask(of_the_record(request)))
+
+
+@pytest.mark.parametrize("asked", ["identity", "machine_id", "components"])
+@pytest.mark.parametrize("change", ["deactivate", "transfer", "evict", "reset", "renew"])
+async def test_no_answer_outlives_a_change_of_its_machine(
+    world: World, reader: Reader, change: str, asked: str
+) -> None:
+    shop = await open_shop(
+        world.test,
+        floating=True,
+        allow_machine_transfer=True,
+        require_heartbeat=True,
+        heartbeat_interval=timedelta(days=9),
+    )
+    made = await shop.issue()
+    shown, selector = MachineIdentity(fingerprint="fingerprint-1"), LicenseSelector(license_key=made.key)
+    await activated(world, reader, made.license.license_id, "fingerprint-1")
+    seat = AcquireSeatRequest(request_id=str(uuid4()), license=selector, identity=shown, ttl=Duration(seconds=3600))
+    machine = (await send(reader.suite, seat, world.test_key)).granted.machine
+    await lease_passes()
+    request = pb.ValidateLicenseRequest(license=selector)
+    if asked == "identity":
+        request.identity.CopyFrom(shown)
+    else:
+        request.machine_id = machine.machine_id
+    if asked == "components":
+        request.components.components.add(name="cpu", fingerprint="cpu-serial")
+    for _ in range(3):
+        await reader.again(request)
+        assert (await reader.ask(request)).code == pb.ValidationCode.VALID
+    named: dict[str, Any] = {"request_id": str(uuid4()), "machine_id": machine.machine_id}
+    changes: dict[str, Any] = {
+        "deactivate": DeactivateMachineRequest(**named),
+        "transfer": TransferMachineRequest(**named, identity=MachineIdentity(fingerprint="fingerprint-2")),
+        "evict": EvictSeatRequest(**named),
+        "reset": ResetMachineHeartbeatRequest(**named),
+        "renew": RenewSeatRequest(**named, epoch=machine.lease.epoch, ttl=Duration(seconds=3600)),
+    }
+    await send(reader.suite, changes[change], world.test_key)
+    answer = await reader.ask(request)
+    assert (answer.code == pb.ValidationCode.VALID) == (change == "renew")
+    if change != "renew":  # which answers need not know of
+        assert plain(answer) == plain(await reader.ask(of_the_record(request)))
 
 
 async def test_no_answer_outlives_its_span(world: World, reader: Reader) -> None:
