@@ -30,6 +30,10 @@ class PrincipalKind(StrEnum):
     """Another service of the deployment, on behalf of an account."""
 
 
+SHIPPED_KINDS: Final = frozenset({PrincipalKind.PUBLISHABLE_KEY, PrincipalKind.LICENSE_KEY})
+"""What software calls with that is in its user's hands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """An account's world. Every row of a tenant, and every cache key, starts with these two."""

@@ -35,7 +35,13 @@ class ActivationServicer(SeatCalls):
         wanted = self._new_machine(request, context)
 
         async def work(tx: Transaction) -> pb.ActivateMachineResponse:
-            made = await activate_machine(tx, actor=principal.key_id, license_id=license_id, wanted=wanted)
+            made = await activate_machine(
+                tx,
+                actor=principal.key_id,
+                license_id=license_id,
+                wanted=wanted,
+                count=lambda: context.charge_activation(license_id),
+            )
             return self._activated(context, made, tx)
 
         try:

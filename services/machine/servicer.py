@@ -155,7 +155,12 @@ class MachineServicer:
 
         async def work(tx: Transaction) -> pb.TransferMachineResponse:
             await callers.refuse_unproven(tx, self._r.secrets, principal, request.machine_id, "")
-            made = await transfer_machine(tx, actor=principal.key_id, asked=asked)
+            made = await transfer_machine(
+                tx,
+                actor=principal.key_id,
+                asked=asked,
+                count=lambda: context.charge_activation(principal.license_id),
+            )
             secret = self._r.secrets.of(principal.tenant, made[0].machine_id)
             return pb.TransferMachineResponse(machine=_shown(principal, made, tx), machine_secret=secret)
 

@@ -34,6 +34,11 @@ class Buckets:
         self._sweep(now)
         return taken.wait_s
 
+    def wait_s(self, whose: Hashable, *, per_s: float, burst: float) -> float:
+        """The seconds that `take` would say to wait for one; nothing is taken."""
+        now = self._clock()
+        return take(self._full_at.get(whose, now), now, per_s=per_s, burst=burst).wait_s
+
     def _sweep(self, now: float) -> None:
         # One comes in at a time, so that looking at two keeps up with any flood.
         for _ in range(_SWEPT_AT_ONCE):

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from shared.ids import Prefix, new_id
 from shared.observe.logging import CALL
-from shared.tenancy import Principal, PrincipalKind
+from shared.tenancy import SHIPPED_KINDS, Principal, PrincipalKind
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
@@ -101,6 +101,7 @@ class CallContext:
     _principal: Principal | None = None
     _callbacks: list[Callable[[CallContext], None]] | None = None
     _charge: Callable[[Principal, str], None] | None = None
+    _charge_activation: Callable[[Principal, str], None] | None = None
     _credential_taken: bool = False
     _done: bool = False
     _cancelled: bool = False
@@ -161,9 +162,12 @@ class CallContext:
             raise RuntimeError("only a stream of answers outlasts its credential")
         return await self._authenticate()
 
-    def charged_by(self, charge: Callable[[Principal, str], None]) -> None:
-        """Says how a call about a license is counted; for the layer of rate limits."""
+    def charged_by(
+        self, charge: Callable[[Principal, str], None], charge_activation: Callable[[Principal, str], None]
+    ) -> None:
+        """Says how a call about a license is counted, and a machine that comes to one; for the layer of rate limits."""
         self._charge = charge
+        self._charge_activation = charge_activation
 
     def charge_license(self, whose: str) -> None:
         """Counts a call of a publishable key against the license that it turned out to be about; for nobody else.
@@ -173,6 +177,15 @@ class CallContext:
         """
         if self._charge is not None and self.principal.kind is PrincipalKind.PUBLISHABLE_KEY:
             self._charge(self.principal, whose)
+
+    def charge_activation(self, license_id: str) -> None:
+        """Counts a machine that comes to a license for software that was shipped; for nobody else.
+
+        Raises:
+            DomainError: RATE_LIMITED.
+        """
+        if self._charge_activation is not None and self.principal.kind in SHIPPED_KINDS:
+            self._charge_activation(self.principal, license_id)
 
     def only_authorization(self) -> str | None:
         """The `authorization`, for what comes before the layers; None where there is not just one, of text."""

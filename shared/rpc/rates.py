@@ -8,6 +8,7 @@
 | license key | any | `license_calls_per_second`, of the license |
 | publishable key | hot | the same, of each license that it asks about; the handler counts when it knows which |
 | publishable key | other | `management_calls_per_second`, of the key |
+| license key, publishable key | machines that come | `activations_per_minute`, `activations_per_day` beside, of the license |
 | customer session | any | `session_calls_per_minute`, of the session |
 | nobody | anonymous | `ANONYMOUS_CALLS_PER_S`, of the address |
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Final, assert_never
+from typing import Final, TypedDict, assert_never
 
 from shared.errors import DomainError, Reason
 from shared.rpc.buckets import Buckets
@@ -31,6 +32,16 @@ from shared.tenancy import Principal, PrincipalKind
 
 ANONYMOUS_CALLS_PER_S: Final = 100
 """Of one address, all processes together; no account sets it, since the calls are no account's."""
+
+
+_ACTIVATIONS: Final = (LimitKind.ACTIVATIONS_PER_MINUTE, LimitKind.ACTIVATIONS_PER_DAY)
+
+
+class _Flow(TypedDict):
+    """A process's share of a rate, as buckets take it."""
+
+    per_s: float
+    burst: float
 
 
 class Rates:
@@ -69,16 +80,34 @@ class Rates:
         kind = LimitKind.LICENSE_CALLS
         self.spend(kind, whose, count_of(kind, principal.limits))
 
-    def spend(self, kind: LimitKind, whose: Hashable, count: int, items: int = 1) -> None:
+    def charge_activation(self, principal: Principal, license_id: str) -> None:
+        """Counts a machine that comes to a license, against both of its rates or against neither.
+
+        Raises:
+            DomainError: RATE_LIMITED, of the rate that has room again last; then nothing was counted.
+        """
+        counts = [(kind, count) for kind in _ACTIVATIONS if (count := count_of(kind, principal.limits))]
+        waits = [
+            (self._buckets[kind].wait_s(license_id, **self._flow(kind, count)), kind, count) for kind, count in counts
+        ]
+        wait_s, kind, count = max(waits, default=(0.0, LimitKind.ACTIVATIONS_PER_DAY, 0))
+        if wait_s > 0:
+            raise _refusal(kind.value, count, DEFAULTS[kind].words, wait_s, license_id)
+        for kind, count in counts:
+            self.spend(kind, license_id, count)
+
+    def spend(self, kind: LimitKind, whose: Hashable, count: int) -> None:
         """The same for one kind of limit: `count` in its span, all processes together; 0 for any number."""
         if count == 0:
             return
-        live, limit = self._live(), DEFAULTS[kind]
-        per_s = count / limit.span_s / live
-        # A share of less than one could never be had.
-        wait_s = self._buckets[kind].take(whose, per_s=per_s, burst=max(1.0, count / live), wanted=items)
+        wait_s = self._buckets[kind].take(whose, **self._flow(kind, count))
         if wait_s > 0:
-            raise _refusal(kind.value, count, limit.words, wait_s, str(whose))
+            raise _refusal(kind.value, count, DEFAULTS[kind].words, wait_s, str(whose))
+
+    def _flow(self, kind: LimitKind, count: int) -> _Flow:
+        live = self._live()
+        # A share of less than one could never be had.
+        return {"per_s": count / DEFAULTS[kind].span_s / live, "burst": max(1.0, count / live)}
 
 
 def _refusal(limit: str, allowed: int, words: str, wait_s: float, caller: str) -> DomainError:
@@ -123,7 +152,7 @@ def rate_limits(rates: Rates) -> Middleware:
 
         def call(context: CallContext, body: Body) -> Serving:
             rates.charge(context.principal, hot=hot)
-            context.charged_by(rates.charge_license)
+            context.charged_by(rates.charge_license, rates.charge_activation)
             return inner(context, body)
 
         return call

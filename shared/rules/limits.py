@@ -14,6 +14,7 @@ from typing import Final
 
 SECOND: Final = 1.0
 MINUTE: Final = 60.0
+DAY: Final = 86_400.0
 
 
 class LimitKind(StrEnum):
@@ -22,6 +23,8 @@ class LimitKind(StrEnum):
     MANAGEMENT_CALLS = "management_calls_per_second"
     LICENSE_CALLS = "license_calls_per_second"
     SESSION_CALLS = "session_calls_per_minute"
+    ACTIVATIONS_PER_MINUTE = "activations_per_minute"
+    ACTIVATIONS_PER_DAY = "activations_per_day"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ DEFAULTS: Final[Mapping[LimitKind, Limit]] = MappingProxyType(
         LimitKind.MANAGEMENT_CALLS: Limit(500, SECOND, "management calls a second per credential"),
         LimitKind.LICENSE_CALLS: Limit(10, SECOND, "calls a second for each license, with publishable keys"),
         LimitKind.SESSION_CALLS: Limit(60, MINUTE, "calls a minute per customer session"),
+        LimitKind.ACTIVATIONS_PER_MINUTE: Limit(
+            10, MINUTE, "activations a minute for each license, with publishable keys"
+        ),
+        LimitKind.ACTIVATIONS_PER_DAY: Limit(20, DAY, "activations a day for each license, with publishable keys"),
     }
 )
 

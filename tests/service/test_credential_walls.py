@@ -23,6 +23,7 @@ from shared.rpc.context import CallContext
 from shared.rpc.middleware import standard_chain
 from shared.rpc.rates import Rates
 from shared.rpc.routes import build_routes
+from shared.rules.limits import LimitKind
 from shared.tasks import TaskGroupTracker
 from shared.tenancy import ACCOUNT_SCOPES, OPERATOR_SCOPES, PrincipalKind
 from tests.helpers.builders import METHODS, open_shop, path_of, probe, rules_of, unchanged, uuid
@@ -85,7 +86,7 @@ def test_every_kind_of_caller_is_crossed_with_every_method() -> None:
 
 async def lift_limits(suite: Suite, world: World) -> None:
     async with suite.client(suite.operator_key) as operator:
-        no_limits = {"license_calls_per_second": 0, "session_calls_per_minute": 0}
+        no_limits = {kind.value: 0 for kind in LimitKind}
         await operator.accounts.update(world.account_id, limits=no_limits)
 
 

@@ -158,6 +158,7 @@ def test_defaults_stand_where_nothing_is_set_and_0_is_none() -> None:
         assert count_of(kind, {kind.value: 7, "of_a_later_version": 1}) == 7
     assert {kind: DEFAULTS[kind].count for kind in LimitKind} == {
         LimitKind.MANAGEMENT_CALLS: 500, LimitKind.LICENSE_CALLS: 10, LimitKind.SESSION_CALLS: 60,
+        LimitKind.ACTIVATIONS_PER_MINUTE: 10, LimitKind.ACTIVATIONS_PER_DAY: 20,
     }  # fmt: skip
 
 
@@ -217,6 +218,88 @@ def test_a_license_has_one_rate_whoever_shows_its_key() -> None:
     assert caught.value.retry_after_ms == 250
     assert refused(rates, held) is not None
     rates.charge_license(shipped, "lic_2")
+
+
+def activation(rates: Rates, who: Principal, license_id: str = "lic_1") -> DomainError | None:
+    try:
+        rates.charge_activation(who, license_id)
+    except DomainError as error:
+        return error
+    return None
+
+
+def test_activations_of_a_license_are_counted_by_the_minute_and_by_the_day() -> None:
+    clock = Clock()
+    rates, who = Rates(lambda: 1, clock), principal(PrincipalKind.PUBLISHABLE_KEY)
+
+    def of_minute(wait_ms: int) -> None:
+        error = activation(rates, who)
+        assert error is not None
+        assert error.reason is Reason.RATE_LIMITED
+        assert error.metadata == {"limit": "activations_per_minute", "allowed": "10"}
+        assert error.retry_after_ms == pytest.approx(wait_ms, abs=1)
+
+    assert [activation(rates, who) for _ in range(10)] == [None] * 10
+    of_minute(6000)
+    assert activation(rates, who, "lic_2") is None, "each license has its own"
+    clock.now += 5.9995
+    of_minute(1)
+    clock.now += 0.001
+    assert activation(rates, who) is None
+    of_minute(6000)
+    clock.now += 60.0
+    # The day's bucket has had 11 taken, and 66 s to fill in: 0.015.
+    assert [activation(rates, who) for _ in range(9)] == [None] * 9
+    error = activation(rates, who)
+    assert error is not None
+    assert error.message.startswith("the limit is 20 activations a day for each license, with publishable keys; ")
+    assert error.metadata == {"limit": "activations_per_day", "allowed": "20"}
+    assert error.retry_after_ms == pytest.approx(4320_000 - 66_000, abs=2)
+    clock.now += 4320 - 66.0005 - 0.0005
+    again = activation(rates, who)
+    assert again is not None
+    assert again.retry_after_ms == pytest.approx(1, abs=1)
+    clock.now += 0.001
+    assert activation(rates, who) is None
+    assert activation(rates, who) is not None
+
+
+def test_what_one_rate_of_activations_refuses_counts_against_neither() -> None:
+    clock = Clock()
+    rates = Rates(lambda: 1, clock)
+    who = principal(PrincipalKind.LICENSE_KEY, activations_per_minute=2, activations_per_day=3)
+    assert [activation(rates, who) for _ in range(2)] == [None] * 2
+    for _ in range(50):
+        error = activation(rates, who)
+        assert error is not None
+        assert error.metadata["limit"] == "activations_per_minute"
+    clock.now += 60
+    assert activation(rates, who) is None, "the 50 took nothing of the day's"
+    for _ in range(50):
+        error = activation(rates, who)
+        assert error is not None
+        assert error.metadata["limit"] == "activations_per_day"
+    lifted = replace(who, limits={"activations_per_minute": 2, "activations_per_day": 0})
+    assert activation(rates, lifted) is None, "the 50 took nothing of the minute's"
+    assert activation(rates, lifted) is not None
+
+
+def test_each_rate_of_activations_is_set_alone_and_0_is_none() -> None:
+    rates = Rates(lambda: 1, Clock())
+    for name, allowed in (("activations_per_minute", 20), ("activations_per_day", 10)):
+        who = principal(PrincipalKind.PUBLISHABLE_KEY, "key_1", **{name: 0})
+        assert [activation(rates, who, name) for _ in range(allowed)] == [None] * allowed
+        error = activation(rates, who, name)
+        assert error is not None
+        assert error.metadata["limit"] == ({"activations_per_minute", "activations_per_day"} - {name}).pop()
+    free = principal(PrincipalKind.PUBLISHABLE_KEY, activations_per_minute=0, activations_per_day=0)
+    assert [activation(rates, free, "free") for _ in range(100)] == [None] * 100
+
+
+@pytest.mark.parametrize(("live", "allowed"), [(1, 10), (2, 5), (4, 2), (100, 1)])
+def test_processes_share_activations(live: int, allowed: int) -> None:
+    rates, who = Rates(lambda: live, Clock()), principal(PrincipalKind.PUBLISHABLE_KEY)
+    assert sum(activation(rates, who) is None for _ in range(30)) == allowed
 
 
 @pytest.mark.parametrize("live", [1, 4])

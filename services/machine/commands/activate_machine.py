@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.machine.commands.take_seat import NewMachine, come_to_seats, rebound, take_seat
@@ -26,9 +26,12 @@ class Activated:
     evicted: Sequence[Machine]
 
 
-async def activate_machine(tx: Transaction, *, actor: str, license_id: str, wanted: NewMachine) -> Activated:
-    """LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, MACHINE_LIMIT_EXCEEDED,
-    FINGERPRINT_TAKEN, FIELD_INVALID; EXTERNAL_ID_TAKEN and FINGERPRINT_TAKEN by the record's own keys."""
+async def activate_machine(
+    tx: Transaction, *, actor: str, license_id: str, wanted: NewMachine, count: Callable[[], None]
+) -> Activated:
+    """`count` is called, and may refuse, where the machine has no seat of its own, not even a dead one: it is to get one, or
+    is to be told that there is none. LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID,
+    MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, FIELD_INVALID; EXTERNAL_ID_TAKEN and FINGERPRINT_TAKEN by the record's own keys."""
     scene = await come_to_seats(tx, actor, license_id, wanted.identity, "activate")
     terms, known = scene.terms, scene.known
     if known is not None and scene.has_seat(tx):
@@ -38,5 +41,7 @@ async def activate_machine(tx: Transaction, *, actor: str, license_id: str, want
         limit = terms.limit("max_machines")
         over = limit is not None and scene.seats.machines > limit
         return Activated(changed or known, terms, scene.seats, True, over, ())
+    if known is None:
+        count()
     taken = await take_seat(tx, actor=actor, wanted=wanted, scene=scene, event="machine.activated")
     return Activated(taken.machine, terms, taken.seats, False, taken.overage, taken.evicted)

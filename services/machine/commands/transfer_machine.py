@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.machine import store
@@ -29,9 +30,12 @@ class Transfer:
     wanted: NewMachine
 
 
-async def transfer_machine(tx: Transaction, *, actor: str, asked: Transfer) -> tuple[Machine, Terms]:
-    """The machine that has the seat now. MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID,
-    CUSTOMER_BANNED, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE, TRANSFER_LIMIT_EXCEEDED."""
+async def transfer_machine(
+    tx: Transaction, *, actor: str, asked: Transfer, count: Callable[[], None]
+) -> tuple[Machine, Terms]:
+    """The machine that has the seat now. `count` is called, and may refuse, before another is looked for. MACHINE_NOT_FOUND,
+    LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE,
+    TRANSFER_LIMIT_EXCEEDED."""
     before = await store.get_machine(tx, asked.machine_id)
     terms = None if before is None else await store.terms_of(tx, before.license_id)
     if terms is not None and terms.machine_uniqueness is not Uniqueness.UNIQUE_PER_LICENSE:
@@ -50,6 +54,7 @@ async def transfer_machine(tx: Transaction, *, actor: str, asked: Transfer) -> t
                 metadata={"policyId": terms.policy_id},
             )
         await refuse_too_many(tx, terms)
+    count()
     scope = terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, "")
     known = await store.known_by(tx, scope, terms.license_id, asked.wanted.identity.hashes)
     if recognised(asked.wanted.identity, terms.machine_matching, known, terms.license_id) is not None:

@@ -74,6 +74,8 @@ class AccountLimits(_message.Message):
     MANAGEMENT_CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
     LICENSE_CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
     SESSION_CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_PER_DAY_FIELD_NUMBER: _builtins.int
     management_calls_per_second: _builtins.int
     """Management calls a second of each API key and of each workload binding, of all methods that are not hot; at least 0,
     500 by default.
@@ -82,23 +84,39 @@ class AccountLimits(_message.Message):
     """Calls a second about each license, of publishable keys and of license keys; at least 0, 10 by default."""
     session_calls_per_minute: _builtins.int
     """Calls a minute of each customer session; at least 0, 60 by default."""
+    activations_per_minute: _builtins.int
+    """Machines a minute that come to each license by publishable keys and license keys, to a seat or to none; one that has its seat
+    already is not counted, and neither are leases. At least 0, 10 by default.
+    """
+    activations_per_day: _builtins.int
+    """The same a day; at least 0, 20 by default."""
     def __init__(
         self,
         *,
         management_calls_per_second: _builtins.int | None = ...,
         license_calls_per_second: _builtins.int | None = ...,
         session_calls_per_minute: _builtins.int | None = ...,
+        activations_per_minute: _builtins.int | None = ...,
+        activations_per_day: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_license_calls_per_second", b"_license_calls_per_second", "_management_calls_per_second", b"_management_calls_per_second", "_session_calls_per_minute", b"_session_calls_per_minute", "license_calls_per_second", b"license_calls_per_second", "management_calls_per_second", b"management_calls_per_second", "session_calls_per_minute", b"session_calls_per_minute"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_activations_per_day", b"_activations_per_day", "_activations_per_minute", b"_activations_per_minute", "_license_calls_per_second", b"_license_calls_per_second", "_management_calls_per_second", b"_management_calls_per_second", "_session_calls_per_minute", b"_session_calls_per_minute", "activations_per_day", b"activations_per_day", "activations_per_minute", b"activations_per_minute", "license_calls_per_second", b"license_calls_per_second", "management_calls_per_second", b"management_calls_per_second", "session_calls_per_minute", b"session_calls_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_license_calls_per_second", b"_license_calls_per_second", "_management_calls_per_second", b"_management_calls_per_second", "_session_calls_per_minute", b"_session_calls_per_minute", "license_calls_per_second", b"license_calls_per_second", "management_calls_per_second", b"management_calls_per_second", "session_calls_per_minute", b"session_calls_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activations_per_day", b"_activations_per_day", "_activations_per_minute", b"_activations_per_minute", "_license_calls_per_second", b"_license_calls_per_second", "_management_calls_per_second", b"_management_calls_per_second", "_session_calls_per_minute", b"_session_calls_per_minute", "activations_per_day", b"activations_per_day", "activations_per_minute", b"activations_per_minute", "license_calls_per_second", b"license_calls_per_second", "management_calls_per_second", b"management_calls_per_second", "session_calls_per_minute", b"session_calls_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__activations_per_day: _TypeAlias = _typing.Literal["activations_per_day"]  # noqa: Y015
+    _WhichOneofArgType__activations_per_day: _TypeAlias = _typing.Literal["_activations_per_day", b"_activations_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__activations_per_minute: _TypeAlias = _typing.Literal["activations_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__activations_per_minute: _TypeAlias = _typing.Literal["_activations_per_minute", b"_activations_per_minute"]  # noqa: Y015
     _WhichOneofReturnType__license_calls_per_second: _TypeAlias = _typing.Literal["license_calls_per_second"]  # noqa: Y015
     _WhichOneofArgType__license_calls_per_second: _TypeAlias = _typing.Literal["_license_calls_per_second", b"_license_calls_per_second"]  # noqa: Y015
     _WhichOneofReturnType__management_calls_per_second: _TypeAlias = _typing.Literal["management_calls_per_second"]  # noqa: Y015
     _WhichOneofArgType__management_calls_per_second: _TypeAlias = _typing.Literal["_management_calls_per_second", b"_management_calls_per_second"]  # noqa: Y015
     _WhichOneofReturnType__session_calls_per_minute: _TypeAlias = _typing.Literal["session_calls_per_minute"]  # noqa: Y015
     _WhichOneofArgType__session_calls_per_minute: _TypeAlias = _typing.Literal["_session_calls_per_minute", b"_session_calls_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__activations_per_day) -> _WhichOneofReturnType__activations_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__activations_per_minute) -> _WhichOneofReturnType__activations_per_minute | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__license_calls_per_second) -> _WhichOneofReturnType__license_calls_per_second | None: ...
     @_typing.overload

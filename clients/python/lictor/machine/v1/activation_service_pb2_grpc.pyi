@@ -37,7 +37,8 @@ class ActivationServiceStub:
     """Takes a seat of a license for a machine. Where the machine has one already it is returned, without another seat and without
     an event; a machine that is known by several fingerprints is recognised by some of them, as its policy says, and is known by
     those of this call from then on. A dead machine that is activated again takes its own seat. Where all seats are taken the
-    policy's `seat_acquire` decides. A publishable key names the license by its key; a license key takes a seat of its own license.
+    policy's `seat_acquire` decides. A publishable key names the license by its key; a license key takes a seat of its own license;
+    how often they bring a machine that has no seat is limited by the minute and by the day (AccountLimits).
     Idempotent by `request_id`, and by the identity. Waits for its effect only where it evicted another machine.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, MACHINE_LIMIT_EXCEEDED,
     FINGERPRINT_TAKEN, EXTERNAL_ID_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
@@ -104,7 +105,8 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     """Takes a seat of a license for a machine. Where the machine has one already it is returned, without another seat and without
     an event; a machine that is known by several fingerprints is recognised by some of them, as its policy says, and is known by
     those of this call from then on. A dead machine that is activated again takes its own seat. Where all seats are taken the
-    policy's `seat_acquire` decides. A publishable key names the license by its key; a license key takes a seat of its own license.
+    policy's `seat_acquire` decides. A publishable key names the license by its key; a license key takes a seat of its own license;
+    how often they bring a machine that has no seat is limited by the minute and by the day (AccountLimits).
     Idempotent by `request_id`, and by the identity. Waits for its effect only where it evicted another machine.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, MACHINE_LIMIT_EXCEEDED,
     FINGERPRINT_TAKEN, EXTERNAL_ID_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
@@ -174,7 +176,8 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a seat of a license for a machine. Where the machine has one already it is returned, without another seat and without
         an event; a machine that is known by several fingerprints is recognised by some of them, as its policy says, and is known by
         those of this call from then on. A dead machine that is activated again takes its own seat. Where all seats are taken the
-        policy's `seat_acquire` decides. A publishable key names the license by its key; a license key takes a seat of its own license.
+        policy's `seat_acquire` decides. A publishable key names the license by its key; a license key takes a seat of its own license;
+        how often they bring a machine that has no seat is limited by the minute and by the day (AccountLimits).
         Idempotent by `request_id`, and by the identity. Waits for its effect only where it evicted another machine.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, MACHINE_LIMIT_EXCEEDED,
         FINGERPRINT_TAKEN, EXTERNAL_ID_TAKEN, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.

@@ -121,7 +121,7 @@ class MachineServiceServicer:
         key may do so for its own license where the policy has `allow_machine_transfer`, and as often as its `max_transfers` says.
         Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE,
-        TRANSFER_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        TRANSFER_LIMIT_EXCEEDED, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

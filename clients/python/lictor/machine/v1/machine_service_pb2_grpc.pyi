@@ -57,7 +57,7 @@ class MachineServiceStub:
     key may do so for its own license where the policy has `allow_machine_transfer`, and as often as its `max_transfers` says.
     Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE,
-    TRANSFER_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    TRANSFER_LIMIT_EXCEEDED, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
     ResetMachineHeartbeat: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.ResetMachineHeartbeatRequest, _machine_service_pb2.ResetMachineHeartbeatResponse]
     """Begins a machine's heartbeats anew: it is NOT_STARTED, also where it was dead. Idempotent by `request_id`.
@@ -101,7 +101,7 @@ class MachineServiceAsyncStub(MachineServiceStub):
     key may do so for its own license where the policy has `allow_machine_transfer`, and as often as its `max_transfers` says.
     Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE,
-    TRANSFER_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+    TRANSFER_LIMIT_EXCEEDED, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
     ResetMachineHeartbeat: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.ResetMachineHeartbeatRequest, _machine_service_pb2.ResetMachineHeartbeatResponse]  # type: ignore[assignment]
     """Begins a machine's heartbeats anew: it is NOT_STARTED, also where it was dead. Idempotent by `request_id`.
@@ -172,7 +172,7 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
         key may do so for its own license where the policy has `allow_machine_transfer`, and as often as its `max_transfers` says.
         Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE,
-        TRANSFER_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
+        TRANSFER_LIMIT_EXCEEDED, RATE_LIMITED, CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
