@@ -6,16 +6,13 @@ from collections.abc import Iterator
 
 from services.license.terms import (
     ExpirationBasis,
-    MachineLeasing,
-    MachineUniqueness,
     PolicyLimit,
-    ProcessLeasing,
-    SeatAcquire,
     Terms,
     UsesCounting,
 )
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
 from shared.rules.heartbeats import HeartbeatCull, HeartbeatResurrection
+from shared.rules.machine_terms import MachineLeasing, MachineUniqueness, ProcessLeasing, SeatAcquire
 
 
 def refuse_contradictory(terms: Terms) -> None:

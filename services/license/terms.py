@@ -13,6 +13,13 @@ from shared.errors import DomainError, Reason
 from shared.rules.expiry import FROM_FIRST_ACTIVATION
 from shared.rules.fingerprints import MatchingRule
 from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection
+from shared.rules.machine_terms import (
+    ComponentUniqueness,
+    MachineLeasing,
+    MachineUniqueness,
+    ProcessLeasing,
+    SeatAcquire,
+)
 from shared.rules.seats import OverageStrategy
 
 
@@ -76,49 +83,6 @@ class Authentication(StrEnum):
     TOKEN = "TOKEN"
     MIXED = "MIXED"
     NONE = "NONE"
-
-
-class MachineUniqueness(StrEnum):
-    """In what a fingerprint names at most one machine, from the narrowest to the widest."""
-
-    UNIQUE_PER_LICENSE = "UNIQUE_PER_LICENSE"
-    UNIQUE_PER_POLICY = "UNIQUE_PER_POLICY"
-    UNIQUE_PER_PRODUCT = "UNIQUE_PER_PRODUCT"
-    UNIQUE_PER_ACCOUNT = "UNIQUE_PER_ACCOUNT"
-
-
-class ComponentUniqueness(StrEnum):
-    """In what a component belongs to at most one machine, from the narrowest to the widest."""
-
-    UNIQUE_PER_MACHINE = "UNIQUE_PER_MACHINE"
-    UNIQUE_PER_LICENSE = "UNIQUE_PER_LICENSE"
-    UNIQUE_PER_POLICY = "UNIQUE_PER_POLICY"
-    UNIQUE_PER_PRODUCT = "UNIQUE_PER_PRODUCT"
-    UNIQUE_PER_ACCOUNT = "UNIQUE_PER_ACCOUNT"
-
-
-class MachineLeasing(StrEnum):
-    """What `max_machines` counts over."""
-
-    PER_LICENSE = "PER_LICENSE"
-    PER_USER = "PER_USER"
-
-
-class ProcessLeasing(StrEnum):
-    """What `max_processes` counts over."""
-
-    PER_MACHINE = "PER_MACHINE"
-    PER_LICENSE = "PER_LICENSE"
-    PER_USER = "PER_USER"
-
-
-class SeatAcquire(StrEnum):
-    """What becomes of a machine that finds all seats taken."""
-
-    REJECT = "REJECT"
-    QUEUE = "QUEUE"
-    EVICT_OLDEST = "EVICT_OLDEST"
-    EVICT_DEAD_FIRST = "EVICT_DEAD_FIRST"
 
 
 class PolicyLimit(StrEnum):

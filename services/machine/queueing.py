@@ -10,10 +10,10 @@ from services.machine import store, wait_store
 from services.machine.commands.take_seat import NewMachine
 from services.machine.resources import Resources
 from services.machine.seats import within
-from services.machine.terms import Leasing, SeatAcquire
 from services.machine.wait_store import PATIENCE
 from shared.db.pool import Transaction
 from shared.rpc.context import CallContext
+from shared.rules.machine_terms import MachineLeasing, SeatAcquire
 from shared.rules.seats import cap
 
 MOST_WAIT_S: Final = 20.0
@@ -33,7 +33,9 @@ async def is_turn(tx: Transaction, license_id: str, wanted: NewMachine) -> bool:
     if most is None:
         return True
     hashes, user_id = wanted.identity.identity_hashes, within(terms, wanted.user_id)
-    taken = await store.count_held(tx, license_id, user_id if terms.machine_leasing is Leasing.PER_USER else None)
+    taken = await store.count_held(
+        tx, license_id, user_id if terms.machine_leasing is MachineLeasing.PER_USER else None
+    )
     return taken + await wait_store.ahead_of(tx, license_id, hashes, user_id) < most
 
 

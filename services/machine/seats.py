@@ -8,8 +8,9 @@ from datetime import datetime
 
 from services.machine.model import Machine, State
 from services.machine.store import Seats
-from services.machine.terms import Leasing, SeatAcquire, Terms
+from services.machine.terms import Terms
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
+from shared.rules.machine_terms import MachineLeasing, SeatAcquire
 from shared.rules.seats import cap
 
 
@@ -65,7 +66,7 @@ def behind(then: Taking, ahead: int) -> Taking:
 
 def within(terms: Terms, user_id: str | None) -> str | None:
     """The user whose seats a machine waits for; None where it may be anybody's."""
-    return user_id if terms.machine_leasing is Leasing.PER_USER else None
+    return user_id if terms.machine_leasing is MachineLeasing.PER_USER else None
 
 
 def exceeded(terms: Terms, then: Taking, now: Seats) -> tuple[str, int] | None:
@@ -73,7 +74,7 @@ def exceeded(terms: Terms, then: Taking, now: Seats) -> tuple[str, int] | None:
 
     What is exceeded already, since a limit was lowered, may not grow.
     """
-    per_user = terms.machine_leasing is Leasing.PER_USER
+    per_user = terms.machine_leasing is MachineLeasing.PER_USER
     machines = (then.user_machines or 0, 0) if per_user else (then.machines, now.machines)
     counted = {
         "max_machines": machines,
@@ -126,7 +127,7 @@ def refuse_full(license_id: str, limit: str, allowed: int) -> DomainError:
 
 def refuse_nobody(terms: Terms, user_id: str | None) -> None:
     """FIELD_INVALID where seats are counted per user, and none is named."""
-    if terms.machine_leasing is Leasing.PER_USER and user_id is None:
+    if terms.machine_leasing is MachineLeasing.PER_USER and user_id is None:
         raise fields_invalid(
             (FieldViolation("user_id", "REQUIRED", "is required: the policy leases machines per user"),)
         )

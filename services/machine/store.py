@@ -10,11 +10,18 @@ from typing import Any, Final
 import asyncpg
 
 from services.machine.model import DeactivationReason, IdentityKind, Machine
-from services.machine.terms import Leasing, SeatAcquire, Terms, Uniqueness
+from services.machine.terms import Terms
 from shared.db import statements
 from shared.db.pool import Transaction
 from shared.rules.fingerprints import MatchingRule
 from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection, HeartbeatStatus
+from shared.rules.machine_terms import (
+    ComponentUniqueness,
+    MachineLeasing,
+    MachineUniqueness,
+    ProcessLeasing,
+    SeatAcquire,
+)
 from shared.rules.seats import OverageStrategy
 
 _MACHINE: Final = (
@@ -25,9 +32,9 @@ _MACHINE: Final = (
 )  # fmt: skip
 _TERMS: Final = tuple(field.name for field in fields(Terms))
 _WORDS: Final[Mapping[str, Any]] = {
-    "overage_strategy": OverageStrategy, "machine_uniqueness": Uniqueness, "machine_matching": MatchingRule,
-    "component_uniqueness": Uniqueness, "component_matching": MatchingRule, "machine_leasing": Leasing,
-    "process_leasing": Leasing, "seat_acquire": SeatAcquire, "heartbeat_basis": HeartbeatBasis,
+    "overage_strategy": OverageStrategy, "machine_uniqueness": MachineUniqueness, "machine_matching": MatchingRule,
+    "component_uniqueness": ComponentUniqueness, "component_matching": MatchingRule, "machine_leasing": MachineLeasing,
+    "process_leasing": ProcessLeasing, "seat_acquire": SeatAcquire, "heartbeat_basis": HeartbeatBasis,
     "heartbeat_cull": HeartbeatCull, "heartbeat_resurrection": HeartbeatResurrection,
 }  # fmt: skip
 _NAMED: Final = """

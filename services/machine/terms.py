@@ -5,42 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final, assert_never
 
 from shared.errors import DomainError, Reason
 from shared.rules.expiry import effective_expiry, ended, grace_end
 from shared.rules.fingerprints import MatchingRule
 from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection
+from shared.rules.machine_terms import (
+    ComponentUniqueness,
+    MachineLeasing,
+    MachineUniqueness,
+    ProcessLeasing,
+    SeatAcquire,
+)
 from shared.rules.seats import OverageStrategy, effective_limit
-
-
-class Uniqueness(StrEnum):
-    """In what a fingerprint names at most one machine."""
-
-    UNIQUE_PER_MACHINE = "UNIQUE_PER_MACHINE"
-    UNIQUE_PER_LICENSE = "UNIQUE_PER_LICENSE"
-    UNIQUE_PER_POLICY = "UNIQUE_PER_POLICY"
-    UNIQUE_PER_PRODUCT = "UNIQUE_PER_PRODUCT"
-    UNIQUE_PER_ACCOUNT = "UNIQUE_PER_ACCOUNT"
-
-
-class Leasing(StrEnum):
-    """What a limit counts over."""
-
-    PER_MACHINE = "PER_MACHINE"
-    PER_LICENSE = "PER_LICENSE"
-    PER_USER = "PER_USER"
-
-
-class SeatAcquire(StrEnum):
-    """What becomes of a machine that finds all seats taken."""
-
-    REJECT = "REJECT"
-    QUEUE = "QUEUE"
-    EVICT_OLDEST = "EVICT_OLDEST"
-    EVICT_DEAD_FIRST = "EVICT_DEAD_FIRST"
-
 
 _ENDS: Final = {"REVOKE": "revoked", "RESTRICT_ACCESS": "expired"}
 """Strategies by which an expired license can't be used, and what its status is then."""
@@ -84,12 +62,12 @@ class Terms:
     strict: bool
     overage_strategy: OverageStrategy
     floating: bool
-    machine_uniqueness: Uniqueness
+    machine_uniqueness: MachineUniqueness
     machine_matching: MatchingRule
-    component_uniqueness: Uniqueness
+    component_uniqueness: ComponentUniqueness
     component_matching: MatchingRule
-    machine_leasing: Leasing
-    process_leasing: Leasing
+    machine_leasing: MachineLeasing
+    process_leasing: ProcessLeasing
     seat_acquire: SeatAcquire
     require_heartbeat: bool
     heartbeat_interval: timedelta
@@ -107,21 +85,21 @@ class Terms:
         """One of `LIMITS`, the license's own where its policy lets it have one; None for any number."""
         return effective_limit(getattr(self, name), getattr(self, f"{name}_override"), self.overridable, name.upper())
 
-    def scope_of(self, uniqueness: Uniqueness, account_id: str, machine_id: str) -> str:
+    def scope_of(self, uniqueness: MachineUniqueness | ComponentUniqueness, account_id: str, machine_id: str) -> str:
         """The id of what a fingerprint is unique in."""
-        match uniqueness:
-            case Uniqueness.UNIQUE_PER_MACHINE:
+        match unique := ComponentUniqueness(uniqueness.value):
+            case ComponentUniqueness.UNIQUE_PER_MACHINE:
                 return machine_id
-            case Uniqueness.UNIQUE_PER_LICENSE:
+            case ComponentUniqueness.UNIQUE_PER_LICENSE:
                 return self.license_id
-            case Uniqueness.UNIQUE_PER_POLICY:
+            case ComponentUniqueness.UNIQUE_PER_POLICY:
                 return self.policy_id
-            case Uniqueness.UNIQUE_PER_PRODUCT:
+            case ComponentUniqueness.UNIQUE_PER_PRODUCT:
                 return self.product_id
-            case Uniqueness.UNIQUE_PER_ACCOUNT:
+            case ComponentUniqueness.UNIQUE_PER_ACCOUNT:
                 return account_id
             case _:
-                assert_never(uniqueness)
+                assert_never(unique)
 
     def status_at(self, now: datetime, first_activated_at: datetime | None) -> str:
         """The license's status at `now`; one that may be used though it has expired counts as active."""

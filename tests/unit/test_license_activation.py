@@ -15,7 +15,6 @@ from services.license.model import License, Status, counted
 from services.license.terms import (
     ExpirationBasis,
     ExpirationStrategy,
-    MachineUniqueness,
     Overrides,
     Template,
     Terms,
@@ -23,6 +22,7 @@ from services.license.terms import (
 )
 from services.license.transitions import change_policy, reinstate, renew, update
 from shared.errors import DomainError, Reason
+from shared.rules.machine_terms import MachineUniqueness
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

@@ -23,7 +23,7 @@ from services.machine.model import (
     reset,
     updated,
 )
-from services.machine.terms import Leasing, SeatAcquire, Terms, Uniqueness
+from services.machine.terms import Terms
 from shared.errors import DomainError, Reason
 from shared.rules.fingerprints import MatchingRule
 from shared.rules.heartbeats import (
@@ -32,6 +32,13 @@ from shared.rules.heartbeats import (
     HeartbeatCull,
     HeartbeatResurrection,
     HeartbeatStatus,
+)
+from shared.rules.machine_terms import (
+    ComponentUniqueness,
+    MachineLeasing,
+    MachineUniqueness,
+    ProcessLeasing,
+    SeatAcquire,
 )
 from shared.rules.seats import OverageStrategy
 
@@ -69,9 +76,10 @@ def terms(**more: Any) -> Terms:
         "first_duration": None, "expiration_basis": "FROM_CREATION", "expiration_strategy": "RESTRICT_ACCESS",
         "grace_period": timedelta(0), "offline_max_ttl": timedelta(0), "offline_max_ttl_override": None, "overridable": (),
         "strict": True, "overage_strategy": OverageStrategy.NO_OVERAGE, "floating": False,
-        "machine_uniqueness": Uniqueness.UNIQUE_PER_LICENSE, "machine_matching": MatchingRule.MATCH_ANY,
-        "component_uniqueness": Uniqueness.UNIQUE_PER_MACHINE, "component_matching": MatchingRule.MATCH_ANY,
-        "machine_leasing": Leasing.PER_LICENSE, "process_leasing": Leasing.PER_MACHINE, "seat_acquire": SeatAcquire.REJECT,
+        "machine_uniqueness": MachineUniqueness.UNIQUE_PER_LICENSE, "machine_matching": MatchingRule.MATCH_ANY,
+        "component_uniqueness": ComponentUniqueness.UNIQUE_PER_MACHINE, "component_matching": MatchingRule.MATCH_ANY,
+        "machine_leasing": MachineLeasing.PER_LICENSE, "process_leasing": ProcessLeasing.PER_MACHINE,
+        "seat_acquire": SeatAcquire.REJECT,
         "require_heartbeat": True, "heartbeat_interval": MINUTE, "heartbeat_basis": HeartbeatBasis.FROM_FIRST_PING,
         "heartbeat_cull": HeartbeatCull.DEACTIVATE_DEAD, "heartbeat_resurrection": HeartbeatResurrection.REVIVE_1_MINUTE,
         "allow_machine_transfer": False, "max_transfers": None, "transfer_period": timedelta(days=30),

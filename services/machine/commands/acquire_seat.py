@@ -12,11 +12,12 @@ from services.machine.events import machine_event, queued_event
 from services.machine.model import Machine, refuse_offline, touched
 from services.machine.seats import within
 from services.machine.store import Seats
-from services.machine.terms import SeatAcquire, Terms
+from services.machine.terms import Terms
 from services.machine.wait_store import Place
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason
+from shared.rules.machine_terms import SeatAcquire
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,13 @@ from services.machine.model import (
 )
 from services.machine.seats import behind, evicted, exceeded, overage, refuse_full, refuse_nobody, taken, taking, within
 from services.machine.store import Seats
-from services.machine.terms import Leasing, SeatAcquire, Terms, Uniqueness, refuse_unusable
+from services.machine.terms import Terms, refuse_unusable
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason, not_found
 from shared.ids import Prefix, new_id
 from shared.rules.heartbeats import HeartbeatStatus
+from shared.rules.machine_terms import MachineLeasing, MachineUniqueness, SeatAcquire
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ async def come_to_seats(tx: Transaction, actor: str, license_id: str, identity: 
     """LICENSE_NOT_FOUND, CUSTOMER_BANNED, STATE_TRANSITION_INVALID, FINGERPRINT_TAKEN."""
     terms = await _terms(tx, license_id)
     scope = terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, "")
-    if terms.machine_uniqueness is not Uniqueness.UNIQUE_PER_LICENSE:
+    if terms.machine_uniqueness is not MachineUniqueness.UNIQUE_PER_LICENSE:
         await store.hold_scope(tx, scope)
     seats = await store.lock_seats(tx, license_id)
     terms = await _terms(tx, license_id)  # as it is now that nobody else is at the seats
@@ -237,7 +238,7 @@ async def _make_room(
     if full[0] != "max_machines":
         raise refusal
     live = await store.live_of_license(tx, terms.license_id)
-    if terms.machine_leasing is Leasing.PER_USER:
+    if terms.machine_leasing is MachineLeasing.PER_USER:
         live = [one for one in live if one.user_id == machine.user_id]
     loser = evicted(terms, live, tx.now)
     if loser is None:

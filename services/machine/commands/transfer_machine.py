@@ -13,10 +13,11 @@ from services.machine.commands.tell_death import tell_death
 from services.machine.events import machine_event
 from services.machine.identities import recognised, taken
 from services.machine.model import Action, DeactivationReason, Machine, deactivated, refuse_unless_allowed
-from services.machine.terms import Terms, Uniqueness, refuse_unusable
+from services.machine.terms import Terms, refuse_unusable
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason, not_found
+from shared.rules.machine_terms import MachineUniqueness
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ async def transfer_machine(
     TRANSFER_LIMIT_EXCEEDED."""
     before = await store.get_machine(tx, asked.machine_id)
     terms = None if before is None else await store.terms_of(tx, before.license_id)
-    if terms is not None and terms.machine_uniqueness is not Uniqueness.UNIQUE_PER_LICENSE:
+    if terms is not None and terms.machine_uniqueness is not MachineUniqueness.UNIQUE_PER_LICENSE:
         await store.hold_scope(tx, terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, ""))
     found, terms = await find_machine(tx, asked.machine_id, asked.etag)
     if terms is None:
