@@ -52,7 +52,12 @@ class MachineWorkerMetrics:
         )  # fmt: skip
         self.looked_at = Counter("lictor_machine_worker_looks", "Machines that the worker looked at.", registry=None)
         self.failed = Counter("lictor_machine_worker_failures", "Looks of the worker that failed.", registry=None)
+        self.unknown = Counter(
+            "lictor_machine_worker_unknown",
+            "Machines of which nobody can say what has become of them, each time that one was looked at.",
+            registry=None,
+        )
 
     @property
     def collectors(self) -> Sequence[Collector]:
-        return (self.told, self.lag, self.looked_at, self.failed)
+        return (self.told, self.lag, self.looked_at, self.failed, self.unknown)

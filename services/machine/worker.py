@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from services.machine import due_store, store
@@ -16,7 +16,7 @@ from services.machine.events import gone_event, machine_event
 from services.machine.fates import Fate, Step, fate_of
 from services.machine.metrics import MachineWorkerMetrics
 from services.machine.model import Machine
-from services.machine.terms import Terms
+from shared.db.faults import passes
 from shared.db.outbox import SOURCE_WORKER, Event, emit_many
 from shared.db.pool import Database, Transaction
 from shared.errors import DomainError
@@ -29,7 +29,7 @@ WHERE_HELD: Final = timedelta(seconds=1)
 """When to look again at a machine that something is to be written of, but that somebody holds."""
 
 AFTER_A_FAULT: Final = timedelta(hours=1)
-"""When to look again at a machine whose fate cannot be computed; the others go on meanwhile."""
+"""When to look again at a machine that cannot be read, or whose fate cannot be computed or written; the others go on."""
 
 _ACTOR: Final = "worker"
 _log = get_logger(__name__)
@@ -45,16 +45,18 @@ class MachineWorker:
     async def tick(self) -> int:
         """One batch of machines that are due; returns how many were looked at."""
         told: list[tuple[str, timedelta]] = []
+        unknown: list[str] = []
         async with self._db.across_tenants() as conn:
             claimed = await due_store.claim(conn, BATCH_MACHINES)
             for tenant, machine_ids in claimed.items():
-                told += await _look_at(await due_store.enter(conn, tenant), machine_ids)
+                told += await _look_at(await due_store.enter(conn, tenant), machine_ids, unknown)
         # Counted once it is committed.
         for name, lag in told:
             self._metrics.told.labels(name).inc()
             self._metrics.lag.observe(lag.total_seconds())
         looked_at = sum(len(ids) for ids in claimed.values())
         self._metrics.looked_at.inc(looked_at)
+        self._metrics.unknown.inc(len(unknown))
         return looked_at
 
     async def run(self, interval_s: float) -> None:
@@ -77,12 +79,35 @@ class MachineWorker:
         self._metrics.failed.inc()
 
 
-async def _look_at(tx: Transaction, machine_ids: Sequence[str]) -> list[tuple[str, timedelta]]:
-    """Writes what has become of a tenant's machines, and when to look next; returns what is told, each with how late."""
+async def _look_at(tx: Transaction, machine_ids: Sequence[str], unknown: list[str]) -> list[tuple[str, timedelta]]:
+    """Writes what has become of a tenant's machines, and when to look next; returns what is told, each with how late. One with
+    which that fails keeps no other from its own: the rest is done in halves without it, and it is added to `unknown`."""
+    try:
+        async with tx.conn.transaction():  # a savepoint
+            return await _write_fates(tx, machine_ids)
+    except Exception as error:
+        if passes(error):
+            raise
+        if len(machine_ids) == 1:
+            _log.error("fate_unknown", machine_id=machine_ids[0], exc_info=error)
+            await due_store.look_next(tx, {machine_ids[0]: tx.now + AFTER_A_FAULT})
+            unknown.append(machine_ids[0])
+            return []
+    half = len(machine_ids) // 2
+    return [
+        *await _look_at(tx, machine_ids[:half], unknown),
+        *await _look_at(tx, machine_ids[half:], unknown),
+    ]
+
+
+async def _write_fates(tx: Transaction, machine_ids: Sequence[str]) -> list[tuple[str, timedelta]]:
     machines = await due_store.machines(tx, machine_ids)
     licenses = sorted({machine.license_id for machine in machines if machine.live})
     terms = await store.terms_of_many(tx, licenses)
-    fates = {machine.machine_id: _fate(machine, terms, tx.now) for machine in machines}
+    fates = {
+        machine.machine_id: fate_of(machine, *terms.get(machine.license_id, (None, None)), tx.now)
+        for machine in machines
+    }
     late = await _held_by_others(
         tx, {machine_id: fate.steps[-1].machine for machine_id, fate in fates.items() if fate.steps}
     )
@@ -95,15 +120,6 @@ async def _look_at(tx: Transaction, machine_ids: Sequence[str]) -> list[tuple[st
     await emit_many(tx, told)
     await due_store.look_next(tx, {machine_id: fate.look_at for machine_id, fate in fates.items()})
     return [(event.type, tx.now - step.at) for event, step in zip(told, steps, strict=True)]
-
-
-def _fate(machine: Machine, terms: Mapping[str, tuple[Terms, datetime | None]], now: datetime) -> Fate:
-    """One whose fate cannot be computed keeps no other from its own."""
-    try:
-        return fate_of(machine, *terms.get(machine.license_id, (None, None)), now)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is about this machine alone
-        _log.error("fate_unknown", machine_id=machine.machine_id, exc_info=error)
-        return Fate((), now + AFTER_A_FAULT)
 
 
 async def _held_by_others(tx: Transaction, changed: Mapping[str, Machine]) -> set[str]:

@@ -26,6 +26,12 @@ _UNREACHABLE = (
 _CONFLICT = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 
 
+def passes(error: BaseException) -> bool:
+    """Whether it is the record that is away, or another transaction that won, and not what was asked of it. A value that the
+    driver could not send is an `InterfaceError` as well."""
+    return isinstance(error, (*_UNREACHABLE, *_CONFLICT)) and not isinstance(error, ValueError)
+
+
 def record_unreachable() -> DomainError:
     return DomainError(
         Reason.RECORD_UNREACHABLE, "the record cannot be reached; nothing was decided", retry_after_ms=RETRY_AFTER_MS

@@ -14,10 +14,11 @@ from lictor import LictorError
 from lictor.machine.v1.machine_pb2 import DeactivationReason, HeartbeatStatus, Machine, MachineStatus
 
 from services.machine.fates import RECHECK
+from services.machine.worker import AFTER_A_FAULT
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.rules.heartbeats import DRIFT
 from tests.helpers.builders import Shop, events, open_shop, shift
-from tests.helpers.machine_workers import Looking, looking
+from tests.helpers.machine_workers import Looking, looking, machine_copies
 from tests.helpers.record_clock import Standstill, standstill
 from tests.helpers.suite import World
 
@@ -367,23 +368,80 @@ async def test_machines_of_a_license_that_may_come_back_keep_their_seats(
     assert (await machine.told(), await machine.seats()) == ([], 1)
 
 
+async def machine_has(still: Standstill, machine_id: str, column: str, value: Any) -> None:
+    """The row of a machine as nothing but a hand in the database, or a later release, would write it."""
+    async with still.suite.admin() as conn:
+        checks = await conn.fetch(
+            "SELECT conname FROM pg_constraint WHERE conrelid = 'machine.machine'::regclass AND contype = 'c' "
+            "AND pg_get_constraintdef(oid) LIKE '%(' || $1 || '%'",
+            column,
+        )
+        for check in checks:
+            await conn.execute(f"ALTER TABLE machine.machine DROP CONSTRAINT {check['conname']}")
+        await conn.execute(f"UPDATE machine.machine SET {column} = $2 WHERE machine_id = $1", machine_id, value)
+
+
+BAD: dict[str, tuple[str, Any, Any]] = {
+    "cannot be written": ("labels", [7], {}),
+    "cannot be read": ("identity_kind", "OF_A_LATER_RELEASE", "FINGERPRINT"),
+}
+"""A column, what nobody here makes sense of, and what mends it."""
+
+
+@pytest.mark.parametrize("how", BAD)
+async def test_a_machine_that_makes_no_sense_keeps_no_other_from_its_fate(
+    still: Standstill, world: World, looks: Looking, how: str
+) -> None:
+    column, bad, good = BAD[how]
+    machine = await known(still, world, max_machines=20, heartbeat_cull="KEEP_DEAD")
+    deadline = deadline_of(await machine.beat())
+    others = await machine_copies(still.suite, machine.machine_id, 7)
+    await machine_has(still, machine.machine_id, column, bad)
+    await still.at(deadline)
+    before = counted(looks)
+    async with still.suite.admin() as conn:
+        await conn.execute(
+            "UPDATE machine.beat SET due_at = now() WHERE machine_id = ANY ($1)", [machine.machine_id, *others]
+        )
+    await looks.settle()
+    for other in others:
+        assert [row["type"] for row in await events(still.suite, other)] == ["machine.heartbeat.dead"]
+    assert await machine.told() == ["heartbeat.started"]
+
+    def unknown() -> float:
+        return counted(looks)["lictor_machine_worker_unknown_total"] - before["lictor_machine_worker_unknown_total"]
+
+    assert unknown() == 1
+    assert counted(looks)["lictor_machine_worker_failures_total"] == before["lictor_machine_worker_failures_total"]
+    async with still.suite.admin() as conn:
+        due = await conn.fetchval("SELECT due_at FROM machine.beat WHERE machine_id = $1", machine.machine_id)
+    assert due == deadline + AFTER_A_FAULT
+    await machine_has(still, machine.machine_id, column, good)
+    await still.at(due - STEP)
+    await looks.settle()
+    assert await machine.told() == ["heartbeat.started"], "it is not looked at before"
+    await still.at(due)
+    await looks.settle()
+    assert await machine.told() == ["heartbeat.started", "heartbeat.dead"]
+    assert unknown() == 1
+
+
+def counted(looks: Looking) -> dict[str, float]:
+    """What a worker has counted."""
+    families = [family for collector in looks.metrics.collectors for family in collector.collect()]
+    return {
+        sample.name + "".join(sample.labels.values()): sample.value for family in families for sample in family.samples
+    }
+
+
 async def test_what_the_worker_tells_is_counted_with_how_late_it_was(
     still: Standstill, world: World, looks: Looking
 ) -> None:
     machine = await known(still, world, heartbeat_cull="KEEP_DEAD")
     await still.at(deadline_of(await machine.beat()) + MINUTE)
-
-    def counted() -> dict[str, float]:
-        families = [family for collector in looks.metrics.collectors for family in collector.collect()]
-        return {
-            sample.name + "".join(sample.labels.values()): sample.value
-            for family in families
-            for sample in family.samples
-        }
-
-    before = counted()
+    before = counted(looks)
     await looks.settle()
-    after = counted()
+    after = counted(looks)
     new = {name: value - before.get(name, 0) for name, value in after.items()}
     assert new["lictor_machine_worker_events_totalmachine.heartbeat.dead"] == 1
     assert (new["lictor_machine_worker_lag_seconds_count"], new["lictor_machine_worker_lag_seconds_sum"]) == (1, 60)
