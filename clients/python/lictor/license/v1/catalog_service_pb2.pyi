@@ -111,7 +111,7 @@ class Product(_message.Message):
     code: _builtins.str
     """The license-key prefix, `^[A-Z0-9]{2,16}$`; unique per account and mode; cannot change."""
     slug: _builtins.str
-    """The name in tokens, `^[a-z0-9-]{1,63}$`; unique per account and mode."""
+    """The name in what is signed for it, such as files (`aud`), `^[a-z0-9-]{1,63}$`; unique per account and mode."""
     display_name: _builtins.str
     """The name to show; 1 to 255 characters."""
     url: _builtins.str
@@ -596,7 +596,7 @@ class CreateProductRequest(_message.Message):
     external_id: _builtins.str
     """The caller's own key of it."""
     slug: _builtins.str
-    """The name in tokens, `^[a-z0-9-]{1,63}$`; empty means the code in lower case."""
+    """The name in what is signed for it, such as files (`aud`), `^[a-z0-9-]{1,63}$`; empty means the code in lower case."""
     display_name: _builtins.str
     """The name to show; 1 to 255 characters."""
     url: _builtins.str
@@ -818,7 +818,7 @@ class UpdateProductRequest(_message.Message):
     external_id: _builtins.str
     """The caller's own key of it."""
     slug: _builtins.str
-    """The name in tokens, `^[a-z0-9-]{1,63}$`."""
+    """The name in what is signed for it, such as files (`aud`), `^[a-z0-9-]{1,63}$`."""
     display_name: _builtins.str
     """The name to show; 1 to 255 characters."""
     url: _builtins.str

@@ -116,8 +116,8 @@ class CustomerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateCustomerSession(self, request, context):
-        """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
-        the customer's own browser or program. Idempotent by `request_id`.
+        """Makes a short-lived token with which a customer sees itself, its licenses and their machines, shows and rotates keys, and frees
+        machines. Give it to the customer's own browser or program. Idempotent by `request_id`.
         Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

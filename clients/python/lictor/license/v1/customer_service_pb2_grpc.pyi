@@ -52,8 +52,8 @@ class CustomerServiceStub:
     Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CreateCustomerSession: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.CreateCustomerSessionRequest, _customer_service_pb2.CreateCustomerSessionResponse]
-    """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
-    the customer's own browser or program. Idempotent by `request_id`.
+    """Makes a short-lived token with which a customer sees itself, its licenses and their machines, shows and rotates keys, and frees
+    machines. Give it to the customer's own browser or program. Idempotent by `request_id`.
     Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
     """
     RevokeCustomerSessions: _grpc.UnaryUnaryMultiCallable[_customer_service_pb2.RevokeCustomerSessionsRequest, _customer_service_pb2.RevokeCustomerSessionsResponse]
@@ -85,8 +85,8 @@ class CustomerServiceAsyncStub(CustomerServiceStub):
     Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
     """
     CreateCustomerSession: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.CreateCustomerSessionRequest, _customer_service_pb2.CreateCustomerSessionResponse]  # type: ignore[assignment]
-    """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
-    the customer's own browser or program. Idempotent by `request_id`.
+    """Makes a short-lived token with which a customer sees itself, its licenses and their machines, shows and rotates keys, and frees
+    machines. Give it to the customer's own browser or program. Idempotent by `request_id`.
     Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
     """
     RevokeCustomerSessions: _aio.UnaryUnaryMultiCallable[_customer_service_pb2.RevokeCustomerSessionsRequest, _customer_service_pb2.RevokeCustomerSessionsResponse]  # type: ignore[assignment]
@@ -151,8 +151,8 @@ class CustomerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_service_pb2.CreateCustomerSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_service_pb2.CreateCustomerSessionResponse, _abc.Awaitable[_customer_service_pb2.CreateCustomerSessionResponse]]:
-        """Makes a short-lived token with which a customer sees itself and its licenses, shows their keys and rotates them. Give it to
-        the customer's own browser or program. Idempotent by `request_id`.
+        """Makes a short-lived token with which a customer sees itself, its licenses and their machines, shows and rotates keys, and frees
+        machines. Give it to the customer's own browser or program. Idempotent by `request_id`.
         Errors: FIELD_INVALID, CUSTOMER_NOT_FOUND, CUSTOMER_BANNED, REQUEST_ID_REUSED.
         """
 

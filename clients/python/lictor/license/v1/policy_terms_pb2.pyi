@@ -360,9 +360,9 @@ class Authentication(_message.Message):
         LICENSE: Authentication._Kind.ValueType  # 1
         """The license key."""
         TOKEN: Authentication._Kind.ValueType  # 2
-        """A license token."""
+        """A license token. None are issued yet, so until then this is as NONE."""
         MIXED: Authentication._Kind.ValueType  # 3
-        """The license key or a license token."""
+        """The license key or a license token; until those are issued this is as LICENSE."""
         NONE: Authentication._Kind.ValueType  # 4
         """Neither: only the vendor's own keys ask."""
 
@@ -374,9 +374,9 @@ class Authentication(_message.Message):
     LICENSE: Authentication.Kind.ValueType  # 1
     """The license key."""
     TOKEN: Authentication.Kind.ValueType  # 2
-    """A license token."""
+    """A license token. None are issued yet, so until then this is as NONE."""
     MIXED: Authentication.Kind.ValueType  # 3
-    """The license key or a license token."""
+    """The license key or a license token; until those are issued this is as LICENSE."""
     NONE: Authentication.Kind.ValueType  # 4
     """Neither: only the vendor's own keys ask."""
 
