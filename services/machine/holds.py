@@ -91,13 +91,16 @@ class Holds:
         try:
             yield
         finally:
-            if self._holds.get(key) is hold:
+            if self._is_open(hold):
                 del self._holds[key]
 
     def ask(self, hold: Hold) -> None:
         """Renews a lease at once, and so finds out whether it is lost."""
         hold.due_at = 0.0
         self._wanted.set()
+
+    def _is_open(self, hold: Hold) -> bool:
+        return self._holds.get((hold.tenant, hold.machine_id)) is hold
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -109,7 +112,10 @@ class Holds:
                     due.setdefault(hold.tenant, []).append(hold)
             for tenant, holds in due.items():
                 for start in range(0, len(holds), BATCH):
-                    await self._try_to_renew(tenant, holds[start : start + BATCH])
+                    # Those whose streams have ended meanwhile would be held for a grace from now on.
+                    open_ = [hold for hold in holds[start : start + BATCH] if self._is_open(hold)]
+                    if open_:
+                        await self._try_to_renew(tenant, open_)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wanted.wait()

@@ -16,11 +16,12 @@ from lictor.machine.v1 import activation_service_pb2_grpc as stubs
 from lictor.machine.v1.activation_service_pb2 import HoldSeatRequest, HoldSeatResponse
 from lictor.machine.v1.machine_pb2 import DeactivationReason, Machine
 
+from services.machine.holds import Hold, Holds
 from shared.embedded.postgres import EmbeddedPostgres
-from tests.helpers.builders import events, open_shop, refused_by
+from tests.helpers.builders import blocked_backend, events, held, open_shop, refused_by
 from tests.helpers.record import OwnRecord, scratch
 from tests.helpers.suite import Suite, World, bearer, running_suite
-from tests.service.test_floating_seats import floating, leased, refusal_of, run_out
+from tests.service.test_floating_seats import floating, leased, machine_db, refusal_of, run_out
 from tests.service.test_machine_activation import a_fingerprint, seats
 
 Stream = grpc.aio.UnaryStreamCall[HoldSeatRequest, HoldSeatResponse]
@@ -223,6 +224,49 @@ async def test_refusals_come_as_of_an_acquisition(suite: Suite, world: World) ->
     ):
         async with stream(suite, world, request) as refused:
             assert await end_of(refused) == reason
+
+
+async def test_a_stream_that_ends_while_others_are_renewed_is_renewed_no_more(suite: Suite, world: World) -> None:
+    """One tenant's renewal stands still meanwhile; the other's, which was due with it, would be next."""
+    async with suite.world() as other:
+        worlds = (world, other)
+        machines = [(await leased(one, (await (await floating(suite, one)).issue()).key)).machine for one in worlds]
+        ids = [machine.machine_id for machine in machines]
+        kept, ended = [machine.lease.expire_time.ToDatetime(UTC) for machine in machines]
+        first, second = [
+            Hold(
+                one.tenant(), machine.license_id, machine.machine_id, machine.lease.epoch, "here", timedelta(minutes=5),
+                machine.lease.expire_time.ToDatetime(UTC), asyncio.Event(),
+            )
+            for one, machine in zip(worlds, machines, strict=True)
+        ]  # fmt: skip
+        async with suite.admin() as conn:
+            await conn.execute("UPDATE machine.beat SET lease_holder = 'here' WHERE machine_id = ANY ($1)", ids)
+        db = await machine_db(suite)
+        try:
+            holds = Holds(db)
+            async with holds.renewed():
+                with holds.opened(first):
+                    row = "SELECT FROM machine.beat WHERE machine_id = $1 FOR UPDATE"
+                    async with held(suite, row, ids[0]) as conn, asyncio.timeout(5):
+                        with holds.opened(second):
+                            holds.ask(first)
+                            holds.ask(second)
+                            await blocked_backend(conn)
+                    for _ in range(2):  # whatever was due together is over with the second
+                        async with asyncio.timeout(5):
+                            await first.told.wait()
+                        first.told.clear()
+                        holds.ask(first)
+        finally:
+            await db.close()
+        async with suite.admin() as conn:
+            found = await conn.fetch(
+                "SELECT machine_id, lease_expires_at FROM machine.beat WHERE machine_id = ANY ($1)", ids
+            )
+    ends = {row["machine_id"]: row["lease_expires_at"] for row in found}
+    assert ends[ids[0]] > kept
+    assert ends[ids[1]] == ended
 
 
 async def test_a_process_that_leaves_says_so_and_the_seat_stays_for_the_grace(
