@@ -22,6 +22,7 @@ class Prefix(StrEnum):
     CUSTOMER_SESSION = "cses"
     LICENSE = "lic"
     MACHINE = "mach"
+    MACHINE_PROCESS = "mproc"
     SEAT_WAIT = "wait"
     KEY_SET = "kset"
     SIGNING_KEY = "kid"

@@ -8,7 +8,9 @@ from lictor.machine.v1 import activation_service_pb2 as pb
 from services.machine import callers, fields, render
 from services.machine.commands.activate_machine import Activated, activate_machine
 from services.machine.commands.beat_machine import beat_machine
+from services.machine.commands.beat_process import beat_process
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
+from services.machine.commands.end_process import end_process
 from services.machine.commands.issue_machine_file import issue_machine_file
 from services.machine.commands.return_machine_file import return_machine_file
 from services.machine.commands.take_seat import NewMachine, NoSeatError
@@ -16,7 +18,8 @@ from services.machine.file_signing import signed_file
 from services.machine.identities import identity_of, named_hashes
 from services.machine.licenses import license_of
 from services.machine.model import DeactivationReason
-from services.machine.refusals import tell_refusal
+from services.machine.processes import NoPlaceError
+from services.machine.refusals import tell_no_place, tell_refusal
 from services.machine.seat_calls import SeatCalls
 from services.machine.servicer import platform
 from shared.db.pool import Transaction
@@ -85,6 +88,30 @@ class ActivationServicer(SeatCalls):
             beat = await beat_machine(tx, actor=principal.key_id, machine_id=machine_id)
         heartbeat = render.heartbeat(beat.machine, beat.terms, tx.now)
         return pb.HeartbeatMachineResponse(heartbeat=heartbeat, resurrected=beat.resurrected)
+
+    async def HeartbeatProcess(
+        self, request: pb.HeartbeatProcessRequest, context: CallContext
+    ) -> pb.HeartbeatProcessResponse:
+        fields.check(request)
+        principal, machine_id, secret = context.principal, request.machine_id, request.machine_secret
+        callers.refuse_unproven_secret(self._r.secrets, principal, machine_id, secret)
+        if not request.ended:
+            own = callers.own_license(principal)
+            taken = await self._r.beats.beat_process(principal.tenant, machine_id, request.name, own)
+            if taken is not None:
+                return pb.HeartbeatProcessResponse(process=render.process(*taken))
+        try:
+            async with self._r.db.transaction(principal.tenant) as tx:
+                await callers.refuse_unproven(tx, self._r.secrets, principal, machine_id, secret)
+                if request.ended:
+                    gone = await end_process(tx, actor=principal.key_id, machine_id=machine_id, name=request.name)
+                    return pb.HeartbeatProcessResponse(process=None if gone is None else render.process(gone, None))
+                beat = await beat_process(tx, actor=principal.key_id, machine_id=machine_id, name=request.name)
+        except NoPlaceError as refusal:
+            await tell_no_place(self._r, principal, refusal)
+            raise
+        process = render.process(beat.process, beat.terms.heartbeat_interval)
+        return pb.HeartbeatProcessResponse(process=process, started=beat.started)
 
     async def IssueMachineFile(
         self, request: pb.IssueMachineFileRequest, context: CallContext

@@ -1,7 +1,7 @@
 """Every SQL statement of the batches of heartbeats, over all tenants.
 
-A batch waits for nobody. Whoever changes a machine holds its beat: rows that somebody holds are left out, and the batch holds no
-other kind of row.
+A batch waits for nobody. Whoever changes a machine holds its beat, and whoever ends a process its row: rows that somebody holds
+are left out, and the batch holds no other kind of row.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from typing import Any, Final
 
 import asyncpg
 
+from services.machine import process_store
+from services.machine.processes import Process
 from shared.db.pool import Database
 from shared.rules.heartbeats import DRIFT
 
 Key = tuple[str, str, str]
 """Account, mode, machine."""
+
+ProcessKey = tuple[str, str, str, str]
+"""Account, mode, machine, name of the process."""
 
 _KEYS: Final = "unnest($1::text[], $2::text[], $3::text[])"
 
@@ -51,6 +56,27 @@ TAKE: Final = """
     RETURNING b.account_id, b.mode, b.machine_id, b.last_heartbeat_at, m.heartbeat_from, m.offline_until
 """
 """After HOLD, so that a death that was committed before is seen; by the time that it is, not by that of the transaction."""
+
+_NAMES: Final = "unnest($1::text[], $2::text[], $3::text[], $4::text[])"
+_SAME: Final = "p.account_id = w.account_id AND p.mode = w.mode AND p.machine_id = w.machine_id AND p.name = w.name"
+_PROCESS: Final = ", ".join(f"p.{column}" for column in process_store.COLUMNS)
+
+HOLD_PROCESSES: Final = f"""
+    SELECT p.account_id, p.mode, p.machine_id, p.name
+      FROM {_NAMES} AS w (account_id, mode, machine_id, name) JOIN machine.process AS p ON {_SAME}
+     ORDER BY p.account_id, p.mode, p.machine_id, p.name FOR NO KEY UPDATE OF p SKIP LOCKED
+"""
+
+TAKE_PROCESSES: Final = f"""
+    UPDATE machine.process AS p SET last_heartbeat_at = greatest(p.last_heartbeat_at, statement_timestamp())
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::interval[])
+           AS w (account_id, mode, machine_id, name, lives_for), machine.beat AS b
+     WHERE {_SAME} AND b.account_id = w.account_id AND b.mode = w.mode AND b.machine_id = w.machine_id
+       AND (b.lease_expires_at IS NULL OR b.lease_expires_at > statement_timestamp())
+       AND p.last_heartbeat_at + w.lives_for > statement_timestamp()
+    RETURNING p.account_id, p.mode, {_PROCESS}
+"""
+"""A process that is dead, or has no place by now, starts elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +115,21 @@ async def take(conn: asyncpg.Connection, wanted: Mapping[Key, Under]) -> Mapping
     }
 
 
+async def take_processes(
+    conn: asyncpg.Connection, wanted: Mapping[ProcessKey, timedelta]
+) -> Mapping[ProcessKey, Process]:
+    """The same of processes, each with the interval of its heartbeats."""
+    names = [key[3] for key in wanted]
+    found = await conn.fetch(HOLD_PROCESSES, *_columns(list(wanted)), names)
+    held: list[ProcessKey] = [(*_key(row), row["name"]) for row in found]
+    lives_for = [wanted[key] + DRIFT for key in held]
+    rows = await conn.fetch(TAKE_PROCESSES, *_columns(held), [key[3] for key in held], lives_for)
+    return {(*_key(row), row["name"]): process_store.process_of(row) for row in rows}
+
+
 def _key(row: asyncpg.Record) -> Key:
     return (row["account_id"], row["mode"], row["machine_id"])
 
 
-def _columns(keys: Sequence[Key]) -> tuple[Any, Any, Any]:
+def _columns(keys: Sequence[Key | ProcessKey]) -> tuple[Any, Any, Any]:
     return [key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys]

@@ -1,8 +1,8 @@
-"""Heartbeats of many machines, written together: as many transactions as there are batches, not machines.
+"""Heartbeats of many machines and processes, written together: as many transactions as there are batches, not machines.
 
 A batch goes at once where none was under way for a while; else beats gather until the one before is over, and a while longer.
-Each beat is answered when its batch is committed. Whatever a batch does not take, since it is no plain heartbeat of a machine
-that lives or since somebody holds the machine, its caller takes to a transaction of its own.
+Each beat is answered when its batch is committed. Whatever a batch does not take, since it is no plain heartbeat of what lives or
+since somebody holds that, its caller takes to a transaction of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.machine import beat_store
-from services.machine.beat_store import Heard, Key, Under
+from services.machine.beat_store import Heard, Key, ProcessKey, Under
 from services.machine.metrics import BeatMetrics
+from services.machine.processes import Process
 from shared.clock import Clock
 from shared.db.pool import Database
 from shared.errors import DomainError, Reason
@@ -27,10 +28,10 @@ APART_S: Final = 0.2
 """From the beginning of one batch to that of the next, unless a whole batch waits: five a second at most, whoever beats."""
 
 MOST: Final = 1000
-"""Machines of a batch."""
+"""Machines and processes of a batch."""
 
 MOST_WAITING: Final = 10_000
-"""Machines that wait for a batch: some megabytes. Calls in flight are bounded far below."""
+"""Machines and processes that wait for a batch: some megabytes. Calls in flight are bounded far below."""
 
 BATCH_WITHIN_S: Final = 5.0
 """A batch takes no longer, or all of it is refused."""
@@ -42,10 +43,23 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A heartbeat that is in the record, of a machine that lives on."""
+    """A heartbeat that is in the record, of a machine or its process that lives on."""
 
     under: Under
-    deadline: datetime | None
+    heard: Heard | Process
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it is dead unless it is heard of before; None for never."""
+        if isinstance(self.heard, Process):
+            return self.heard.deadline(self.interval)
+        return deadline(
+            required=self.under.required,
+            interval=self.interval,
+            heartbeat_from=self.heard.heartbeat_from,
+            last_heartbeat_at=self.heard.last_heartbeat_at,
+            offline_until=self.heard.offline_until,
+        )
 
     @property
     def interval(self) -> timedelta:
@@ -78,14 +92,23 @@ class Beats:
         self._facts = facts
         self._clock = clock
         self._metrics = metrics
-        self._waiting: dict[Key, _Waiting] = {}
+        self._waiting: dict[Key | ProcessKey, _Waiting] = {}
         self._some = asyncio.Event()
         self._full = asyncio.Event()
 
     async def beat(self, tenant: Tenant, machine_id: str, license_id: str | None = None) -> Taken | None:
         """Once it is committed; None where the batch did not take it, as it does not where the machine is of another license than
         `license_id`. OVERLOADED, RECORD_UNREACHABLE."""
-        key = (tenant.account_id, tenant.mode.value, machine_id)
+        return await self._wait((tenant.account_id, tenant.mode.value, machine_id), license_id)
+
+    async def beat_process(
+        self, tenant: Tenant, machine_id: str, name: str, license_id: str | None = None
+    ) -> tuple[Process, timedelta] | None:
+        """The same for a process of the machine: as it is by now, and how often its heartbeats are due."""
+        taken = await self._wait((tenant.account_id, tenant.mode.value, machine_id, name), license_id)
+        return (taken.heard, taken.interval) if taken is not None and isinstance(taken.heard, Process) else None
+
+    async def _wait(self, key: Key | ProcessKey, license_id: str | None) -> Taken | None:
         waiting = self._waiting.get(key)
         if waiting is None:
             if len(self._waiting) >= MOST_WAITING:
@@ -144,15 +167,31 @@ class Beats:
         self._metrics.beats.labels("batch").inc(len(taken))
         self._metrics.beats.labels("alone").inc(len(batch) - len(taken))
 
-    async def _write(self, batch: Mapping[Key, _Waiting]) -> Mapping[Key, Taken]:
+    async def _write(self, batch: Mapping[Key | ProcessKey, _Waiting]) -> Mapping[Key | ProcessKey, Taken]:
         # Read when all its calls have begun: a policy that had changed before one of them is known to its beat.
-        found = await beat_store.load(self._facts, list(batch))
-        under = {key: one for key, one in found.items() if any(caller.may(one) for caller in batch[key].callers)}
-        if not under:
-            return {}
+        found = await beat_store.load(self._facts, list({key[:3] for key in batch}))
+        machines: dict[Key, Under] = {}
+        processes: dict[ProcessKey, Under] = {}
+        for key, waiting in batch.items():
+            under = found.get(key[:3])
+            if under is None or not any(caller.may(under) for caller in waiting.callers):
+                continue
+            if len(key) == 3:
+                machines[key] = under
+            else:
+                processes[key] = under
+        taken: dict[Key | ProcessKey, Taken] = {}
+        if not machines and not processes:
+            return taken
         async with self._db.across_tenants() as conn:
-            heard = await beat_store.take(conn, under)
-        return {key: Taken(under[key], _deadline(under[key], one)) for key, one in heard.items()}
+            if machines:
+                for key, one in (await beat_store.take(conn, machines)).items():
+                    taken[key] = Taken(machines[key], one)
+            if processes:
+                intervals = {key: under.interval for key, under in processes.items()}
+                for named, process in (await beat_store.take_processes(conn, intervals)).items():
+                    taken[named] = Taken(processes[named], process)
+        return taken
 
     async def _apart(self, left_s: float) -> None:
         if left_s <= 0:
@@ -164,7 +203,7 @@ class Beats:
             pass
 
 
-def _refuse(batch: Mapping[Key, _Waiting], error: BaseException) -> None:
+def _refuse(batch: Mapping[Key | ProcessKey, _Waiting], error: BaseException) -> None:
     refusal = error
     if not isinstance(error, DomainError):
         refusal = DomainError(
@@ -175,13 +214,3 @@ def _refuse(batch: Mapping[Key, _Waiting], error: BaseException) -> None:
         for caller in one.callers:
             if not caller.answer.done():
                 caller.answer.set_exception(refusal)
-
-
-def _deadline(under: Under, heard: Heard) -> datetime | None:
-    return deadline(
-        required=under.required,
-        interval=under.interval,
-        heartbeat_from=heard.heartbeat_from,
-        last_heartbeat_at=heard.last_heartbeat_at,
-        offline_until=heard.offline_until,
-    )

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from services.machine.model import DeactivationReason, Machine
+from services.machine.processes import LIMIT, NoPlaceError, Process
 from services.machine.seats import Seats
 from services.machine.wait_store import Place
 from shared.db.outbox import SOURCE_API, Event
@@ -56,6 +57,22 @@ def queued_event(license_id: str, place: Place, user_id: str | None, actor: str)
     """A machine waits for a seat; it happened to the license."""
     data = {"license_id": license_id, "ticket_id": place.ticket_id, "position": place.ahead + 1, "user_id": user_id}
     return Event("seat.queued", license_id, data, actor)
+
+
+def process_event(name: str, process: Process, actor: str, source: str = SOURCE_API) -> Event:
+    """What happened to a process; it is told of its machine."""
+    data = {field.name: _plain(getattr(process, field.name)) for field in fields(process)}
+    return Event(name, process.machine_id, data, actor, source=source)
+
+
+def no_place_event(refusal: NoPlaceError, actor: str) -> Event:
+    """A process that found no place; it happened to the license."""
+    machine = refusal.machine
+    data = {
+        "license_id": machine.license_id, "machine_id": machine.machine_id, "limit": LIMIT, "allowed": refusal.allowed,
+        "processes": refusal.processes,
+    }  # fmt: skip
+    return Event("process.rejected", machine.license_id, data, actor)
 
 
 def _plain(value: Any) -> Any:

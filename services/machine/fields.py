@@ -26,6 +26,7 @@ MIN_FILE_TTL: Final = timedelta(hours=1)
 MAX_FILE_TTL: Final = timedelta(days=90)
 _ID_CHARS: Final = 64
 _SECRET_CHARS: Final = 64
+_NAME_CHARS: Final = 64
 _RID: Final = f.request_id()
 _ID: Final = f.text("machine_id", required=True, max_chars=_ID_CHARS)
 _ETAG: Final = f.text("etag", max_chars=_ID_CHARS)
@@ -60,6 +61,15 @@ def _epoch(message: Any) -> Iterator[FieldViolation]:
         yield FieldViolation("epoch", "REQUIRED" if not message.epoch else "OUT_OF_RANGE", "must be at least 1")
 
 
+def _process_name(message: Any) -> Iterator[FieldViolation]:
+    if not message.name:
+        yield FieldViolation("name", "REQUIRED", "is required")
+    elif not message.name.isprintable():
+        yield FieldViolation("name", "FORMAT_INVALID", "must be printable characters")
+    elif len(message.name) > _NAME_CHARS:
+        yield FieldViolation("name", "LENGTH_OUT_OF_RANGE", f"must be 1 to {_NAME_CHARS} characters")
+
+
 TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
     {
         activation.ActivateMachineRequest: (
@@ -67,6 +77,7 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         activation.DeactivateSelfRequest: (_RID, _ID, _SECRET, _REASON),
         activation.HeartbeatMachineRequest: (_ID, _SECRET),
+        activation.HeartbeatProcessRequest: (_ID, _SECRET, _process_name),
         activation.AcquireSeatRequest: (_RID, *_HELD_BY, _TTL, _WAIT),
         activation.HoldSeatRequest: (
             *_HELD_BY, f.duration("grace", least=LEAST_GRACE, most=MOST_GRACE), f.text("resume_token"),
@@ -88,6 +99,10 @@ TABLES: Final[Mapping[type[Message], tuple[f.Check, ...]]] = MappingProxyType(
         ),
         machines.ListSeatsRequest: (
             f.page_size(), f.text("page_token", max_chars=512), f.text("license_id", required=True, max_chars=_ID_CHARS),
+        ),
+        machines.ListProcessesRequest: (
+            f.page_size(), f.text("page_token", max_chars=512), f.text("license_id", required=True, max_chars=_ID_CHARS),
+            f.text("machine_id", max_chars=_ID_CHARS),
         ),
         machines.EvictSeatRequest: (_RID, _ID, _ETAG, _REASON),
         machines.UpdateMachineRequest: (_RID, _ID, _ETAG, f.mask(MACHINE_FIELDS), *_OF_A_MACHINE),

@@ -18,7 +18,10 @@ class BeatMetrics:
 
     def __init__(self) -> None:
         self.size = Histogram(
-            "lictor_heartbeat_batch_size", "Machines of a batch of heartbeats.", buckets=_SIZES, registry=None
+            "lictor_heartbeat_batch_size",
+            "Machines and processes of a batch of heartbeats.",
+            buckets=_SIZES,
+            registry=None,
         )
         self.waited = Histogram(
             "lictor_heartbeat_wait_seconds",
@@ -50,7 +53,9 @@ class MachineWorkerMetrics:
             "lictor_machine_worker_lag_seconds", "From the moment that an event is about to the event.", buckets=_LAGS_S,
             registry=None,
         )  # fmt: skip
-        self.looked_at = Counter("lictor_machine_worker_looks", "Machines that the worker looked at.", registry=None)
+        self.looked_at = Counter(
+            "lictor_machine_worker_looks", "Machines and processes that the worker looked at.", registry=None
+        )
         self.failed = Counter("lictor_machine_worker_failures", "Looks of the worker that failed.", registry=None)
         self.unknown = Counter(
             "lictor_machine_worker_unknown",

@@ -60,6 +60,7 @@ class Action(StrEnum):
     REPLACE = "replace"
     CHECK_OUT = "check_out"
     CHECK_IN = "check_in"
+    START_PROCESS = "start_process"
 
 
 _ANY_LIVE: Final = {
@@ -85,7 +86,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Action], State]] = MappingProxyType(
         **{
             (live, action): live
             for live in (State.NOT_STARTED, State.ALIVE)
-            for action in (Action.CHECK_OUT, Action.CHECK_IN)
+            for action in (Action.CHECK_OUT, Action.CHECK_IN, Action.START_PROCESS)
         },
         **{
             (live, action): live

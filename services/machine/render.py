@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.machine.v1 import machine_pb2 as pb
 
 from services.machine.model import Machine, State
+from services.machine.processes import Process
 from services.machine.store import Seats
 from services.machine.terms import Terms
 from shared.etags import etag_of
@@ -90,6 +91,21 @@ def heartbeat(value: Machine, terms: Terms, now: datetime) -> pb.Heartbeat:
 def living(deadline: datetime | None, interval: timedelta) -> pb.Heartbeat:
     """The heartbeats of a machine that is alive."""
     return pb.Heartbeat(status=pb.HeartbeatStatus.ALIVE, deadline=timestamp(deadline), interval=duration(interval))
+
+
+def process(value: Process, interval: timedelta | None) -> pb.Process:
+    """A process whose heartbeats are due so often; one that has ended where there is no interval."""
+    return pb.Process(
+        process_id=value.process_id,
+        machine_id=value.machine_id,
+        license_id=value.license_id,
+        user_id=value.user_id or "",
+        name=value.name,
+        start_time=timestamp(value.started_at),
+        last_heartbeat_time=timestamp(value.last_heartbeat_at),
+        heartbeat_deadline=None if interval is None else timestamp(value.deadline(interval)),
+        heartbeat_interval=duration(interval),
+    )
 
 
 def seat_count(seats: Seats | int, terms: Terms) -> pb.SeatCount:

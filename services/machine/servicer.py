@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from lictor.machine.v1 import machine_pb2
 from lictor.machine.v1 import machine_service_pb2 as pb
 
-from services.machine import callers, fields, render, store, wait_store
+from services.machine import callers, fields, process_store, render, store, wait_store
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
 from services.machine.commands.evict_seat import evict_seat
 from services.machine.commands.reset_heartbeat import reset_heartbeat
@@ -17,6 +17,7 @@ from services.machine.commands.transfer_machine import Transfer, transfer_machin
 from services.machine.commands.update_machine import update_machine
 from services.machine.identities import identity_of
 from services.machine.model import DeactivationReason, Machine
+from services.machine.processes import Among, heard_since
 from services.machine.resources import Resources
 from services.machine.store import MachineFilter
 from services.machine.terms import Terms
@@ -93,6 +94,31 @@ class MachineServicer:
         )
         count = render.seat_count(held, terms)
         return pb.ListSeatsResponse(machines=page.items, next_page_token=page.next_token, seats=count, waiting=waiting)
+
+    async def ListProcesses(self, request: pb.ListProcessesRequest, context: CallContext) -> pb.ListProcessesResponse:
+        fields.check(request)
+        license_id, machine_id, principal = request.license_id, request.machine_id, context.principal
+        async with self._r.db.transaction(principal.tenant, read_only=True) as tx:
+            terms = await store.terms_of(tx, license_id)
+            by_customer = principal.kind is PrincipalKind.CUSTOMER_SESSION
+            if terms is None or (by_customer and terms.customer_id != principal.customer_id):
+                raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
+            if machine_id:
+                machine = await store.get_machine(tx, machine_id)
+                if machine is None or machine.license_id != license_id:
+                    raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
+        interval, wanted = terms.heartbeat_interval, Among(license_id, machine_id or None)
+        page = await page_of(
+            self._r.db,
+            self._r.pages,
+            context,
+            request,
+            f"processes|{license_id}|{machine_id}",
+            read=lambda tx, after, limit: process_store.page(tx, after, limit, wanted, heard_since(interval, tx.now)),
+            id_of=lambda process: process.process_id,
+            rendered=lambda process, now: render.process(process, interval),
+        )
+        return pb.ListProcessesResponse(processes=page.items, next_page_token=page.next_token)
 
     async def EvictSeat(self, request: pb.EvictSeatRequest, context: CallContext) -> pb.EvictSeatResponse:
         fields.check(request)

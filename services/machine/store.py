@@ -144,6 +144,7 @@ INSERT_MACHINE: Final = f"""
 INSERT_COMPONENTS: Final = statements.insert_many("machine.component", _COMPONENT)
 DROP_FINGERPRINTS: Final = "DELETE FROM machine.fingerprint WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
 DROP_COMPONENTS: Final = "DELETE FROM machine.component WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
+DROP_PROCESSES: Final = "DELETE FROM machine.process WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,13 +398,14 @@ def _fingerprints(machine: Machine) -> str:
 
 
 async def update_machine(tx: Transaction, machine: Machine) -> None:
-    """The row, and the heartbeats; of one that has ended what it was known by goes."""
+    """The row, and the heartbeats; of one that has ended what it was known by goes, and its processes."""
     first, *rest = _values(machine)
     await tx.conn.execute(UPDATE_MACHINE, *_in_tenant(tx, first, *rest))
     await update_beat(tx, machine)
     if not machine.live:
         await tx.conn.execute(DROP_FINGERPRINTS, *_in_tenant(tx, first))
         await tx.conn.execute(DROP_COMPONENTS, *_in_tenant(tx, first))
+        await tx.conn.execute(DROP_PROCESSES, *_in_tenant(tx, first))
 
 
 async def update_beat(tx: Transaction, machine: Machine) -> None:

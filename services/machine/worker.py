@@ -1,4 +1,5 @@
-"""The worker that writes down what time does to machines: who died, whose window is over, whose lease or license ended.
+"""The worker that writes down what time does to machines and processes: who died, whose window is over, whose lease or license
+ended.
 
 Nothing waits for it: what a machine is, is said by the time of whoever asks. It tells of it, and frees seats.
 """
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from services.machine import due_store, store
+from services.machine import due_store, process_due, store
 from services.machine.events import gone_event, machine_event
 from services.machine.fates import Fate, Step, fate_of
 from services.machine.metrics import MachineWorkerMetrics
@@ -22,8 +23,8 @@ from shared.db.pool import Database, Transaction
 from shared.errors import DomainError
 from shared.observe.logging import get_logger
 
-BATCH_MACHINES: Final = 200
-"""How many machines one transaction looks at; a heartbeat of one of them meanwhile takes a transaction of its own."""
+BATCH: Final = 200
+"""How many machines or processes one transaction looks at; a heartbeat of one meanwhile takes a transaction of its own."""
 
 WHERE_HELD: Final = timedelta(seconds=1)
 """When to look again at a machine that something is to be written of, but that somebody holds."""
@@ -43,21 +44,33 @@ class MachineWorker:
         self._metrics = metrics
 
     async def tick(self) -> int:
-        """One batch of machines that are due; returns how many were looked at."""
+        """One batch of machines that are due, and one of processes; returns how many were looked at."""
+        return await self._machines() + await self._processes()
+
+    async def _processes(self) -> int:
+        async with self._db.across_tenants() as conn:
+            looked_at, late = await process_due.look(conn, BATCH)
+        self._count(looked_at, [(process_due.DEAD, lag) for lag in late])
+        return looked_at
+
+    async def _machines(self) -> int:
         told: list[tuple[str, timedelta]] = []
         unknown: list[str] = []
         async with self._db.across_tenants() as conn:
-            claimed = await due_store.claim(conn, BATCH_MACHINES)
+            claimed = await due_store.claim(conn, BATCH)
             for tenant, machine_ids in claimed.items():
                 told += await _look_at(await due_store.enter(conn, tenant), machine_ids, unknown)
-        # Counted once it is committed.
+        looked_at = sum(len(ids) for ids in claimed.values())
+        self._count(looked_at, told)
+        self._metrics.unknown.inc(len(unknown))
+        return looked_at
+
+    def _count(self, looked_at: int, told: Sequence[tuple[str, timedelta]]) -> None:
+        """Once it is committed."""
         for name, lag in told:
             self._metrics.told.labels(name).inc()
             self._metrics.lag.observe(lag.total_seconds())
-        looked_at = sum(len(ids) for ids in claimed.values())
         self._metrics.looked_at.inc(looked_at)
-        self._metrics.unknown.inc(len(unknown))
-        return looked_at
 
     async def run(self, interval_s: float) -> None:
         """Looks every `interval_s`, give or take a tenth; as long as there is more the next batch follows at once."""
@@ -68,7 +81,7 @@ class MachineWorker:
 
     async def _until_done(self) -> None:
         try:
-            while await self.tick() == BATCH_MACHINES:
+            while await self.tick() >= BATCH:
                 pass
         except DomainError as error:
             _log.warning("worker_failed", worker="machines", reason=error.reason.value)

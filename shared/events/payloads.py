@@ -306,6 +306,34 @@ QUEUED_SEAT: Final = Payload(
 )
 """Its subject is the license."""
 
+PROCESS: Final = Payload(
+    "process",
+    1,
+    (
+        _text("process_id", "the process (`mproc_...`)"),
+        _text("machine_id", "the machine that it runs on"),
+        _text("license_id", "the license whose place it had"),
+        or_null(_text("user_id", "the customer who used the machine when it started")),
+        _text("name", "what it was called"),
+        _time("started_at", "when it started"),
+        _time("last_heartbeat_at", "its last heartbeat"),
+    ),
+)
+"""Its subject is the machine."""
+
+REFUSED_PROCESS: Final = Payload(
+    "refused_process",
+    1,
+    (
+        _text("license_id", "the license that had no place left"),
+        _text("machine_id", "the machine that it was to run on"),
+        _text("limit", "the limit of its policy that would have been exceeded"),
+        Field("allowed", Kind.WHOLE, "how many it allows"),
+        Field("processes", Kind.WHOLE, "how many there were of those that the policy counts together"),
+    ),
+)
+"""Its subject is the license."""
+
 PAYLOADS: Final = (
     ACCOUNT,
     API_KEY,
@@ -321,4 +349,6 @@ PAYLOADS: Final = (
     MACHINE,
     REFUSED_ACTIVATION,
     QUEUED_SEAT,
+    PROCESS,
+    REFUSED_PROCESS,
 )

@@ -159,6 +159,14 @@ _EVENTS: Final = (
     EventType(
         "machine.activation_rejected", payloads.REFUSED_ACTIVATION, "a machine found no seat; told of the license"
     ),
+    EventType("process.created", payloads.PROCESS, "a process took a place; told of its machine"),
+    EventType("process.deleted", payloads.PROCESS, "it ended and gave its place up; told of its machine"),
+    EventType(
+        "process.heartbeat.dead",
+        payloads.PROCESS,
+        "it was not heard of in time, and lost its place; told of its machine",
+    ),
+    EventType("process.rejected", payloads.REFUSED_PROCESS, "a process found no place; told of the license"),
     EventType("license.key.revealed", _LICENSE, "its key was shown again, to `actor`"),
     EventType("license.key.rotated", _LICENSE, "it has another key"),
 )

@@ -19,9 +19,13 @@ from shared.tenancy import PrincipalKind as PrincipalKindOfCallers
 from tests.contract.reading import Rpc, rpcs
 
 TABLES = {**license_fields.TABLES, **machine_fields.TABLES}
-BEATS = frozenset({"HeartbeatMachine", "HoldSeat"})
+BEATS = frozenset({"HeartbeatMachine", "HeartbeatProcess", "HoldSeat"})
 """What says again what it said before when it is repeated: it writes, and no answer of it is stored."""
-REPEATED = {"HeartbeatMachine": "it is a heartbeat again", "HoldSeat": "by its `resume_token`"}
+REPEATED = {
+    "HeartbeatMachine": "it is a heartbeat again",
+    "HeartbeatProcess": "it is a heartbeat again",
+    "HoldSeat": "by its `resume_token`",
+}
 ALL = pytest.mark.parametrize("rpc", rpcs(), ids=lambda rpc: rpc.name)
 MUTATIONS = pytest.mark.parametrize(
     "rpc", [rpc for rpc in rpcs() if rpc.mutates and rpc.short not in BEATS], ids=lambda rpc: rpc.name
@@ -89,6 +93,7 @@ NARROW = {
     "ActivationService.ActivateMachine": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.DeactivateSelf": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.HeartbeatMachine": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
+    "ActivationService.HeartbeatProcess": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.AcquireSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.RenewSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "ActivationService.HoldSeat": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
@@ -97,6 +102,7 @@ NARROW = {
     "ActivationService.ReturnMachineFile": {"PUBLISHABLE_KEY", "LICENSE_KEY"},
     "MachineService.GetMachine": {"CUSTOMER_SESSION"},
     "MachineService.ListMachines": {"CUSTOMER_SESSION"},
+    "MachineService.ListProcesses": {"CUSTOMER_SESSION"},
     "MachineService.DeactivateMachine": {"CUSTOMER_SESSION"},
     "MachineService.TransferMachine": {"LICENSE_KEY"},
     "TokenService.IssueLicenseFile": {"LICENSE_KEY", "CUSTOMER_SESSION"},

@@ -92,6 +92,11 @@ NUMBERED = {
         "machine_id": "'mach_' || n",
         "due_at": "CASE WHEN n % 100 = 0 THEN now() - interval '1 h' ELSE now() + n * interval '1 min' END",
     },
+    "machine.process": {
+        "machine_id": "'mach_' || n % 5000", "process_id": "'mproc_' || n", "name": "'p' || n",
+        "license_id": "'lic_' || n % 5000",
+        "due_at": "CASE WHEN n % 100 = 0 THEN now() - interval '1 h' ELSE now() + n * interval '1 min' END",
+    },
     "machine.seat_wait": {
         "ticket_id": "'wait_' || n", "license_id": "'lic_' || n % 5000", "place": "n",
         "identity_hash": "'\\x05'::bytea || sha256(n::text::bytea)",

@@ -290,6 +290,10 @@ def sample(tenant: Tenant, n: int) -> dict[str, dict[str, Any]]:
             **own, "machine_id": machine_id, "last_heartbeat_at": at["updated_at"], "lease_expires_at": end,
             "lease_holder": f"holder {n}", "due_at": end,
         },
+        "machine.process": {
+            **own, "machine_id": machine_id, "process_id": f"mproc_{short}", "name": f"p{n}", "license_id": license_id,
+            "user_id": customer_id, "started_at": at["created_at"], "last_heartbeat_at": at["updated_at"], "due_at": end,
+        },
         "machine.seat_wait": {
             **own, "ticket_id": f"wait_{short}", "license_id": license_id, "place": n, "identity_hash": f"\\x05{tag}",
             "user_id": customer_id, "lapses_at": end,

@@ -46,6 +46,7 @@ ON_A_MACHINE: Final = frozenset(
         "ActivateMachine",
         "DeactivateSelf",
         "HeartbeatMachine",
+        "HeartbeatProcess",
         "AcquireSeat",
         "RenewSeat",
         "ReleaseSeat",
@@ -63,7 +64,7 @@ REACHED: Final = {
     },
     PrincipalKind.CUSTOMER_SESSION: ANONYMOUS | {
         "WhoAmI", "GetCustomer", "ListLicenses", "GetLicense", "RevealLicenseKey", "RotateLicenseKey",
-        "GetMachine", "ListMachines", "DeactivateMachine", "IssueLicenseFile",
+        "GetMachine", "ListMachines", "ListProcesses", "DeactivateMachine", "IssueLicenseFile",
     },
     PrincipalKind.OPERATOR: {
         name for name, method in BY_NAME.items() if rules_of(method).scope in OPERATOR_SCOPES | {""}

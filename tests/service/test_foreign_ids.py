@@ -81,6 +81,7 @@ VALUES = {
     "slug": "x",
     "max_machines": 1,
     "fingerprint": "fingerprint",
+    "name": "x",
     "request_id": str(UUID(int=1)),
 }
 

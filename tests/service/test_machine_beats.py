@@ -85,6 +85,37 @@ async def test_a_batch_takes_what_lives_and_leaves_the_rest_to_transactions_of_t
     assert {one for one in before if before[one] != after[one]} == {alive}
 
 
+async def test_a_batch_takes_machines_and_processes_together_and_leaves_processes_that_are_dead_or_not_there(
+    suite: Suite, world: World, batches: Beats
+) -> None:
+    machine_id, _, _ = await activated(world)
+    made = {name: (await world.test.heartbeat_process(machine_id, name)).process for name in ("alive", "dead", "held")}
+    await shift(
+        suite,
+        "machine.process",
+        "process_id",
+        made["dead"].process_id,
+        last_heartbeat_at=datetime(2020, 1, 1, tzinfo=UTC),
+    )
+    tenant = world.tenant()
+    asked = [(machine_id, name) for name in (*made, "unknown")] + [("mach_unknown", "alive")]
+    statement = "SELECT FROM machine.process WHERE process_id = $1 FOR UPDATE"
+    async with held(suite, statement, made["held"].process_id), asyncio.timeout(1):
+        waiting = [asyncio.create_task(batches.beat_process(tenant, *one)) for one in asked]
+        machine = asyncio.create_task(batches.beat(tenant, machine_id))
+        stranger = asyncio.create_task(batches.beat_process(tenant, machine_id, "alive", "lic_other"))
+        await asyncio.sleep(0)
+        await batches.flush()
+        taken = await asyncio.gather(*waiting)
+    assert [one is not None for one in taken] == [True, False, False, False, False]
+    assert await machine is not None
+    assert await stranger is None
+    assert taken[0] is not None
+    process, interval = taken[0]
+    assert (process.process_id, interval) == (made["alive"].process_id, BEATS["heartbeat_interval"])
+    assert process.last_heartbeat_at > made["alive"].last_heartbeat_time.ToDatetime(UTC)
+
+
 async def test_a_machine_that_somebody_holds_keeps_no_batch_waiting(suite: Suite, world: World, batches: Beats) -> None:
     one, _, _ = await activated(world)
     (other,) = await machine_copies(suite, one, 1)
@@ -186,6 +217,26 @@ async def test_many_beats_are_few_transactions_over_all_tenants(suite: Suite) ->
         after = await heard(suite, [machine_id for _, machine_id in mine])
         assert all(after[machine_id] > before[machine_id] for machine_id in before)
         assert xids[1] - xids[0] <= 10, "transactions that wrote, of 100 heartbeats"
+
+
+async def test_beats_of_many_processes_are_few_transactions_and_touch_no_fact(suite: Suite, world: World) -> None:
+    machine_id, _, _ = await activated(world)
+    names = [f"p{n}" for n in range(60)]
+    await asyncio.gather(*(world.test.heartbeat_process(machine_id, name, timeout_s=30) for name in names))
+    changes = f"SELECT count(*) FROM record.change_log WHERE key LIKE '%{world.account_id}%'"
+    async with suite.admin() as conn:
+        before = await conn.fetchrow(
+            f"SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid, ({changes}) AS log"
+        )
+        answers = await asyncio.gather(*(world.test.heartbeat_process(machine_id, name) for name in names))
+        after = await conn.fetchrow(
+            f"SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid, ({changes}) AS log"
+        )
+    assert not any(answer.started for answer in answers)
+    assert before is not None
+    assert after is not None
+    assert after["xid"] - before["xid"] <= 10, "transactions that wrote, of 60 heartbeats"
+    assert after["log"] == before["log"]
 
 
 async def test_beats_deaths_resets_and_ends_that_race_lose_nothing(suite: Suite, world: World) -> None:

@@ -132,6 +132,7 @@ def _secrets(answer: Any) -> list[str]:
 
 BESIDE = {
     "seat.queued", "seat.expired",
+    "process.created", "process.deleted", "process.heartbeat.dead", "process.rejected",
     "machine.activation_rejected", "machine.heartbeat.started", "machine.heartbeat.dead", "machine.heartbeat.resurrected",
 }  # fmt: skip
 """What calls make that change nothing else, or are no mutations of the contract."""

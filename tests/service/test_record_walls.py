@@ -41,7 +41,8 @@ ACROSS = {
         "license.boundary_recheck",
     },
     Role.MACHINE_WORKER: {
-        "record.subject", "machine.beat", "machine.component", "machine.fingerprint", "machine.machine", "machine.seat",
+        "record.subject", "machine.beat", "machine.component", "machine.fingerprint", "machine.machine", "machine.process",
+        "machine.seat",
     },
 }  # fmt: skip
 """What a role may read of all tenants at once; nobody else may read anything so."""

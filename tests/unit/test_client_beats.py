@@ -6,8 +6,12 @@ from datetime import timedelta
 
 import pytest
 from lictor import LictorError
-from lictor._core.requests_beats import FIRST_RETRY_S, WITHOUT_INTERVAL_S, beats
-from lictor.machine.v1.activation_service_pb2 import HeartbeatMachineResponse
+from lictor._core.requests_beats import FIRST_RETRY_S, WITHOUT_INTERVAL_S, beats, process
+from lictor.machine.v1.activation_service_pb2 import (
+    HeartbeatMachineResponse,
+    HeartbeatProcessRequest,
+    HeartbeatProcessResponse,
+)
 
 
 def answered(interval_s: float | None) -> HeartbeatMachineResponse:
@@ -51,3 +55,17 @@ def test_what_does_not_pass_ends_them(code: str, reason: str) -> None:
     with pytest.raises(LictorError) as caught:
         beats("mach_1").failed(LictorError("no", code=code, reason=reason))
     assert caught.value.reason == reason
+
+
+def test_a_process_beats_as_its_machine_does_and_ends_once() -> None:
+    running = process("mach_1", "p", machine_secret="ms_1")
+    answer = HeartbeatProcessResponse()
+    answer.process.heartbeat_interval.FromTimedelta(timedelta(minutes=10))
+    assert 240.0 <= running.answered(answer) <= 360.0
+    assert running.end is not None
+    asked = [running.call().request, running.end().request]
+    assert asked == [
+        HeartbeatProcessRequest(machine_id="mach_1", machine_secret="ms_1", name="p", ended=ended)
+        for ended in (False, True)
+    ]
+    assert beats("mach_1").end is None

@@ -21,6 +21,7 @@ from lictor._core import requests_license_events as license_events
 from lictor._core import requests_license_keys as license_keys
 from lictor._core import requests_licenses as licenses
 from lictor._core import requests_machines as machines
+from lictor._core import requests_processes as processes
 from lictor._core import requests_seats as seats
 from lictor._core import requests_tiers as tiers
 from lictor._core import requests_tokens as tokens
@@ -45,11 +46,11 @@ def test_one_method_for_each_rpc_with_the_flags_of_the_contract() -> None:
     required: dict[str, object] = {
         "code": "C", "display_name": "D", "product_id": "prod_1", "policy_id": "pol_1", "scopes": ["a:b"],
         "spiffe_id_pattern": "spiffe://d/p", "mode": "TEST", "slug": "s", "items": (), "fingerprint": "fingerprint",
-        "epoch": 1,
+        "epoch": 1, "name": "N",
     }  # fmt: skip
     seen: set[str] = set()
     modules = (
-        accounts, catalog, customers, imports, licenses, license_events, license_keys, machines, seats, tiers,
+        accounts, catalog, customers, imports, licenses, license_events, license_keys, machines, processes, seats, tiers,
         tokens, usage, validation, workloads,
     )  # fmt: skip
     for module in modules:

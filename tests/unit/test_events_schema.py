@@ -37,7 +37,13 @@ MODELS: list[tuple[Payload, Any]] = [
     (payloads.SIGNING_KEY, SigningKey),
     (payloads.LICENSE, License),
 ]
-OF_MACHINES = (payloads.MACHINE, payloads.REFUSED_ACTIVATION, payloads.QUEUED_SEAT)
+OF_MACHINES = (
+    payloads.MACHINE,
+    payloads.REFUSED_ACTIVATION,
+    payloads.QUEUED_SEAT,
+    payloads.PROCESS,
+    payloads.REFUSED_PROCESS,
+)
 """Told by the machine service, whose own tests hold them against what it tells."""
 LEFT_OUT = {"hint", "key_hint", "terms", "check_in_since", "last_validated_at", "first_activated_at"}
 ACCOUNT = Account("acc_1", None, "Acme", AccountStatus.ACTIVE, 1, NOW, NOW)

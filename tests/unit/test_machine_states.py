@@ -47,11 +47,11 @@ STEP, MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
 LIVES = MINUTE + DRIFT
 
 LIFE = """
-                ping   revive  die   reset_heartbeat  update       rebind       transfer     deactivate   cull         replace      check_out    check_in
-    NOT_STARTED ALIVE  -       DEAD  NOT_STARTED      NOT_STARTED  NOT_STARTED  DEACTIVATED  DEACTIVATED  -            -            NOT_STARTED  NOT_STARTED
-    ALIVE       ALIVE  -       DEAD  NOT_STARTED      ALIVE        ALIVE        DEACTIVATED  DEACTIVATED  -            -            ALIVE        ALIVE
-    DEAD        -      ALIVE   -     NOT_STARTED      DEAD         DEAD         DEACTIVATED  DEACTIVATED  DEACTIVATED  DEACTIVATED  -            -
-    DEACTIVATED -      -       -     -                -            -            -            -            -            -            -            -
+                ping   revive  die   reset_heartbeat  update       rebind       transfer     deactivate   cull         replace      check_out    check_in     start_process
+    NOT_STARTED ALIVE  -       DEAD  NOT_STARTED      NOT_STARTED  NOT_STARTED  DEACTIVATED  DEACTIVATED  -            -            NOT_STARTED  NOT_STARTED  NOT_STARTED
+    ALIVE       ALIVE  -       DEAD  NOT_STARTED      ALIVE        ALIVE        DEACTIVATED  DEACTIVATED  -            -            ALIVE        ALIVE        ALIVE
+    DEAD        -      ALIVE   -     NOT_STARTED      DEAD         DEAD         DEACTIVATED  DEACTIVATED  DEACTIVATED  DEACTIVATED  -            -            -
+    DEACTIVATED -      -       -     -                -            -            -            -            -            -            -            -            -
 """  # noqa: E501
 
 

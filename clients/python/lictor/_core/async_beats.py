@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .errors import LictorError
 from .requests_beats import Beating
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class AsyncBackgroundBeats:
-    """Heartbeats while the block runs; `lost` says whether the machine is none any more by now, and `error` why."""
+    """Heartbeats while the block runs; `lost` says whether what beats is none any more by now, and `error` why."""
 
-    def __init__(self, runner: AsyncRunner, beating: Beating) -> None:
+    def __init__(self, runner: AsyncRunner, beating: Beating[Any]) -> None:
         self._runner = runner
         self._beating = beating
         self._task: asyncio.Task[None] | None = None
@@ -30,7 +31,7 @@ class AsyncBackgroundBeats:
         return self._task.exception() if self._task is not None and self._task.done() else None
 
     async def wait_lost(self) -> None:
-        """Waits until the machine is refused."""
+        """Waits until a heartbeat is refused."""
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -42,9 +43,13 @@ class AsyncBackgroundBeats:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        was_lost = self.lost
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        if self._beating.end is not None and not was_lost:
+            with suppress(LictorError):  # it is dead in time
+                await self._runner.call(self._beating.end())
 
     async def _run(self, wait_s: float) -> None:
         while True:

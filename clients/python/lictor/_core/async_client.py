@@ -20,6 +20,7 @@ from . import requests_license_events as license_events
 from . import requests_license_keys as license_keys
 from . import requests_licenses as licenses
 from . import requests_machines as machines
+from . import requests_processes as processes
 from . import requests_seats as seats
 from . import requests_tiers as tiers
 from . import requests_tokens as tokens
@@ -33,7 +34,7 @@ from .errors import LictorError, error_of
 from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
-from .requests_beats import Beating, beats
+from .requests_beats import Beating, beats, process
 from .requests_hold import METHOD as HOLD
 from .requests_hold import Holding, hold_seat
 from .requests_watch import METHOD as WATCH
@@ -247,7 +248,7 @@ def async_hold(build: Callable[P, Holding]) -> Callable[Concatenate[AsyncNamespa
     return method
 
 
-def async_beats(build: Callable[P, Beating]) -> Callable[Concatenate[AsyncNamespace, P], AsyncBackgroundBeats]:
+def async_beats(build: Callable[P, Beating[Any]]) -> Callable[Concatenate[AsyncNamespace, P], AsyncBackgroundBeats]:
     def method(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncBackgroundBeats:
         return AsyncBackgroundBeats(self.runner, build(*args, **kwargs))
 
@@ -334,6 +335,8 @@ class AsyncMachines(AsyncNamespace):
     list_seats = async_list(seats.list_seats)
     page_of_seats = async_page(seats.list_seats)
     evict_seat = async_method(seats.evict_seat)
+    list_processes = async_list(processes.list_processes)
+    page_of_processes = async_page(processes.list_processes)
     issue_file = async_method(machines.issue_machine_file)
     return_file = async_method(machines.return_machine_file)
 
@@ -411,6 +414,8 @@ class AsyncLictor(AsyncNamespace):
     deactivate = async_method(machines.deactivate)
     heartbeat = async_method(machines.heartbeat)
     beats = async_beats(beats)
+    heartbeat_process = async_method(processes.heartbeat_process)
+    process = async_beats(process)
     acquire_seat = async_method(seats.acquire_seat)
     renew_seat = async_method(seats.renew_seat)
     release_seat = async_method(seats.release_seat)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .errors import LictorError
 from .requests_beats import Beating
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class BackgroundBeats:
-    """Heartbeats while the block runs; `lost` says whether the machine is none any more by now, and `error` why."""
+    """Heartbeats while the block runs; `lost` says whether what beats is none any more by now, and `error` why."""
 
-    def __init__(self, runner: SyncRunner, beating: Beating) -> None:
+    def __init__(self, runner: SyncRunner, beating: Beating[Any]) -> None:
         self._runner = runner
         self._beating = beating
         self._stop = threading.Event()
@@ -29,7 +30,7 @@ class BackgroundBeats:
         return self._over.is_set()
 
     def wait_lost(self, timeout_s: float | None = None) -> bool:
-        """Waits until the machine is refused; false where it is not after `timeout_s`."""
+        """Waits until a heartbeat is refused; false where it is not after `timeout_s`."""
         return self._over.wait(timeout_s)
 
     def __enter__(self) -> Self:
@@ -44,6 +45,9 @@ class BackgroundBeats:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if self._beating.end is not None and not self.lost:
+            with suppress(LictorError):  # it is dead in time
+                self._runner.call(self._beating.end())
 
     def _run(self, wait_s: float) -> None:
         try:

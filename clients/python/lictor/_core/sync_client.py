@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Concatenate, Self
+from typing import Any, Concatenate, Self
 
 import grpc
 
@@ -21,6 +21,7 @@ from . import requests_license_events as license_events
 from . import requests_license_keys as license_keys
 from . import requests_licenses as licenses
 from . import requests_machines as machines
+from . import requests_processes as processes
 from . import requests_seats as seats
 from . import requests_tiers as tiers
 from . import requests_tokens as tokens
@@ -33,7 +34,7 @@ from .errors import LictorError, error_of
 from .fingerprint import Fingerprint
 from .last_write import LastWrite
 from .prepared import Listing, P, PageT, Prepared, T, dress
-from .requests_beats import Beating, beats
+from .requests_beats import Beating, beats, process
 from .requests_hold import METHOD as HOLD
 from .requests_hold import Holding, hold_seat
 from .requests_watch import METHOD as WATCH
@@ -245,7 +246,7 @@ def sync_hold(build: Callable[P, Holding]) -> Callable[Concatenate[SyncNamespace
     return method
 
 
-def sync_beats(build: Callable[P, Beating]) -> Callable[Concatenate[SyncNamespace, P], BackgroundBeats]:
+def sync_beats(build: Callable[P, Beating[Any]]) -> Callable[Concatenate[SyncNamespace, P], BackgroundBeats]:
     def method(self: SyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> BackgroundBeats:
         return BackgroundBeats(self.runner, build(*args, **kwargs))
 
@@ -332,6 +333,8 @@ class Machines(SyncNamespace):
     list_seats = sync_list(seats.list_seats)
     page_of_seats = sync_page(seats.list_seats)
     evict_seat = sync_method(seats.evict_seat)
+    list_processes = sync_list(processes.list_processes)
+    page_of_processes = sync_page(processes.list_processes)
     issue_file = sync_method(machines.issue_machine_file)
     return_file = sync_method(machines.return_machine_file)
 
@@ -409,6 +412,8 @@ class Lictor(SyncNamespace):
     deactivate = sync_method(machines.deactivate)
     heartbeat = sync_method(machines.heartbeat)
     beats = sync_beats(beats)
+    heartbeat_process = sync_method(processes.heartbeat_process)
+    process = sync_beats(process)
     acquire_seat = sync_method(seats.acquire_seat)
     renew_seat = sync_method(seats.renew_seat)
     release_seat = sync_method(seats.release_seat)

@@ -151,8 +151,8 @@ class ErrorReason(_message.Message):
         Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
         """
         MACHINE_LIMIT_EXCEEDED: ErrorReason._Reason.ValueType  # 66
-        """FAILED_PRECONDITION. The license has no seat left, or its machines would have more of something than it allows; nothing was
-        changed. `QuotaFailure` names the license, `limit` the policy's field. Metadata: `id`, `limit`, `allowed`.
+        """FAILED_PRECONDITION. The license has no seat left, or its machines would have more of something than it allows, processes
+        among it; nothing was changed. `QuotaFailure` names the license, `limit` the policy's field. Metadata: `id`, `limit`, `allowed`.
         Example: `{"reason": "MACHINE_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "limit": "max_machines", "allowed": "2"}}`.
         """
         HEARTBEAT_DEAD: ErrorReason._Reason.ValueType  # 67
@@ -345,8 +345,8 @@ class ErrorReason(_message.Message):
     Example: `{"reason": "INSUFFICIENT_USAGE", "metadata": {"id": "lic_1", "asked": "2", "available": "1"}}`.
     """
     MACHINE_LIMIT_EXCEEDED: ErrorReason.Reason.ValueType  # 66
-    """FAILED_PRECONDITION. The license has no seat left, or its machines would have more of something than it allows; nothing was
-    changed. `QuotaFailure` names the license, `limit` the policy's field. Metadata: `id`, `limit`, `allowed`.
+    """FAILED_PRECONDITION. The license has no seat left, or its machines would have more of something than it allows, processes
+    among it; nothing was changed. `QuotaFailure` names the license, `limit` the policy's field. Metadata: `id`, `limit`, `allowed`.
     Example: `{"reason": "MACHINE_LIMIT_EXCEEDED", "metadata": {"id": "lic_1", "limit": "max_machines", "allowed": "2"}}`.
     """
     HEARTBEAT_DEAD: ErrorReason.Reason.ValueType  # 67

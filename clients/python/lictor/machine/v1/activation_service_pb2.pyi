@@ -339,6 +339,68 @@ class HeartbeatMachineResponse(_message.Message):
 Global___HeartbeatMachineResponse: _TypeAlias = HeartbeatMachineResponse  # noqa: Y015
 
 @_typing.final
+class HeartbeatProcessRequest(_message.Message):
+    """HeartbeatProcessRequest names the process that is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_SECRET_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    machine_id: _builtins.str
+    """The id (`mach_...`) of the machine that it runs on."""
+    machine_secret: _builtins.str
+    """What the activation answered; needed with a publishable key."""
+    name: _builtins.str
+    """What tells the process from the others of the machine, such as its process id: 1 to 64 printable characters."""
+    ended: _builtins.bool
+    """Says that the process is over: its place is free at once. Of a process that there is not, this changes nothing."""
+    def __init__(
+        self,
+        *,
+        machine_id: _builtins.str = ...,
+        machine_secret: _builtins.str = ...,
+        name: _builtins.str = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "machine_id", b"machine_id", "machine_secret", b"machine_secret", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatProcessRequest: _TypeAlias = HeartbeatProcessRequest  # noqa: Y015
+
+@_typing.final
+class HeartbeatProcessResponse(_message.Message):
+    """HeartbeatProcessResponse is the process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    started: _builtins.bool
+    """Whether it took a place by this."""
+    @_builtins.property
+    def process(self) -> _machine_pb2.Process:
+        """The process; one that has ended as it was, and absent where there was none to end."""
+
+    def __init__(
+        self,
+        *,
+        process: _machine_pb2.Process | None = ...,
+        started: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process", b"process", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatProcessResponse: _TypeAlias = HeartbeatProcessResponse  # noqa: Y015
+
+@_typing.final
 class AcquireSeatRequest(_message.Message):
     """AcquireSeatRequest asks for a seat of a floating license."""
 

@@ -50,6 +50,11 @@ class ActivationServiceStub:
                 request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineRequest.SerializeToString,
                 response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineResponse.FromString,
                 _registered_method=True)
+        self.HeartbeatProcess = channel.unary_unary(
+                '/lictor.machine.v1.ActivationService/HeartbeatProcess',
+                request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatProcessRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatProcessResponse.FromString,
+                _registered_method=True)
         self.AcquireSeat = channel.unary_unary(
                 '/lictor.machine.v1.ActivationService/AcquireSeat',
                 request_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.AcquireSeatRequest.SerializeToString,
@@ -115,6 +120,18 @@ class ActivationServiceServicer:
         lives again within its policy's `heartbeat_resurrection`; after that it is HEARTBEAT_DEAD and must be activated again. Repeated,
         it is a heartbeat again.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HeartbeatProcess(self, request, context):
+        """Says that a process of a machine is there. The first heartbeat of a name starts the process, which takes one of the license's
+        `max_processes`; so does that of one which is dead, as it is when nothing was heard of it for the policy's `heartbeat_interval` and
+        30 s more. With `ended` it gives its place up. A machine that loses its seat takes its processes with it. Repeated, it is a
+        heartbeat again.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, POLICY_INCOMPATIBLE,
+        MACHINE_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +218,11 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.HeartbeatMachine,
                     request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineRequest.FromString,
                     response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineResponse.SerializeToString,
+            ),
+            'HeartbeatProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.HeartbeatProcess,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatProcessRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatProcessResponse.SerializeToString,
             ),
             'AcquireSeat': grpc.unary_unary_rpc_method_handler(
                     servicer.AcquireSeat,
@@ -315,6 +337,33 @@ class ActivationService:
             '/lictor.machine.v1.ActivationService/HeartbeatMachine',
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineRequest.SerializeToString,
             lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HeartbeatProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.ActivationService/HeartbeatProcess',
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatProcessRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_activation__service__pb2.HeartbeatProcessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,14 @@ class ActivationServiceStub:
     it is a heartbeat again.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
     """
+    HeartbeatProcess: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.HeartbeatProcessRequest, _activation_service_pb2.HeartbeatProcessResponse]
+    """Says that a process of a machine is there. The first heartbeat of a name starts the process, which takes one of the license's
+    `max_processes`; so does that of one which is dead, as it is when nothing was heard of it for the policy's `heartbeat_interval` and
+    30 s more. With `ended` it gives its place up. A machine that loses its seat takes its processes with it. Repeated, it is a
+    heartbeat again.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, POLICY_INCOMPATIBLE,
+    MACHINE_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED.
+    """
     AcquireSeat: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]
     """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
     activation, and where all seats are taken the policy's `seat_acquire` decides; with QUEUE a free seat is for who waits first and
@@ -122,6 +130,14 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     lives again within its policy's `heartbeat_resurrection`; after that it is HEARTBEAT_DEAD and must be activated again. Repeated,
     it is a heartbeat again.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
+    """
+    HeartbeatProcess: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.HeartbeatProcessRequest, _activation_service_pb2.HeartbeatProcessResponse]  # type: ignore[assignment]
+    """Says that a process of a machine is there. The first heartbeat of a name starts the process, which takes one of the license's
+    `max_processes`; so does that of one which is dead, as it is when nothing was heard of it for the policy's `heartbeat_interval` and
+    30 s more. With `ended` it gives its place up. A machine that loses its seat takes its processes with it. Repeated, it is a
+    heartbeat again.
+    Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, POLICY_INCOMPATIBLE,
+    MACHINE_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED.
     """
     AcquireSeat: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.AcquireSeatRequest, _activation_service_pb2.AcquireSeatResponse]  # type: ignore[assignment]
     """Leases a seat of a floating license for a machine. Leases that are over are freed first; then the limits are those of an
@@ -205,6 +221,20 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         lives again within its policy's `heartbeat_resurrection`; after that it is HEARTBEAT_DEAD and must be activated again. Repeated,
         it is a heartbeat again.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, STATE_TRANSITION_INVALID, HEARTBEAT_DEAD, CALLER_NOT_ALLOWED.
+        """
+
+    @_abc_1.abstractmethod
+    def HeartbeatProcess(
+        self,
+        request: _activation_service_pb2.HeartbeatProcessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activation_service_pb2.HeartbeatProcessResponse, _abc.Awaitable[_activation_service_pb2.HeartbeatProcessResponse]]:
+        """Says that a process of a machine is there. The first heartbeat of a name starts the process, which takes one of the license's
+        `max_processes`; so does that of one which is dead, as it is when nothing was heard of it for the policy's `heartbeat_interval` and
+        30 s more. With `ended` it gives its place up. A machine that loses its seat takes its processes with it. Repeated, it is a
+        heartbeat again.
+        Errors: FIELD_INVALID, MACHINE_NOT_FOUND, LICENSE_NOT_FOUND, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, POLICY_INCOMPATIBLE,
+        MACHINE_LIMIT_EXCEEDED, CALLER_NOT_ALLOWED.
         """
 
     @_abc_1.abstractmethod

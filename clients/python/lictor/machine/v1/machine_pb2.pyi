@@ -330,6 +330,70 @@ class Heartbeat(_message.Message):
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
+class Process(_message.Message):
+    """Process is a running copy of the licensed software on a machine. It has one of the license's `max_processes` until it ends, is dead,
+    or its machine loses its seat.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    LAST_HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_DEADLINE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    process_id: _builtins.str
+    """The id (`mproc_...`); a process that is started anew has another."""
+    machine_id: _builtins.str
+    """The machine that it runs on."""
+    license_id: _builtins.str
+    """The license whose place it has."""
+    user_id: _builtins.str
+    """The customer who used the machine when it started (`cus_...`); empty where nobody was named."""
+    name: _builtins.str
+    """What it was called."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @_builtins.property
+    def last_heartbeat_time(self) -> _timestamp_pb2.Timestamp:
+        """Its last heartbeat."""
+
+    @_builtins.property
+    def heartbeat_deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it is dead unless it is heard of before; absent for one that has ended."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """How often a heartbeat is due; a process is given 30 s more. Absent for one that has ended."""
+
+    def __init__(
+        self,
+        *,
+        process_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        license_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        last_heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+        heartbeat_deadline: _timestamp_pb2.Timestamp | None = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_deadline", b"heartbeat_deadline", "heartbeat_interval", b"heartbeat_interval", "last_heartbeat_time", b"last_heartbeat_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_deadline", b"heartbeat_deadline", "heartbeat_interval", b"heartbeat_interval", "last_heartbeat_time", b"last_heartbeat_time", "license_id", b"license_id", "machine_id", b"machine_id", "name", b"name", "process_id", b"process_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Process: _TypeAlias = Process  # noqa: Y015
+
+@_typing.final
 class SeatCount(_message.Message):
     """SeatCount is how many seats a license has taken."""
 

@@ -617,6 +617,68 @@ class ListSeatsResponse(_message.Message):
 Global___ListSeatsResponse: _TypeAlias = ListSeatsResponse  # noqa: Y015
 
 @_typing.final
+class ListProcessesRequest(_message.Message):
+    """ListProcessesRequest asks for a page of the processes of a license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LICENSE_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    license_id: _builtins.str
+    """The id (`lic_...`)."""
+    machine_id: _builtins.str
+    """Only processes of this machine of the license; empty means all."""
+    page_size: _builtins.int
+    """How many at most: 0 means 50, over 1,000 means 1,000, negative is refused."""
+    page_token: _builtins.str
+    """From the answer before; the license and the machine must be the same."""
+    def __init__(
+        self,
+        *,
+        license_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["license_id", b"license_id", "machine_id", b"machine_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProcessesRequest: _TypeAlias = ListProcessesRequest  # noqa: Y015
+
+@_typing.final
+class ListProcessesResponse(_message.Message):
+    """ListProcessesResponse is a page of the processes of a license."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[_machine_pb2.Process]:
+        """The processes."""
+
+    def __init__(
+        self,
+        *,
+        processes: _abc.Iterable[_machine_pb2.Process] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProcessesResponse: _TypeAlias = ListProcessesResponse  # noqa: Y015
+
+@_typing.final
 class EvictSeatRequest(_message.Message):
     """EvictSeatRequest names the machine that loses its leased seat."""
 

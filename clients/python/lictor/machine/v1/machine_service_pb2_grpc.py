@@ -70,6 +70,11 @@ class MachineServiceStub:
                 request_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsRequest.SerializeToString,
                 response_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsResponse.FromString,
                 _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/lictor.machine.v1.MachineService/ListProcesses',
+                request_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListProcessesResponse.FromString,
+                _registered_method=True)
         self.EvictSeat = channel.unary_unary(
                 '/lictor.machine.v1.MachineService/EvictSeat',
                 request_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.EvictSeatRequest.SerializeToString,
@@ -143,6 +148,15 @@ class MachineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProcesses(self, request, context):
+        """Lists the processes that have places of a license at this moment, oldest first. A customer session finds those of its own
+        licenses alone. Consistency: the record.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, MACHINE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EvictSeat(self, request, context):
         """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
         Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
@@ -188,6 +202,11 @@ def add_MachineServiceServicer_to_server(servicer, server):
                     servicer.ListSeats,
                     request_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsRequest.FromString,
                     response_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsResponse.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListProcessesRequest.FromString,
+                    response_serializer=lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListProcessesResponse.SerializeToString,
             ),
             'EvictSeat': grpc.unary_unary_rpc_method_handler(
                     servicer.EvictSeat,
@@ -385,6 +404,33 @@ class MachineService:
             '/lictor.machine.v1.MachineService/ListSeats',
             lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsRequest.SerializeToString,
             lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListSeatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lictor.machine.v1.MachineService/ListProcesses',
+            lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListProcessesRequest.SerializeToString,
+            lictor_dot_machine_dot_v1_dot_machine__service__pb2.ListProcessesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,11 @@ class MachineServiceStub:
     """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
     """
+    ListProcesses: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.ListProcessesRequest, _machine_service_pb2.ListProcessesResponse]
+    """Lists the processes that have places of a license at this moment, oldest first. A customer session finds those of its own
+    licenses alone. Consistency: the record.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, MACHINE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
     EvictSeat: _grpc.UnaryUnaryMultiCallable[_machine_service_pb2.EvictSeatRequest, _machine_service_pb2.EvictSeatResponse]
     """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
     Errors: FIELD_INVALID, MACHINE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, REQUEST_ID_REUSED.
@@ -110,6 +115,11 @@ class MachineServiceAsyncStub(MachineServiceStub):
     ListSeats: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.ListSeatsRequest, _machine_service_pb2.ListSeatsResponse]  # type: ignore[assignment]
     """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    ListProcesses: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.ListProcessesRequest, _machine_service_pb2.ListProcessesResponse]  # type: ignore[assignment]
+    """Lists the processes that have places of a license at this moment, oldest first. A customer session finds those of its own
+    licenses alone. Consistency: the record.
+    Errors: FIELD_INVALID, LICENSE_NOT_FOUND, MACHINE_NOT_FOUND, PAGE_TOKEN_INVALID.
     """
     EvictSeat: _aio.UnaryUnaryMultiCallable[_machine_service_pb2.EvictSeatRequest, _machine_service_pb2.EvictSeatResponse]  # type: ignore[assignment]
     """Takes a leased seat from the machine that has it; a stream that holds it ends with SEAT_LOST. Idempotent by `request_id`.
@@ -193,6 +203,17 @@ class MachineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_machine_service_pb2.ListSeatsResponse, _abc.Awaitable[_machine_service_pb2.ListSeatsResponse]]:
         """Lists the machines that hold seats of a license at this moment, oldest first; none whose lease is over. Consistency: the record.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProcesses(
+        self,
+        request: _machine_service_pb2.ListProcessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_service_pb2.ListProcessesResponse, _abc.Awaitable[_machine_service_pb2.ListProcessesResponse]]:
+        """Lists the processes that have places of a license at this moment, oldest first. A customer session finds those of its own
+        licenses alone. Consistency: the record.
+        Errors: FIELD_INVALID, LICENSE_NOT_FOUND, MACHINE_NOT_FOUND, PAGE_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod
