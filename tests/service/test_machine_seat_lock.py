@@ -48,6 +48,10 @@ class GivenUpError(Exception):
     """A transaction ends without a trace."""
 
 
+def uncounted() -> None:
+    """In place of a shipped key's rate."""
+
+
 @pytest.mark.parametrize("opened", ["long before", "just now", "and given up"])
 async def test_who_comes_second_waits_and_sees_what_the_first_has_made(
     suite: Suite, world: World, db: Database, opened: str
@@ -69,7 +73,7 @@ async def test_who_comes_second_waits_and_sees_what_the_first_has_made(
         waiting: list[asyncio.Task[store.Seats]] = []
         with suppress(GivenUpError):
             async with db.transaction(world.tenant()) as tx:
-                await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine())
+                await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine(), count=uncounted)
                 waiting.append(asyncio.create_task(second()))
                 await until(waits)
                 if opened == "and given up":
@@ -85,7 +89,9 @@ async def test_of_many_at_seats_that_nobody_has_opened_one_finds_room(world: Wor
         async def come(license_id: str = license_id) -> bool:
             try:
                 async with db.transaction(world.tenant()) as tx:
-                    await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine())
+                    await activate_machine(
+                        tx, actor="key_1", license_id=license_id, wanted=new_machine(), count=uncounted
+                    )
             except DomainError:
                 return False
             return True
@@ -101,7 +107,9 @@ async def test_what_an_activation_answers_is_what_the_record_counts(world: World
     has = {"cores": 4, "memory_bytes": 2**33, "disk_bytes": 2**40}
     for wanted, users in (({}, 0), (has | {"user_id": user_id}, 1), (has | {"user_id": user_id}, 1), (has, 1)):
         async with db.transaction(world.tenant()) as tx:
-            made = await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine(**wanted))
+            made = await activate_machine(
+                tx, actor="key_1", license_id=license_id, wanted=new_machine(**wanted), count=uncounted
+            )
             assert await store.get_seats(tx, license_id) == made.seats
             assert made.seats.users == users
 
@@ -114,5 +122,5 @@ async def test_a_first_activation_takes_few_round_trips(world: World, db: Databa
             license_id = (await shop.issue()).license.license_id
             asked.clear()
             with tx.conn.query_logger(lambda query: asked.append(query.query)):
-                await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine())
+                await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine(), count=uncounted)
     assert len(asked) == STATEMENTS, asked
