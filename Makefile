@@ -40,7 +40,7 @@ test: setup ## run the tests, two files at a time (ARGS="-k word", WORKERS=0 for
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-long: setup ## run the long consistency and fault tests
-	@$(BIN)/python -m pytest -m long $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \
+	@$(BIN)/python -m pytest -m long --durations=25 $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \
 		echo "test-long: no test is marked long, so nothing ran"; }
 
 bench: setup ## measure against baselines, needs h2load (ONLY=a,b ROUNDS=5); see docs/performance.md

@@ -166,7 +166,7 @@ async def test_answers_given_again_are_those_of_a_process_that_has_just_started(
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @given(story=stories)
-@settings(max_examples=200, **SETTINGS)  # pyright: ignore[reportArgumentType] - each of another type
+@settings(max_examples=120, **SETTINGS)  # pyright: ignore[reportArgumentType] - each of another type
 async def test_they_are_for_long(stall: Stall, story: list[Round]) -> None:
     await live_through(stall, story)
 

@@ -102,6 +102,6 @@ async def test_answers_given_again_are_those_of_a_process_that_has_just_started(
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @given(story=stories)
-@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 async def test_they_are_for_long(wire: Wire, story: list[Round]) -> None:
     await live_through(wire, story)

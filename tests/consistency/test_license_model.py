@@ -23,7 +23,7 @@ from tests.helpers.license_player import Player
 from tests.helpers.suite import Suite, World
 
 SEED: Final = int(os.environ.get("LICTOR_MODEL_SEED", time.time_ns() % 1_000_000))
-ACCOUNTS: Final = int(os.environ.get("LICTOR_MODEL_ACCOUNTS", "120"))
+ACCOUNTS: Final = int(os.environ.get("LICTOR_MODEL_ACCOUNTS", "80"))
 STEPS: Final = 150
 
 
