@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import datetime
+from itertools import chain, islice
 from typing import Final
 
 from services.license import mark_store
@@ -22,7 +24,11 @@ from shared.observe.logging import get_logger
 from shared.tenancy import Tenant
 
 MAX_MARKS: Final = 100_000
-"""Licenses that are kept between two writes: about 40 MB. More find no room and are counted; their next validation may."""
+"""Licenses that are kept between two writes: about 40 MB, and as much while they are written. More find no room and are counted;
+their next validation may."""
+
+MANY_MARKS: Final = MAX_MARKS // 2
+"""As soon as there are so many they are written."""
 
 BATCH_MARKS: Final = 500
 """Licenses that one transaction marks."""
@@ -42,6 +48,7 @@ class ValidationMarks:
         self._db = db
         self._metrics = metrics
         self._marks: dict[MarkKey, datetime] = {}
+        self._many = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -49,27 +56,37 @@ class ValidationMarks:
     def touched(self, key: MarkKey, at: datetime) -> None:
         """A license was found valid at `at`, by Postgres. Costs a look into a dictionary."""
         known = self._marks.get(key)
-        if known is None and len(self._marks) >= MAX_MARKS:
+        if known is not None:
+            if at > known:
+                self._marks[key] = at
+        elif len(self._marks) >= MAX_MARKS:
             self._metrics.marks_dropped.inc()
-        elif known is None or at > known:
+        else:
             self._marks[key] = at
+            if len(self._marks) == MANY_MARKS:
+                self._many.set()
 
     async def flush(self) -> int:
-        """Writes all marks of this moment; returns how many. Those of a batch that fails are kept for the next time."""
-        marks = [Mark(tenant, license_id, at) for (tenant, license_id), at in self._marks.items()]
-        marks.sort(key=lambda mark: (mark.tenant.account_id, mark.tenant.mode, mark.license_id))
-        for start in range(0, len(marks), BATCH_MARKS):
-            batch = marks[start : start + BATCH_MARKS]
-            await self._write(batch)
-            for mark in batch:
-                if self._marks.get((mark.tenant, mark.license_id)) == mark.at:
-                    del self._marks[mark.tenant, mark.license_id]
+        """Writes all marks of this moment, a batch between two turns of others; returns how many. Where a batch fails, all that
+        is not written is kept for the next time."""
+        marks, self._marks = self._marks, {}
+        self._many.clear()
+        left = iter(marks.items())
+        while batch := list(islice(left, BATCH_MARKS)):
+            try:
+                await self._write([Mark(tenant, license_id, at) for (tenant, license_id), at in batch])
+            except BaseException:
+                self._marks = dict(chain(batch, left)) | self._marks  # which are later
+                raise
         return len(marks)
 
     async def run(self, interval_s: float) -> None:
-        """Writes every `interval_s`, give or take a tenth."""
+        """Writes every `interval_s`, give or take a tenth, and sooner where there are many."""
         while True:
-            await asyncio.sleep(interval_s * random.uniform(0.9, 1.1))  # noqa: S311 - several processes are not to write together
+            with suppress(TimeoutError):
+                # Several processes are not to write together.
+                async with asyncio.timeout(interval_s * random.uniform(0.9, 1.1)):  # noqa: S311
+                    await self._many.wait()
             await self.try_to_flush()
 
     async def try_to_flush(self) -> None:

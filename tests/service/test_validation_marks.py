@@ -139,6 +139,20 @@ async def test_memory_is_bounded(
     assert len(marks) == 10
 
 
+async def test_many_do_not_wait_for_their_time(
+    suite: Suite, world: World, marks: ValidationMarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation_marks, "MANY_MARKS", 10)
+    at = await record_now(suite)
+    running = asyncio.create_task(marks.run(3600.0))
+    try:
+        for n in range(10):
+            marks.touched((world.tenant(), f"lic_{n}"), at)
+        await until(lambda: len(marks) == 0)
+    finally:
+        running.cancel()
+
+
 async def test_a_process_writes_its_marks_while_it_runs_and_when_it_leaves_and_a_killed_one_loses_them(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
