@@ -21,13 +21,14 @@ _MARKS: Final = "unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) A
 _KEY: Final = "(account_id, mode, license_id)"
 
 MARK: Final = (
-    "INSERT INTO license.license_usage AS u (account_id, mode, license_id, last_validated_at) "
+    "WITH marked AS (INSERT INTO license.license_usage AS u (account_id, mode, license_id, last_validated_at) "
     f"SELECT m.account_id, m.mode, m.license_id, m.at FROM {_MARKS} JOIN license.license USING {_KEY} "
     "ORDER BY m.account_id, m.mode, m.license_id "
     f"ON CONFLICT {_KEY} DO UPDATE SET last_validated_at = greatest(u.last_validated_at, excluded.last_validated_at) "
-    "RETURNING account_id, mode, license_id, first_validated_at IS NULL AS unseen"
+    "RETURNING account_id, mode, license_id, first_validated_at) "
+    "SELECT account_id, mode, license_id FROM marked WHERE first_validated_at IS NULL"
 )
-"""The latest of each license; of one that is gone nothing is kept."""
+"""The latest of each license; of one that is gone nothing is kept. Returns those that have no first time yet."""
 
 HOLD_UNSEEN: Final = (
     "SELECT u.account_id, u.mode, u.license_id "
@@ -56,8 +57,8 @@ class Mark:
 async def mark(conn: asyncpg.Connection, marks: Sequence[Mark]) -> list[Mark]:
     """Writes when licenses were last found valid; returns the marks of those that have no first time yet."""
     rows = await conn.fetch(MARK, *_columns(marks))
-    unseen = {(row["account_id"], row["mode"], row["license_id"]) for row in rows if row["unseen"]}
-    return [one for one in marks if one.key in unseen]
+    unseen = {(row["account_id"], row["mode"], row["license_id"]) for row in rows}
+    return [one for one in marks if one.key in unseen] if unseen else []
 
 
 async def mark_first(conn: asyncpg.Connection, marks: Sequence[Mark]) -> list[tuple[Mark, License]]:
