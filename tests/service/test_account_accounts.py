@@ -178,7 +178,7 @@ async def test_every_method_refuses_a_key_that_lacks_just_its_scope(
     assert (error.reason, dict(error.info.metadata)) == ("CALLER_NOT_ALLOWED", {"scope": scope})
 
 
-NEED_A_FIELD = {"ListLicenseEvents", "ListSeats", "ListSigningKeys", "ListLicenseFiles"}
+NEED_A_FIELD = {"ListLicenseEvents", "ListProcesses", "ListSeats", "ListSigningKeys", "ListLicenseFiles"}
 """Lists of something that must be named."""
 
 
