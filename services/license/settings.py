@@ -22,5 +22,5 @@ class Settings(FactsSettings):
     boundary_interval_s: float = Field(default=5.0, gt=0)
     """How often licenses are looked for that expire, or are to check in: how late the event of a boundary may be."""
 
-    mark_interval_s: float = Field(default=30.0, gt=0)
+    mark_interval_s: float = Field(default=5.0, gt=0)
     """How often it is written when licenses were found valid: what a process that is killed loses."""
