@@ -6,7 +6,7 @@ from typing import Final
 
 from lictor.machine.v1 import machine_pb2 as pb
 
-from services.machine import store
+from services.machine import store, terms_store
 from services.machine.model import Machine
 from services.machine.secrets import MachineSecrets
 from shared.db.pool import Transaction
@@ -49,7 +49,7 @@ async def refuse_others(tx: Transaction, principal: Principal, machine: Machine 
     if machine is None:
         raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
     if principal.kind is PrincipalKind.CUSTOMER_SESSION:
-        terms = await store.terms_of(tx, machine.license_id)
+        terms = await terms_store.terms_of(tx, machine.license_id)
         if terms is None or terms.customer_id != principal.customer_id:
             raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
     return machine

@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 from lictor.machine.v1 import activation_service_pb2 as pb
 
-from services.machine import render, store
+from services.machine import render, seat_store, terms_store
 from services.machine.answers import grant, holder, ticket
 from services.machine.commands.acquire_seat import Acquired, acquire_seat
 from services.machine.commands.renew_seat import renew_seat
@@ -88,9 +88,9 @@ class _Holding:
             machine = await renew_seat(tx, machine_id=machine_id, epoch=epoch, ttl=self._grace)
             if machine.license_id != self._license_id:
                 raise seat_lost(machine_id, epoch)
-            await store.set_holder(tx, machine_id, self._holder)
-            terms = await store.terms_of(tx, self._license_id)
-            seats = await store.get_seats(tx, self._license_id)
+            await seat_store.set_holder(tx, machine_id, self._holder)
+            terms = await terms_store.terms_of(tx, self._license_id)
+            seats = await seat_store.get_seats(tx, self._license_id)
             assert terms is not None  # the renewal has looked at them
             return self._granted(Acquired(machine, terms, seats, True, False, ()), tx)
 
@@ -104,7 +104,7 @@ class _Holding:
                         tx, actor=actor, license_id=self._license_id, wanted=wanted, ttl=self._grace
                     )
                     if isinstance(made, Acquired):
-                        await store.set_holder(tx, made.machine.machine_id, self._holder)
+                        await seat_store.set_holder(tx, made.machine.machine_id, self._holder)
                         answer = self._granted(made, tx)
                     else:
                         answer = pb.HoldSeatResponse(queued=ticket(made))

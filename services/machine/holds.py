@@ -11,9 +11,9 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from services.machine import store
+from services.machine import seat_store, terms_store
 from services.machine.leases import seat_lost
-from services.machine.store import Held
+from services.machine.seat_store import Held
 from services.machine.terms import refuse_unusable
 from shared.db.pool import Database
 from shared.errors import DomainError, Reason, not_found
@@ -132,7 +132,7 @@ class Holds:
     async def _renew(self, tenant: Tenant, holds: Sequence[Hold], begun: float) -> None:
         ended: dict[Hold, DomainError] = {}
         async with self._db.transaction(tenant) as tx:
-            known = await store.terms_of_many(tx, sorted({hold.license_id for hold in holds}))
+            known = await terms_store.terms_of_many(tx, sorted({hold.license_id for hold in holds}))
             held: list[Held] = []
             for hold in holds:
                 if hold.license_id not in known:
@@ -146,7 +146,7 @@ class Holds:
                     continue
                 ends_at = terms.ends_at(first_activated_at)
                 held.append(Held(hold.machine_id, hold.epoch, hold.holder, hold.grace, ends_at))
-            renewed = await store.renew_held(tx, held)
+            renewed = await seat_store.renew_held(tx, held)
             now = tx.now
         for hold in holds:
             if hold in ended:

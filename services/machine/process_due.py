@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from services.machine import due_store, process_store, store
+from services.machine import due_store, process_store, terms_store
 from services.machine.events import process_event
 from services.machine.fates import RECHECK
 from services.machine.processes import Process
@@ -49,7 +49,7 @@ async def look(conn: asyncpg.Connection, limit: int) -> tuple[int, Sequence[time
 
 
 async def _look_at(tx: Transaction, processes: Sequence[Process]) -> Sequence[timedelta]:
-    known = await store.terms_of_many(tx, sorted({one.license_id for one in processes}))
+    known = await terms_store.terms_of_many(tx, sorted({one.license_id for one in processes}))
     terms = {license_id: one for license_id, (one, _) in known.items()}
     dead = [one for one in processes if _is_dead(one, terms, tx.now)]
     gone = await _held(tx, dead) if dead else ()

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from services.machine import store, wait_store
+from services.machine import seat_store, terms_store, wait_store
 from services.machine.commands.take_seat import NewMachine
 from services.machine.resources import Resources
 from services.machine.seats import within
@@ -26,14 +26,14 @@ LEFT_S: Final = 1.0
 
 async def is_turn(tx: Transaction, license_id: str, wanted: NewMachine) -> bool:
     """Whether there may be a seat by now for who waits, or is to be asked whether it waits; only an attempt tells."""
-    terms = await store.terms_of(tx, license_id)
+    terms = await terms_store.terms_of(tx, license_id)
     if terms is None or terms.seat_acquire is not SeatAcquire.QUEUE:
         return True
     most = cap(terms.limit("max_machines"), terms.overage_strategy)
     if most is None:
         return True
     hashes, user_id = wanted.identity.identity_hashes, within(terms, wanted.user_id)
-    taken = await store.count_held(
+    taken = await seat_store.count_held(
         tx, license_id, user_id if terms.machine_leasing is MachineLeasing.PER_USER else None
     )
     return taken + await wait_store.ahead_of(tx, license_id, hashes, user_id) < most

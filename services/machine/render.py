@@ -9,7 +9,7 @@ from lictor.machine.v1 import machine_pb2 as pb
 
 from services.machine.model import Machine, State
 from services.machine.processes import Process
-from services.machine.store import Seats
+from services.machine.seat_store import Seats
 from services.machine.terms import Terms
 from shared.etags import etag_of
 from shared.rpc.render import duration, struct, timestamp

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.machine.model import Machine, State
-from services.machine.store import Seats
+from services.machine.seat_store import Seats
 from services.machine.terms import Terms
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
 from shared.rules.machine_terms import MachineLeasing, SeatAcquire

@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from lictor.machine.v1 import machine_pb2
 from lictor.machine.v1 import machine_service_pb2 as pb
 
-from services.machine import callers, fields, process_store, render, store, wait_store
+from services.machine import callers, fields, process_store, render, seat_store, store, terms_store, wait_store
 from services.machine.commands.deactivate_machine import Deactivation, deactivate_machine
 from services.machine.commands.evict_seat import evict_seat
 from services.machine.commands.reset_heartbeat import reset_heartbeat
@@ -46,7 +46,7 @@ class MachineServicer:
             else:
                 found = await store.get_machine_by_external_id(tx, name)
             machine = await callers.refuse_others(tx, principal, found, name)
-            terms = await store.terms_of(tx, machine.license_id)
+            terms = await terms_store.terms_of(tx, machine.license_id)
         return pb.GetMachineResponse(machine=_shown(principal, (machine, terms), tx))
 
     async def ListMachines(self, request: pb.ListMachinesRequest, context: CallContext) -> pb.ListMachinesResponse:
@@ -76,10 +76,10 @@ class MachineServicer:
         fields.check(request)
         license_id, tenant = request.license_id, context.principal.tenant
         async with self._r.db.transaction(tenant, read_only=True) as tx:
-            terms = await store.terms_of(tx, license_id)
+            terms = await terms_store.terms_of(tx, license_id)
             if terms is None:
                 raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
-            held = await store.count_held(tx, license_id, None)
+            held = await seat_store.count_held(tx, license_id, None)
             waiting = await wait_store.ahead_of(tx, license_id, (), None)
         narrowed = MachineFilter(license_id=license_id, live=True, held=True)
         page = await page_of(
@@ -99,7 +99,7 @@ class MachineServicer:
         fields.check(request)
         license_id, machine_id, principal = request.license_id, request.machine_id, context.principal
         async with self._r.db.transaction(principal.tenant, read_only=True) as tx:
-            terms = await store.terms_of(tx, license_id)
+            terms = await terms_store.terms_of(tx, license_id)
             by_customer = principal.kind is PrincipalKind.CUSTOMER_SESSION
             if terms is None or (by_customer and terms.customer_id != principal.customer_id):
                 raise not_found(Reason.LICENSE_NOT_FOUND, license_id)

@@ -1,28 +1,21 @@
-"""Every SQL statement on machines and seats."""
+"""Every SQL statement on machines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import asyncpg
 
 from services.machine.model import DeactivationReason, IdentityKind, Machine
+from services.machine.seat_store import lock_seats
 from services.machine.terms import Terms
+from services.machine.terms_store import terms_of_many
 from shared.db import statements
 from shared.db.pool import Transaction
-from shared.rules.fingerprints import MatchingRule
-from shared.rules.heartbeats import HeartbeatBasis, HeartbeatCull, HeartbeatResurrection, HeartbeatStatus
-from shared.rules.machine_terms import (
-    ComponentUniqueness,
-    MachineLeasing,
-    MachineUniqueness,
-    ProcessLeasing,
-    SeatAcquire,
-)
-from shared.rules.seats import OverageStrategy
+from shared.rules.heartbeats import HeartbeatStatus
 
 _MACHINE: Final = (
     "machine_id", "external_id", "license_id", "product_id", "policy_id", "user_id", "identity_kind", "identity_hash",
@@ -30,13 +23,6 @@ _MACHINE: Final = (
     "heartbeat_status", "heartbeat_from", "died_at", "offline_until", "lease_epoch", "activated_at", "deactivated_at",
     "deactivation_reason", "labels", "metadata", "revision", "updated_at",
 )  # fmt: skip
-_TERMS: Final = tuple(field.name for field in fields(Terms))
-_WORDS: Final[Mapping[str, Any]] = {
-    "overage_strategy": OverageStrategy, "machine_uniqueness": MachineUniqueness, "machine_matching": MatchingRule,
-    "component_uniqueness": ComponentUniqueness, "component_matching": MatchingRule, "machine_leasing": MachineLeasing,
-    "process_leasing": ProcessLeasing, "seat_acquire": SeatAcquire, "heartbeat_basis": HeartbeatBasis,
-    "heartbeat_cull": HeartbeatCull, "heartbeat_resurrection": HeartbeatResurrection,
-}  # fmt: skip
 _NAMED: Final = """
     coalesce((SELECT jsonb_object_agg({alias}.name, encode({alias}.fingerprint_hash, 'hex')) FROM machine.{table} AS {alias}
                WHERE {alias}.account_id = m.account_id AND {alias}.mode = m.mode AND {alias}.machine_id = m.machine_id), '{{}}')
@@ -54,18 +40,6 @@ _FROM: Final = """
      WHERE m.account_id = $1 AND m.mode = $2
 """
 
-TERMS_OF: Final = statements.select("license.activation_terms", _TERMS, "license_id = $3")
-TERMS_OF_MANY: Final = statements.select("license.activation_terms", _TERMS, "license_id = ANY ($3)")
-IS_HOLDER: Final = statements.select("license.holders", ("customer_id",), "customer_id = $3")
-_SEAT: Final = ("machines", "users", "cores", "memory_bytes", "disk_bytes", "processes", "first_activated_at")
-LOCK_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3") + " FOR UPDATE"
-OPEN_SEATS: Final = f"""
-    WITH opened AS ({statements.insert("machine.seat", ("license_id",))}
-        ON CONFLICT (account_id, mode, license_id) DO NOTHING RETURNING {", ".join(_SEAT)})
-    SELECT {", ".join(_SEAT)} FROM opened
-     UNION ALL SELECT {", ".join(_SEAT)} FROM ({LOCK_SEATS}) AS held
-"""
-GET_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3")
 HOLD_SCOPE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('machine/' || $1 || '/' || $2 || '/' || $3, 0))"
 GET_MACHINE: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = $3"
 GET_MACHINES: Final = f"SELECT {_WHOLE} {_FROM} AND m.machine_id = ANY ($3) ORDER BY m.machine_id"
@@ -79,10 +53,6 @@ HOLD_OVER: Final = """
          WHERE m.account_id = $1 AND m.mode = $2 AND m.license_id = $3 AND m.deactivated_at IS NULL))
      ORDER BY b.machine_id LIMIT 200 FOR UPDATE
 """
-NEXT_EPOCH: Final = """
-    UPDATE machine.seat SET lease_epochs = lease_epochs + 1
-     WHERE account_id = $1 AND mode = $2 AND license_id = $3 RETURNING lease_epochs
-"""
 LICENSE_OF: Final = statements.select("machine.machine", ("license_id",), "machine_id = $3")
 KNOWN_BY: Final = f"""
     SELECT {_WHOLE} {_FROM} AND m.deactivated_at IS NULL AND m.machine_id IN (
@@ -95,31 +65,6 @@ KNOWN_BY: Final = f"""
 """
 LIVE_OF_LICENSE: Final = (
     f"SELECT {_WHOLE} {_FROM} AND m.license_id = $3 AND m.deactivated_at IS NULL ORDER BY m.machine_id"
-)
-COUNT_OF_USER: Final = statements.select(
-    "machine.machine", ("count(*)",), "license_id = $3", "user_id = $4", "deactivated_at IS NULL"
-)
-COUNT_HELD: Final = """
-    SELECT count(*) FROM machine.machine AS m
-      JOIN machine.beat AS b ON b.account_id = m.account_id AND b.mode = m.mode AND b.machine_id = m.machine_id
-     WHERE m.account_id = $1 AND m.mode = $2 AND m.license_id = $3 AND m.deactivated_at IS NULL
-       AND (b.lease_expires_at IS NULL OR b.lease_expires_at > $4) AND ($5::text IS NULL OR m.user_id = $5)
-"""
-SET_HOLDER: Final = statements.update("machine.beat", "machine_id", ("lease_holder",))
-HOLD_BEATS: Final = (
-    statements.select("machine.beat", ("machine_id",), "machine_id = ANY ($3)") + " ORDER BY machine_id FOR UPDATE"
-)
-RENEW_HELD: Final = """
-    UPDATE machine.beat AS b SET lease_expires_at = least($3 + h.grace, h.ends_at), last_heartbeat_at = $3
-      FROM unnest($4::text[], $5::bigint[], $6::text[], $7::interval[], $8::timestamptz[])
-           AS h (machine_id, epoch, holder, grace, ends_at), machine.machine AS m
-     WHERE b.account_id = $1 AND b.mode = $2 AND b.machine_id = h.machine_id AND b.lease_holder = h.holder
-       AND b.lease_expires_at > $3 AND m.account_id = $1 AND m.mode = $2 AND m.machine_id = h.machine_id
-       AND m.lease_epoch = h.epoch AND m.deactivated_at IS NULL
-    RETURNING b.machine_id, b.lease_expires_at
-"""
-FIRST_ACTIVATED: Final = statements.select(
-    "machine.seat", ("license_id", "first_activated_at"), "license_id = ANY ($3)"
 )
 GENERATIONS: Final = statements.select(
     "machine.machine", ("coalesce(max(generation), 0)",), "license_id = $3", "identity_hash = ANY ($4)"
@@ -145,19 +90,6 @@ INSERT_COMPONENTS: Final = statements.insert_many("machine.component", _COMPONEN
 DROP_FINGERPRINTS: Final = "DELETE FROM machine.fingerprint WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
 DROP_COMPONENTS: Final = "DELETE FROM machine.component WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
 DROP_PROCESSES: Final = "DELETE FROM machine.process WHERE account_id = $1 AND mode = $2 AND machine_id = $3"
-
-
-@dataclass(frozen=True, slots=True)
-class Seats:
-    """What the machines of a license are together."""
-
-    machines: int
-    users: int
-    cores: int
-    memory_bytes: int
-    disk_bytes: int
-    processes: int
-    first_activated_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,43 +149,6 @@ def _values(machine: Machine) -> tuple[Any, ...]:
     return tuple(given[column] for column in _MACHINE)
 
 
-async def terms_of(tx: Transaction, license_id: str) -> Terms | None:
-    """What the license says of its machines, as it is by now."""
-    row = await tx.conn.fetchrow(TERMS_OF, *_in_tenant(tx, license_id))
-    return None if row is None else _terms(row)
-
-
-def _terms(row: asyncpg.Record) -> Terms:
-    values: dict[str, Any] = {name: row[name] for name in _TERMS}
-    return Terms(**(values | {name: word(values[name]) for name, word in _WORDS.items()}))
-
-
-async def is_customer(tx: Transaction, customer_id: str) -> bool:
-    return await tx.conn.fetchval(IS_HOLDER, *_in_tenant(tx, customer_id)) is not None
-
-
-async def lock_seats(tx: Transaction, license_id: str) -> Seats:
-    """The seats of a license, which nobody else can take or free until this transaction ends."""
-    row = await tx.conn.fetchrow(OPEN_SEATS, *_in_tenant(tx, license_id))
-    if row is None:  # somebody has opened them just now, and this statement does not see it
-        row = await tx.conn.fetchrow(LOCK_SEATS, *_in_tenant(tx, license_id))
-    assert row is not None
-    return _seats(row)
-
-
-async def get_seats(tx: Transaction, license_id: str) -> Seats:
-    """As they are; none of a license that never had a machine."""
-    row = await tx.conn.fetchrow(GET_SEATS, *_in_tenant(tx, license_id))
-    return Seats(0, 0, 0, 0, 0, 0, None) if row is None else _seats(row)
-
-
-def _seats(row: asyncpg.Record) -> Seats:
-    return Seats(
-        row["machines"], row["users"], row["cores"], int(row["memory_bytes"]), int(row["disk_bytes"]), row["processes"],
-        row["first_activated_at"],
-    )  # fmt: skip
-
-
 async def hold_scope(tx: Transaction, scope: str) -> None:
     """Nobody else who holds the scope can look for a machine in it until this transaction ends."""
     await tx.conn.execute(HOLD_SCOPE, *_in_tenant(tx, scope))
@@ -297,11 +192,6 @@ async def hold_over(tx: Transaction, license_id: str) -> Sequence[Machine]:
     return [found for one in ids if (found := await get_machine(tx, one)) is not None]
 
 
-async def next_epoch(tx: Transaction, license_id: str) -> int:
-    """The number of a new lease: greater than those of all leases of the license before."""
-    return await tx.conn.fetchval(NEXT_EPOCH, *_in_tenant(tx, license_id))
-
-
 async def known_by(tx: Transaction, scope: str, license_id: str, hashes: Sequence[bytes]) -> Sequence[Machine]:
     """The machines in a scope, or of a license, that hold a seat and are known by one of the hashes. A machine keeps the scope
     that it was activated in, whatever its license's policy says by now."""
@@ -313,54 +203,6 @@ async def live_of_license(tx: Transaction, license_id: str) -> Sequence[Machine]
     """All that hold a seat of a license."""
     rows = await tx.conn.fetch(LIVE_OF_LICENSE, *_in_tenant(tx, license_id))
     return [found for row in rows if (found := _machine(row)) is not None]
-
-
-async def count_of_user(tx: Transaction, license_id: str, user_id: str) -> int:
-    """How many seats of a license a user has."""
-    return await tx.conn.fetchval(COUNT_OF_USER, *_in_tenant(tx, license_id, user_id))
-
-
-async def set_holder(tx: Transaction, machine_id: str, holder: str) -> None:
-    """From now on this stream alone renews the machine's lease."""
-    await tx.conn.execute(SET_HOLDER, *_in_tenant(tx, machine_id, holder))
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A lease that a stream holds. It lasts `grace` from each renewal, and not past `ends_at`."""
-
-    machine_id: str
-    epoch: int
-    holder: str
-    grace: timedelta
-    ends_at: datetime | None
-
-
-async def renew_held(tx: Transaction, held: Sequence[Held]) -> Mapping[str, datetime]:
-    """Until when the leases last that are renewed, by machine; the others are lost."""
-    machine_ids = [one.machine_id for one in held]
-    await tx.conn.execute(HOLD_BEATS, *_in_tenant(tx, machine_ids))
-    rows = await tx.conn.fetch(
-        RENEW_HELD,
-        *_in_tenant(
-            tx, tx.now, machine_ids, [one.epoch for one in held], [one.holder for one in held], [one.grace for one in held],
-            [one.ends_at for one in held],
-        ),
-    )  # fmt: skip
-    return {row["machine_id"]: row["lease_expires_at"] for row in rows}
-
-
-async def terms_of_many(tx: Transaction, license_ids: Sequence[str]) -> Mapping[str, tuple[Terms, datetime | None]]:
-    """What licenses say of their machines, by id, each with when its first machine was activated."""
-    rows = await tx.conn.fetch(FIRST_ACTIVATED, *_in_tenant(tx, license_ids))
-    first = {row["license_id"]: row["first_activated_at"] for row in rows}
-    rows = await tx.conn.fetch(TERMS_OF_MANY, *_in_tenant(tx, license_ids))
-    return {row["license_id"]: (_terms(row), first.get(row["license_id"])) for row in rows}
-
-
-async def count_held(tx: Transaction, license_id: str, user_id: str | None) -> int:
-    """How many seats of a license are held, of a user where one is named: not by leases that are over."""
-    return await tx.conn.fetchval(COUNT_HELD, *_in_tenant(tx, license_id, tx.now, user_id))
 
 
 async def last_generation(tx: Transaction, license_id: str, identity_hashes: Sequence[bytes]) -> int:

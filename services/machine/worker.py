@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from services.machine import due_store, process_due, store
+from services.machine import due_store, process_due, store, terms_store
 from services.machine.events import gone_event, machine_event
 from services.machine.fates import Fate, Step, fate_of
 from services.machine.metrics import MachineWorkerMetrics
@@ -116,7 +116,7 @@ async def _look_at(tx: Transaction, machine_ids: Sequence[str], unknown: list[st
 async def _write_fates(tx: Transaction, machine_ids: Sequence[str]) -> list[tuple[str, timedelta]]:
     machines = await due_store.machines(tx, machine_ids)
     licenses = sorted({machine.license_id for machine in machines if machine.live})
-    terms = await store.terms_of_many(tx, licenses)
+    terms = await terms_store.terms_of_many(tx, licenses)
     fates = {
         machine.machine_id: fate_of(machine, *terms.get(machine.license_id, (None, None)), tx.now)
         for machine in machines

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from services.machine import store
+from services.machine import seat_store
 from services.machine.commands.activate_machine import activate_machine
 from services.machine.commands.take_seat import NewMachine
 from services.machine.identities import Identity
@@ -59,18 +59,18 @@ async def test_who_comes_second_waits_and_sees_what_the_first_has_made(
     license_id = (await (await open_shop(world.test, max_machines=1)).issue()).license.license_id
     if opened == "long before":
         async with db.transaction(world.tenant()) as tx:
-            await store.lock_seats(tx, license_id)
+            await seat_store.lock_seats(tx, license_id)
 
-    async def second() -> store.Seats:
+    async def second() -> seat_store.Seats:
         async with db.transaction(world.tenant()) as tx:
-            return await store.lock_seats(tx, license_id)
+            return await seat_store.lock_seats(tx, license_id)
 
     async with suite.admin() as admin:
 
         async def waits() -> bool:
             return await admin.fetchval(_WAITING) == 1
 
-        waiting: list[asyncio.Task[store.Seats]] = []
+        waiting: list[asyncio.Task[seat_store.Seats]] = []
         with suppress(GivenUpError):
             async with db.transaction(world.tenant()) as tx:
                 await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine(), count=uncounted)
@@ -110,7 +110,7 @@ async def test_what_an_activation_answers_is_what_the_record_counts(world: World
             made = await activate_machine(
                 tx, actor="key_1", license_id=license_id, wanted=new_machine(**wanted), count=uncounted
             )
-            assert await store.get_seats(tx, license_id) == made.seats
+            assert await seat_store.get_seats(tx, license_id) == made.seats
             assert made.seats.users == users
 
 

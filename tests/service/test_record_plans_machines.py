@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.machine import beat_store, due_store, process_due, process_store
+from services.machine import beat_store, due_store, process_due, process_store, seat_store
 from services.machine import store as machine_store
 from shared.db.pool import POINT_READS
 from shared.db.roles import Role
@@ -20,7 +20,7 @@ OF_MACHINES: dict[str, tuple[Any, ...]] = {
     "what machines live under": (
         Role.FACTS, beat_store.LOAD, MACHINES, "machine.machine", "license.license", "license.policy",
     ),
-    "seats": (Role.MACHINE, machine_store.OPEN_SEATS, (LARGE.account_id, "LIVE", "lic_1"), "machine.seat"),
+    "seats": (Role.MACHINE, seat_store.OPEN_SEATS, (LARGE.account_id, "LIVE", "lic_1"), "machine.seat"),
     "who is known": (
         Role.MACHINE, machine_store.KNOWN_BY, (LARGE.account_id, "LIVE", "lic_1", [b"hash"], "lic_1"), "machine.machine",
         "machine.fingerprint", "machine.component", "machine.beat",

@@ -10,8 +10,8 @@ from services.machine import store, wait_store
 from services.machine.commands.take_seat import NewMachine, NoSeatError, come_to_seats, leased, rebound, take_seat
 from services.machine.events import machine_event, queued_event
 from services.machine.model import Machine, refuse_offline, touched
+from services.machine.seat_store import Seats
 from services.machine.seats import within
-from services.machine.store import Seats
 from services.machine.terms import Terms
 from services.machine.wait_store import Place
 from shared.db.outbox import emit

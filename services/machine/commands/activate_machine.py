@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from services.machine.commands.take_seat import NewMachine, come_to_seats, rebound, take_seat
 from services.machine.events import machine_event
 from services.machine.model import Machine
-from services.machine.store import Seats
+from services.machine.seat_store import Seats
 from services.machine.terms import Terms
 from shared.db.outbox import emit
 from shared.db.pool import Transaction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from services.machine import process_store, store
+from services.machine import process_store, seat_store
 from services.machine.commands.find_machine import find_machine
 from services.machine.events import process_event
 from services.machine.fates import RECHECK
@@ -60,7 +60,7 @@ async def _make_room(tx: Transaction, machine: Machine, terms: Terms) -> list[Pr
 
     No group that the policy counts together has more than the license has in all, which is known without counting.
     """
-    seats = await store.get_seats(tx, terms.license_id)
+    seats = await seat_store.get_seats(tx, terms.license_id)
     refuse_unusable(terms, Action.START_PROCESS.value, tx.now, seats.first_activated_at)
     together, allowed = among(terms, machine), most(terms)
     if allowed is None or seats.processes < allowed:

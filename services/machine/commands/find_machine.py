@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.machine import store
+from services.machine import store, terms_store
 from services.machine.model import Machine
 from services.machine.terms import Terms
 from shared.db.pool import Transaction
@@ -16,4 +16,4 @@ async def find_machine(tx: Transaction, machine_id: str, etag: str = "") -> tupl
     if machine is None:
         raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
     refuse_stale(etag, machine.revision, machine_id)
-    return machine, await store.terms_of(tx, machine.license_id)
+    return machine, await terms_store.terms_of(tx, machine.license_id)

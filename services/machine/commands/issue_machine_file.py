@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from services.machine import file_store, store
+from services.machine import file_store, store, terms_store
 from services.machine.commands.find_machine import find_machine
 from services.machine.events import machine_event
 from services.machine.file_store import MachineFile
@@ -56,7 +56,7 @@ async def issue_machine_file(
     found = await store.get_machine(tx, machine_id)
     if found is None:
         raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
-    refuse_unless_allowed(found, Action.CHECK_OUT, tx.now, await store.terms_of(tx, found.license_id))
+    refuse_unless_allowed(found, Action.CHECK_OUT, tx.now, await terms_store.terms_of(tx, found.license_id))
     refuse_leased(found)
     if not is_known_by(hasher, tx.tenant, found, fingerprint):
         words = "is none that the machine is known by"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from services.machine import store
+from services.machine import seat_store, store, terms_store
 from services.machine.leases import lease_end, refuse_lost
 from services.machine.model import Machine
 from services.machine.terms import refuse_unusable
@@ -22,10 +22,10 @@ async def renew_seat(tx: Transaction, *, machine_id: str, epoch: int, ttl: timed
     if found is None:
         raise not_found(Reason.MACHINE_NOT_FOUND, machine_id)
     refuse_lost(found, epoch, tx.now)
-    terms = await store.terms_of(tx, found.license_id)
+    terms = await terms_store.terms_of(tx, found.license_id)
     if terms is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, found.license_id)
-    seats = await store.get_seats(tx, found.license_id)
+    seats = await seat_store.get_seats(tx, found.license_id)
     refuse_unusable(terms, "lease", tx.now, seats.first_activated_at)
     ends = lease_end(terms, seats.first_activated_at, tx.now, ttl)
     renewed = replace(found, lease_expires_at=ends, last_heartbeat_at=tx.now)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from services.machine import store, wait_store
+from services.machine import seat_store, store, terms_store, wait_store
 from services.machine.commands.tell_death import tell_death
 from services.machine.events import gone_event, machine_event
 from services.machine.identities import Identity, recognised
@@ -28,8 +28,8 @@ from services.machine.model import (
     refuse_unless_allowed,
     touched,
 )
+from services.machine.seat_store import Seats
 from services.machine.seats import behind, evicted, exceeded, overage, refuse_full, refuse_nobody, taken, taking, within
-from services.machine.store import Seats
 from services.machine.terms import Terms, refuse_unusable
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
@@ -96,7 +96,7 @@ async def come_to_seats(tx: Transaction, actor: str, license_id: str, identity: 
     scope = terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, "")
     if terms.machine_uniqueness is not MachineUniqueness.UNIQUE_PER_LICENSE:
         await store.hold_scope(tx, scope)
-    seats = await store.lock_seats(tx, license_id)
+    seats = await seat_store.lock_seats(tx, license_id)
     terms = await _terms(tx, license_id)  # as it is now that nobody else is at the seats
     refuse_unusable(terms, action, tx.now, seats.first_activated_at)
     had_machines = seats.first_activated_at is not None
@@ -106,7 +106,7 @@ async def come_to_seats(tx: Transaction, actor: str, license_id: str, identity: 
         held = await store.lock_machine(tx, one.machine_id)
         over += await free_leases(tx, actor, [held] if held is not None and held.lease_over(tx.now) else ())
     if over:
-        seats = await store.get_seats(tx, license_id)
+        seats = await seat_store.get_seats(tx, license_id)
         found = await store.known_by(tx, scope, license_id, identity.hashes)
     known = recognised(identity, terms.machine_matching, found, license_id)
     if known is not None:
@@ -135,11 +135,11 @@ async def take_seat(
     refuse_nobody(terms, wanted.user_id)
     if scene.known is not None:
         await _replace_dead(tx, actor, await tell_death(tx, actor, scene.known, terms))
-        seats = await store.get_seats(tx, terms.license_id)
+        seats = await seat_store.get_seats(tx, terms.license_id)
     machine = await machine_of(tx, wanted, terms, is_first=seats.first_activated_at is None)
     gone = await _make_room(tx, actor, machine, terms, seats, identity=wanted.identity)
     if gone:
-        seats = await store.get_seats(tx, terms.license_id)
+        seats = await seat_store.get_seats(tx, terms.license_id)
     if ttl is not None:
         machine = await leased(tx, machine, terms, seats, ttl)
     then = taking(seats, machine, None, await _of_user(tx, machine))
@@ -156,7 +156,7 @@ async def leased(tx: Transaction, machine: Machine, terms: Terms, seats: Seats, 
         machine,
         heartbeat_status=HeartbeatStatus.ALIVE,
         heartbeat_from=tx.now if terms.require_heartbeat else machine.heartbeat_from,
-        lease_epoch=await store.next_epoch(tx, terms.license_id),
+        lease_epoch=await seat_store.next_epoch(tx, terms.license_id),
         lease_expires_at=lease_end(terms, seats.first_activated_at or tx.now, tx.now, ttl),
         last_heartbeat_at=tx.now,
     )
@@ -246,7 +246,7 @@ async def _make_room(
     gone = deactivated(loser, Action.DEACTIVATE, DeactivationReason.EVICTED, tx.now, terms)
     await store.update_machine(tx, gone)
     await emit(tx, gone_event(gone, actor))
-    after = await store.get_seats(tx, terms.license_id)
+    after = await seat_store.get_seats(tx, terms.license_id)
     full = exceeded(terms, taking(after, machine, None, await _of_user(tx, machine)), after)
     if full is not None:
         raise NoSeatError(refuse_full(terms.license_id, *full), seats)
@@ -256,16 +256,16 @@ async def _make_room(
 async def _of_user(tx: Transaction, machine: Machine) -> int:
     if machine.user_id is None:
         return 0
-    return await store.count_of_user(tx, machine.license_id, machine.user_id)
+    return await seat_store.count_of_user(tx, machine.license_id, machine.user_id)
 
 
 async def _terms(tx: Transaction, license_id: str) -> Terms:
-    terms = await store.terms_of(tx, license_id)
+    terms = await terms_store.terms_of(tx, license_id)
     if terms is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, license_id)
     return terms
 
 
 async def _refuse_unknown_user(tx: Transaction, user_id: str | None) -> None:
-    if user_id is not None and not await store.is_customer(tx, user_id):
+    if user_id is not None and not await terms_store.is_customer(tx, user_id):
         raise not_found(Reason.CUSTOMER_NOT_FOUND, user_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from services.machine import store
+from services.machine import seat_store, store, terms_store
 from services.machine.commands.deactivate_machine import refuse_too_many
 from services.machine.commands.find_machine import find_machine
 from services.machine.commands.take_seat import NewMachine, machine_of
@@ -38,14 +38,14 @@ async def transfer_machine(
     LICENSE_NOT_FOUND, ETAG_MISMATCH, STATE_TRANSITION_INVALID, CUSTOMER_BANNED, FINGERPRINT_TAKEN, POLICY_INCOMPATIBLE,
     TRANSFER_LIMIT_EXCEEDED."""
     before = await store.get_machine(tx, asked.machine_id)
-    terms = None if before is None else await store.terms_of(tx, before.license_id)
+    terms = None if before is None else await terms_store.terms_of(tx, before.license_id)
     if terms is not None and terms.machine_uniqueness is not MachineUniqueness.UNIQUE_PER_LICENSE:
         await store.hold_scope(tx, terms.scope_of(terms.machine_uniqueness, tx.tenant.account_id, ""))
     found, terms = await find_machine(tx, asked.machine_id, asked.etag)
     if terms is None:
         raise not_found(Reason.LICENSE_NOT_FOUND, found.license_id)
     refuse_unless_allowed(found, Action.TRANSFER, tx.now, terms)
-    seats = await store.get_seats(tx, found.license_id)
+    seats = await seat_store.get_seats(tx, found.license_id)
     refuse_unusable(terms, "transfer", tx.now, seats.first_activated_at)
     if asked.by_holder:
         if not terms.allow_machine_transfer:
