@@ -16,7 +16,7 @@ from services.machine.commands.renew_seat import renew_seat
 from services.machine.commands.take_seat import NoSeatError
 from services.machine.errors import taken
 from services.machine.holds import Hold
-from services.machine.leases import seat_lost
+from services.machine.leases import held_for, seat_lost
 from services.machine.queueing import MOST_WAIT_S, await_turn
 from services.machine.refusals import tell_refusal
 from services.machine.resources import Resources
@@ -48,7 +48,7 @@ class _Holding:
         self._context = context
         self._tenant = context.principal.tenant
         self._license_id = license_id
-        self._grace = grace
+        self._lasts = held_for(grace)
         self._holder = new_id(Prefix.CALL)
 
     async def run(self) -> None:
@@ -56,7 +56,7 @@ class _Holding:
         machine = answer.granted.machine
         with self._r.news.of(self._tenant, "machine", machine.machine_id) as told:
             hold = Hold(
-                self._tenant, self._license_id, machine.machine_id, machine.lease.epoch, self._holder, self._grace,
+                self._tenant, self._license_id, machine.machine_id, machine.lease.epoch, self._holder, self._lasts,
                 render.moment(machine.lease.expire_time), told,
             )  # fmt: skip
             with self._r.holds.opened(hold):
@@ -85,7 +85,7 @@ class _Holding:
     async def _resumed(self) -> pb.HoldSeatResponse:
         machine_id, epoch = self._r.secrets.resumed(self._tenant, self._request.resume_token)
         async with self._r.db.transaction(self._tenant) as tx:
-            machine = await renew_seat(tx, machine_id=machine_id, epoch=epoch, ttl=self._grace)
+            machine = await renew_seat(tx, machine_id=machine_id, epoch=epoch, ttl=self._lasts)
             if machine.license_id != self._license_id:
                 raise seat_lost(machine_id, epoch)
             await seat_store.set_holder(tx, machine_id, self._holder)
@@ -101,7 +101,7 @@ class _Holding:
             try:
                 async with self._r.db.transaction(self._tenant) as tx:
                     made = await acquire_seat(
-                        tx, actor=actor, license_id=self._license_id, wanted=wanted, ttl=self._grace
+                        tx, actor=actor, license_id=self._license_id, wanted=wanted, ttl=self._lasts
                     )
                     if isinstance(made, Acquired):
                         await seat_store.set_holder(tx, made.machine.machine_id, self._holder)

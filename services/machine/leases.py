@@ -19,6 +19,8 @@ MOST_TTL: Final = timedelta(hours=1)
 DEFAULT_GRACE: Final = timedelta(seconds=30)
 LEAST_GRACE: Final = timedelta(seconds=5)
 MOST_GRACE: Final = timedelta(minutes=5)
+NOTICED_WITHIN: Final = timedelta(seconds=1.5)
+"""How late a server may notice that a connection was closed; under Envoy it asks every second."""
 MOST_WAIT: Final = timedelta(seconds=20)
 """How long a call may wait for a seat."""
 
@@ -28,6 +30,12 @@ def lease_end(terms: Terms, first_activated_at: datetime | None, now: datetime, 
     ends = terms.ends_at(first_activated_at)
     lasts = now.astimezone(UTC) + ttl
     return lasts if ends is None else min(lasts, ends.astimezone(UTC))
+
+
+def held_for(grace: timedelta) -> timedelta:
+    """How long a lease lasts from each renewal where a stream holds it: so much less than its grace that the last renewal, which
+    may come when the holder is gone already, does not outlast the grace."""
+    return grace - NOTICED_WITHIN
 
 
 def refuse_lost(machine: Machine, epoch: int, now: datetime) -> None:

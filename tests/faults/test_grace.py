@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -31,7 +30,7 @@ from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.builders import Shop, open_shop, refused, send
 from tests.helpers.embedded import kill, paused, state_directory
 from tests.helpers.links import Link, link_to
-from tests.helpers.serving import samples, until
+from tests.helpers.serving import counted, until
 from tests.helpers.suite import Suite, World, running_suite
 
 HOUR: Final = timedelta(hours=1)
@@ -103,11 +102,6 @@ async def down(server: EmbeddedPostgres) -> AsyncGenerator[None]:
         yield
     finally:
         await asyncio.to_thread(server.restart)
-
-
-async def counted(suite: Suite, name: str, **labels: str) -> float:
-    async with aiohttp.ClientSession() as http, http.get(f"http://{suite.bound.ops_addr}/metrics") as answer:
-        return samples(await answer.text(), name).get(tuple(sorted(labels.items())), 0.0)
 
 
 def code_of(answer: ValidateLicenseResponse) -> str:

@@ -1,11 +1,15 @@
-"""Holders of seats die: their seats are back a grace after that is noticed, and nobody had to do anything for it. A thousand die
-at once, by the hand of the system, which closes their connections; and one falls silent, as a machine without power does."""
+"""Holders of seats die: their seats are back within the grace, and nobody had to do anything for it. A thousand die at once,
+by the hand of the system, which closes their connections. One falls silent, as a machine without power does: its seat is back a
+grace after that is noticed."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import suppress
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -18,16 +22,17 @@ from lictor.machine.v1.activation_service_pb2 import HoldSeatRequest
 
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.record import OwnRecord, scratch
+from tests.helpers.serving import TRANSPORTS, serving
 from tests.helpers.suite import Suite, World, bearer, running_suite
 from tests.service.test_floating_seats import floating, leased
 from tests.service.test_machine_activation import a_fingerprint, seats
 
 HOLDERS: Final = 1000
 GRACE_S: Final = 10
-NOTICE: Final = timedelta(seconds=1)
-"""By how long a renewal may be later than the death of its holder: until the connection is seen to be broken."""
+LEAST_GRACE_S: Final = 5
 SILENCE: Final = timedelta(seconds=90)
-"""The same where nothing breaks it: the server asks after a minute, or up to 69 s on envoy, and waits 20 s for an answer."""
+"""By how long a renewal may be later than the end of a holder that closes nothing: the server asks after a minute, or up to 69 s
+on envoy, and waits 20 s for an answer."""
 _HOLDER: Final = """
 import asyncio, sys
 import grpc.aio
@@ -84,48 +89,58 @@ async def ends(suite: Suite, license_id: str) -> list[datetime]:
     return [row["lease_expires_at"] for row in rows]
 
 
-@pytest.mark.long
-async def test_the_seats_of_a_thousand_killed_holders_are_back_within_the_grace(
-    postgres: EmbeddedPostgres, tmp_path: Path
-) -> None:
-    async with (
-        scratch(postgres, migrated=False) as made,
-        running_suite(OwnRecord(made), tmp_path, max_in_flight=8192, account_share_percent=100) as suite,
-        suite.world() as world,
-    ):
-        await _die(suite, world)
-
-
-async def _die(suite: Suite, world: World) -> None:
-    issued = await (await floating(suite, world, seats=HOLDERS)).issue()
-    license_id = issued.license.license_id
+@asynccontextmanager
+async def dying(suite: Suite, world: World, license_key: str, holders: int, grace_s: int) -> AsyncGenerator[Process]:
+    """A process that holds seats. It is killed in the end at the latest."""
     holder = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _HOLDER, suite.bound.api_addr, world.test_key, issued.key, str(HOLDERS), str(GRACE_S),
+        sys.executable, "-c", _HOLDER, suite.bound.api_addr, world.test_key, license_key, str(holders), str(grace_s),
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         assert holder.stdout is not None
         async with asyncio.timeout(120):
             assert await holder.stdout.readline() == b"held\n"
+        yield holder
+    finally:
+        if holder.returncode is None:
+            holder.kill()
+        await holder.wait()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_the_seats_of_a_thousand_killed_holders_are_back_within_the_grace(
+    postgres: EmbeddedPostgres, tmp_path: Path, transport: str
+) -> None:
+    async with (
+        scratch(postgres, migrated=False) as made,
+        serving(
+            OwnRecord(made), tmp_path, transport, None, max_in_flight="8192", account_share_percent="100"
+        ) as served,
+        served.suite.world() as world,
+    ):  # fmt: skip
+        await _die(served.suite, world, transport)
+
+
+async def _die(suite: Suite, world: World, transport: str) -> None:
+    issued = await (await floating(suite, world, seats=HOLDERS)).issue()
+    license_id = issued.license.license_id
+    async with dying(suite, world, issued.key, HOLDERS, GRACE_S) as holder:
         assert await seats(suite, license_id) == (HOLDERS, HOLDERS)
         await asyncio.sleep(2 * GRACE_S)
         assert min(await ends(suite, license_id)) > await now(suite), "all leases were renewed meanwhile"
         died = await now(suite)  # just before it: what is measured is never too short
-    finally:
         holder.kill()
-        await holder.wait()
     await asyncio.sleep(GRACE_S)
     back_s = sorted((end - died).total_seconds() for end in await ends(suite, license_id))
     assert len(back_s) == HOLDERS
     p50, p99, last = (back_s[int(HOLDERS * part)] for part in (0.5, 0.99, 0.999))
-    late = sum(back > GRACE_S for back in back_s)
     print(
-        f"\n{HOLDERS} killed holders, grace {GRACE_S} s: seats back after p50 {p50:.2f} s, p99 {p99:.2f} s, last {last:.2f} s; "
-        f"{late} were renewed after the kill"
+        f"\n{HOLDERS} killed holders, {transport}, grace {GRACE_S} s: seats back after p50 {p50:.2f} s, p99 {p99:.2f} s, "
+        f"last {last:.2f} s, first {back_s[0]:.2f} s"
     )
-    assert last <= GRACE_S + NOTICE.total_seconds()
+    assert last <= GRACE_S
     assert back_s[0] > GRACE_S / 2, "the grace was not kept"
-    await asyncio.sleep(NOTICE.total_seconds())
     turns = asyncio.Semaphore(8)
 
     async def again(n: int) -> None:
@@ -134,6 +149,27 @@ async def _die(suite: Suite, world: World) -> None:
 
     await asyncio.gather(*(again(n) for n in range(HOLDERS)))
     assert await seats(suite, license_id) == (HOLDERS, HOLDERS)
+
+
+async def test_a_process_that_was_held_up_renews_for_none_that_died_meanwhile(
+    postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """It is this process, on grpcio: what holds it up is under the test's own hand."""
+    async with (
+        scratch(postgres, migrated=False) as made,
+        running_suite(OwnRecord(made), tmp_path) as suite,
+        suite.world() as world,
+    ):
+        issued = await (await floating(suite, world, seats=100)).issue()
+        async with dying(suite, world, issued.key, 100, LEAST_GRACE_S) as holder:
+            await asyncio.sleep(1)
+            died = await now(suite)
+            holder.kill()
+            time.sleep(2)  # noqa: ASYNC251 - every renewal is due by then, and no lease is over
+        await asyncio.sleep(1)
+        back_s = [(end - died).total_seconds() for end in await ends(suite, issued.license.license_id)]
+        assert len(back_s) == 100
+        assert max(back_s) <= LEAST_GRACE_S
 
 
 class Silence:
@@ -170,6 +206,7 @@ class Silence:
 
 
 @pytest.mark.long
+@pytest.mark.together
 @pytest.mark.timeout(240)
 async def test_the_seat_of_a_holder_that_falls_silent_is_back_once_that_is_noticed(suite: Suite, world: World) -> None:
     issued = await (await floating(suite, world, seats=1)).issue()

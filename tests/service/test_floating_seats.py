@@ -11,7 +11,7 @@ import pytest
 from lictor.machine.v1.activation_service_pb2 import AcquireSeatRequest, RenewSeatRequest
 from lictor.machine.v1.machine_pb2 import DeactivationReason, MachineStatus, SeatGrant
 
-from services.machine import store
+from services.machine import seat_store, store
 from services.machine.commands.release_seat import release_seat
 from services.machine.commands.renew_seat import renew_seat
 from shared.db.pool import Database, PostgresTarget, Transaction, read_passwords
@@ -269,7 +269,7 @@ async def test_renewals_do_not_wait_for_who_holds_the_seats(suite: Suite, world:
     db = await machine_db(suite)
     try:
         async with db.transaction(world.tenant()) as tx:
-            await store.lock_seats(tx, issued.license.license_id)
+            await seat_store.lock_seats(tx, issued.license.license_id)
             await world.test.renew_seat(machine.machine_id, machine.lease.epoch, timeout_s=2)
     finally:
         await db.close()

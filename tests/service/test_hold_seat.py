@@ -79,7 +79,7 @@ async def test_a_stream_has_a_seat_and_keeps_it(suite: Suite, world: World) -> N
         assert first.resume_token.startswith("rs_")
         assert first.granted.machine_secret.startswith("ms_")
         ends = machine.lease.expire_time.ToDatetime(UTC)
-        assert ends - datetime.now(UTC) < timedelta(seconds=5)
+        assert ends - datetime.now(UTC) < timedelta(seconds=3.5), "a renewal too late must not outlast the grace"
         for _ in range(4):
             kept = (await told(held, within_s=3.0)).keepalive
             assert kept.epoch == machine.lease.epoch

@@ -22,6 +22,8 @@ from .requests_watch import is_of_the_connection
 
 METHOD: Final = "/lictor.machine.v1.ActivationService/HoldSeat"
 DEFAULT_GRACE_S: Final = 30.0
+LEASE_SHORTER_S: Final = 1.5
+"""By how much a lease of a stream is shorter than its grace."""
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MOST_S: Final = 1.0
 
@@ -43,7 +45,8 @@ class Holding:
         self.changed: Callable[[], None] = lambda: None
         self._request = request
         self._clock = clock
-        self._grace_s = request.grace.ToTimedelta().total_seconds() if request.HasField("grace") else DEFAULT_GRACE_S
+        grace_s = request.grace.ToTimedelta().total_seconds() if request.HasField("grace") else DEFAULT_GRACE_S
+        self._lease_s = grace_s - LEASE_SHORTER_S
         self._heard_at = clock()
         self._failures = 0
 
@@ -79,10 +82,11 @@ class Holding:
         return release_seat(machine.machine_id, machine.lease.epoch, machine_secret=secret, timeout_s=2.0)
 
     def wait_s(self, error: LictorError | None) -> float:
-        """How long to wait before the next stream; raises `error` where the seat is lost, or not heard of for its grace."""
+        """How long to wait before the next stream; raises `error` where the seat is lost, or not heard of for the length of a
+        lease."""
         if error is not None and not is_of_the_connection(error):
             raise error
-        if error is not None and self._clock() - self._heard_at > self._grace_s:
+        if error is not None and self._clock() - self._heard_at > self._lease_s:
             raise error
         self._failures += 1
         return _draw(BACKOFF_FIRST_S / 2, min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10)))

@@ -734,7 +734,9 @@ class HoldSeatRequest(_message.Message):
 
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """For how long the seat stays where the stream has ended: 5 s to 300 s; absent means 30 s."""
+        """Within what the seat is free where the stream has ended: 5 s to 300 s; absent means 30 s. A lease lasts 1.5 s less than that, as
+        the server may renew it once more before it notices the end.
+        """
 
     def __init__(
         self,

@@ -160,10 +160,11 @@ class ActivationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HoldSeat(self, request, context):
-        """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+        """Leases a seat, as AcquireSeat does, for as long as the stream lasts: the server renews the lease meanwhile. Within `grace` after it
+        the seat is free.
         The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
         goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
-        its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+        its process leaves it ends with DRAINING, and a later stream may go on. ReleaseSeat gives the seat up at once.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
         CREDENTIALS_INVALID.

@@ -78,10 +78,11 @@ class ActivationServiceStub:
     CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
     HoldSeat: _grpc.UnaryStreamMultiCallable[_activation_service_pb2.HoldSeatRequest, _activation_service_pb2.HoldSeatResponse]
-    """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+    """Leases a seat, as AcquireSeat does, for as long as the stream lasts: the server renews the lease meanwhile. Within `grace` after it
+    the seat is free.
     The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
     goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
-    its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+    its process leaves it ends with DRAINING, and a later stream may go on. ReleaseSeat gives the seat up at once.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
     CREDENTIALS_INVALID.
@@ -154,10 +155,11 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     CALLER_NOT_ALLOWED, REQUEST_ID_REUSED.
     """
     HoldSeat: _aio.UnaryStreamMultiCallable[_activation_service_pb2.HoldSeatRequest, _activation_service_pb2.HoldSeatResponse]  # type: ignore[assignment]
-    """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+    """Leases a seat, as AcquireSeat does, for as long as the stream lasts: the server renews the lease meanwhile. Within `grace` after it
+    the seat is free.
     The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
     goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
-    its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+    its process leaves it ends with DRAINING, and a later stream may go on. ReleaseSeat gives the seat up at once.
     Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
     MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
     CREDENTIALS_INVALID.
@@ -269,10 +271,11 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _activation_service_pb2.HoldSeatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_activation_service_pb2.HoldSeatResponse], _abc.AsyncIterator[_activation_service_pb2.HoldSeatResponse]]:
-        """Leases a seat, as AcquireSeat does, for as long as the stream lasts, and for `grace` after it: the server renews the lease meanwhile.
+        """Leases a seat, as AcquireSeat does, for as long as the stream lasts: the server renews the lease meanwhile. Within `grace` after it
+        the seat is free.
         The first answer is `granted`, or `queued` and later `granted` where the policy queues; then `keepalive` at least every 10 s. A later stream
         goes on by its `resume_token` with the same lease, and the one before ends with SEAT_LOST; so does one whose seat is taken away. When
-        its process leaves it ends with DRAINING, and the seat stays for the grace. ReleaseSeat gives the seat up at once.
+        its process leaves it ends with DRAINING, and a later stream may go on. ReleaseSeat gives the seat up at once.
         Errors: FIELD_INVALID, LICENSE_NOT_FOUND, CUSTOMER_NOT_FOUND, POLICY_INCOMPATIBLE, STATE_TRANSITION_INVALID, CUSTOMER_BANNED,
         MACHINE_LIMIT_EXCEEDED, FINGERPRINT_TAKEN, SEAT_LOST, DRAINING, OVERLOADED, RECORD_UNREACHABLE, RATE_LIMITED, CALLER_NOT_ALLOWED,
         CREDENTIALS_INVALID.
