@@ -23,7 +23,6 @@ REPLY_LIMIT_BYTES: Final = KEYS_PER_MGET * (MAX_ENTRY_BYTES + 32)
 class _Wanted:
     name: bytes
     epoch: UUID
-    deadline: float
     answer: asyncio.Future[bytes | None]
 
 
@@ -31,7 +30,7 @@ class Gets:
     """One MGET is under way at a time; what is asked meanwhile goes as the next."""
 
     def __init__(self, line: Line, sealer: Sealer, metrics: TierMetrics, budget_s: float) -> None:
-        """`budget_s` is from a call to its answer, whatever happens."""
+        """`budget_s` is for what is asked at once; a get may wait for that and one before it."""
         self._line = line
         self._sealer = sealer
         self._metrics = metrics
@@ -45,9 +44,8 @@ class Gets:
         if self._waiting >= MAX_WAITING or not self._line.usable():
             self._metrics.gets[Get.SKIPPED].inc()
             return None
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bytes | None] = loop.create_future()
-        self._wanted.append(_Wanted(self._sealer.name(root), epoch, loop.time() + self._budget_s, answer))
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append(_Wanted(self._sealer.name(root), epoch, answer))
         self._waiting += 1
         if self._task is None:
             # It begins in the loop's next turn, with all that is asked in this one; and in no call's context.
@@ -87,8 +85,7 @@ class Gets:
     async def _ask(self, asked: list[_Wanted]) -> Sequence[object]:
         """What lies under each name, or Get.FAILED for each."""
         try:
-            # The first has waited longest.
-            replies = await self._line.ask([(b"MGET", *(wanted.name for wanted in asked))], asked[0].deadline)
+            replies = await self._line.ask([(b"MGET", *(wanted.name for wanted in asked))], self._budget_s)
         except LineError:
             return [Get.FAILED] * len(asked)
         entries = cast(list[object], replies[0]) if isinstance(replies[0], list) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextvars import Context
 from typing import Any, Final, Protocol, cast
 
@@ -18,6 +18,10 @@ from shared.observe.logging import get_logger
 
 CONNECT_WITHIN_S: Final = 1.0
 """For the connection, TLS and the log-in, which go on in the background while callers give up."""
+
+TURNS: Final = 8
+"""How often the loop comes round after a question's time is over, before it is given up: what a busy process has not come to
+read by then is no fault of Redis."""
 
 Command = Sequence[bytes]
 
@@ -101,6 +105,26 @@ async def drop(connection: Connection) -> None:
         await connection.disconnect(nowait=True)
 
 
+@contextlib.asynccontextmanager
+async def _read_by(deadline: float) -> AsyncGenerator[None]:
+    """TimeoutError inside once that is over, and what had come by then has been read."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as until:
+
+        def over(turns: int) -> None:
+            nonlocal waiting
+            if turns:
+                waiting = loop.call_soon(over, turns - 1)
+            else:
+                until.reschedule(loop.time())
+
+        waiting: asyncio.Handle = loop.call_at(deadline, over, TURNS)
+        try:
+            yield
+        finally:
+            waiting.cancel()
+
+
 class Line:
     """One task at a time asks; nothing is asked twice. Whatever goes wrong is a LineError."""
 
@@ -123,13 +147,14 @@ class Line:
             self._begin_to_connect()
         return False
 
-    async def ask(self, commands: Sequence[Command], deadline: float) -> list[object]:
-        """A reply for each command by `deadline` (the loop's time); what Redis refused is a ResponseError among them."""
-        if not self.usable() or asyncio.get_running_loop().time() >= deadline:
-            raise LineError  # a budget that was spent on waiting for another question is no failure of this one
+    async def ask(self, commands: Sequence[Command], within_s: float) -> list[object]:
+        """A reply for each command; what Redis refused is a ResponseError among them. LineError where they take longer."""
+        if not self.usable():
+            raise LineError
+        deadline = asyncio.get_running_loop().time() + within_s
         await self._await_connection(deadline)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with _read_by(deadline):
                 await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
                 replies = [await self._reply() for _ in commands]
         except Exception as error:

@@ -94,7 +94,7 @@ class Puts:
             commands.append((b"SET", name, entry, b"EX", _TTL))
         self._waiting_bytes -= size_bytes
         try:
-            replies = await self._line.ask(commands, asyncio.get_running_loop().time() + self._budget_s)
+            replies = await self._line.ask(commands, self._budget_s)
         except LineError:
             replies = [None] * len(commands)
         stored = sum(reply == b"OK" for reply in replies[hints:])

@@ -61,7 +61,8 @@ class RedisTier:
         self._closed = False
 
     async def get(self, root: str, epoch: UUID) -> bytes | None:
-        """What was put for a decision root in this epoch; None within the budget where there is nothing, or whatever fails.
+        """What was put for a decision root in this epoch; None where there is nothing, or whatever fails: within the
+        budget, or twice that behind another question.
 
         All gets of one turn of the loop go as one MGET.
         """

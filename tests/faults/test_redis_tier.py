@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from time import perf_counter
 
@@ -208,6 +209,21 @@ async def test_a_frozen_redis_is_a_miss_in_time_and_then_left_alone(valkey: Embe
             assert used.gets(Get.SKIPPED) == skipped + 1001
         await recovered(used)
         await hit(used)
+
+
+async def test_a_process_that_stands_still_reads_what_has_come_meanwhile(valkey: EmbeddedValkey) -> None:
+    """Else a busy one would leave Redis alone, and have more to do."""
+    async with used_tier(valkey.dsn(), budget_s=BUDGET_S) as used:
+        await used.put("one", b"facts")
+        await hit(used)
+        for _ in range(5):
+            asked = asyncio.create_task(used.get("one"))
+            for _ in range(5):
+                await asyncio.sleep(0)  # until it is on its way
+            time.sleep(3 * BUDGET_S)  # noqa: ASYNC251 - it stands still
+            behind = asyncio.create_task(used.get("one"))
+            assert await asyncio.gather(asked, behind) == [b"facts"] * 2
+        assert used.misses() == {}
 
 
 async def test_puts_to_a_frozen_redis_do_not_pile_up(valkey: EmbeddedValkey) -> None:
