@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from shared.rules.limits import Limits
@@ -74,7 +75,13 @@ class Principal:
         """The world that the call works in; the operator's own for an operator."""
         if self.mode is None:
             return OPERATOR_TENANT
-        return Tenant(self.account_id, self.mode)
+        return _tenant(self.account_id, self.mode)
+
+
+@lru_cache(maxsize=4096)
+def _tenant(account_id: str, mode: Mode) -> Tenant:
+    """One object for all that is kept of a tenant."""
+    return Tenant(account_id, mode)
 
 
 OPERATOR_SCOPES: Final = frozenset({"accounts:read", "accounts:write", "workloads:read", "workloads:write"})

@@ -17,6 +17,8 @@ class AnswerCounts(Collector):
 
     def __init__(self) -> None:
         self.recorded = self.leased = self.in_grace = 0
+        self.again = 0
+        """Of those that are LEASED: how many were not made anew."""
 
     def counted(self, source: Source) -> None:
         """Counts an answer."""
@@ -39,3 +41,6 @@ class AnswerCounts(Collector):
         ):  # fmt: skip
             answers.add_metric([source.name], count)
         yield answers
+        yield CounterMetricFamily(
+            "lictor_validations_again", "Validations answered with what was answered before.", value=self.again
+        )

@@ -7,16 +7,17 @@ next is the id of the decision and the state that it was made at; the rest is wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from lictor.common.v1.common_pb2 import Decision, Freshness, View
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from services.license import render
+from services.license.answer_counts import AnswerCounts
 from services.license.deciding import Decided
 from services.license.decision import RECHECK_AFTER, changes_at
-from services.license.validation_marks import MarkKey, ValidationMarks
+from services.license.validation_marks import ValidationMarks
 from shared.crypto.marks import mark
 from shared.freshness.reader import Reader
 from shared.freshness.recall import Recall, Recalled
@@ -25,27 +26,30 @@ from shared.ids import Prefix, new_id
 from shared.rpc.context import CallContext
 from shared.tenancy import Principal
 
+MARKED_AGAIN_AFTER: Final = timedelta(minutes=1)
+"""Within it an answer that is given again marks its license once: a hundred thousand licenses, each found valid every few
+seconds, are else as many writes."""
 _PLAIN: Final = frozenset({View.KIND_UNSPECIFIED, View.DECISION})
 _ONE_BYTE: Final = 0x80
 """Lengths below this take one byte on the wire."""
 _ONE_BYTE_LENGTHS: Final = tuple(bytes((length,)) for length in range(_ONE_BYTE))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+@dataclass(slots=True)
+class Answer(Recalled):
     """A kept answer.
 
     Attributes:
-        principal: Who asked.
+        principal: Who asked, as last seen.
         license_id: The license that it is about.
-        touches: What a valid one marks as validated; None for one that is not.
+        touched: When it last marked the license as validated; None for one that is not valid.
         decision: Those fields of the decision that stay the same.
         rest: All fields of the answer but the decision.
     """
 
     principal: Principal
     license_id: str
-    touches: MarkKey | None
+    touched: datetime | None
     decision: bytes
     rest: bytes
 
@@ -56,12 +60,14 @@ class Answers:
     Args:
         reader: Whose memory they are made of.
         marks: Told of each valid one.
+        counts: Told of each that is given again.
         most: How many are kept.
     """
 
-    def __init__(self, reader: Reader, marks: ValidationMarks, most: int) -> None:
+    def __init__(self, reader: Reader, marks: ValidationMarks, counts: AnswerCounts, most: int) -> None:
         self._tail = reader.tail
         self._marks = marks
+        self._counts = counts
         self._recall: Recall[bytes, Answer] = Recall(reader.tail, reader.memory, most)
         self._state: State | None = None
         self._state_bytes = b""
@@ -69,7 +75,7 @@ class Answers:
     def recalled(self, context: CallContext, key: bytes) -> bytes | None:
         """The answer, serialized; None where it has to be made. RATE_LIMITED."""
         found = self._recall.get(key)
-        if found is None or found[0].principal is not context.principal:
+        if found is None or not _is_of(found[0], context.principal):
             return None
         context.charge_license(found[0].license_id)
         return self._given(*found)
@@ -77,11 +83,13 @@ class Answers:
     def again(self, principal: Principal, key: bytes) -> bytes | None:
         """The same for a caller whose calls are not counted."""
         found = self._recall.get(key)
-        return None if found is None or found[0].principal is not principal else self._given(*found)
+        return None if found is None or not _is_of(found[0], principal) else self._given(*found)
 
     def _given(self, answer: Answer, now: datetime) -> bytes:
-        if answer.touches is not None:
-            self._marks.touched(answer.touches, now)
+        self._counts.again += 1
+        if answer.touched is not None and now - answer.touched >= MARKED_AGAIN_AFTER:
+            self._marks.touched((answer.principal.tenant, answer.license_id), now)
+            answer.touched = now
         state = self._of_state()
         size = _ONE_BYTE_LENGTHS[_ID_BYTES + len(state) + len(answer.decision)]
         id_ = new_id(Prefix.DECISION).encode()
@@ -113,10 +121,9 @@ class Answers:
         if decision_bytes >= _ONE_BYTE or len(decision) + _CHANGING_BYTES >= _ONE_BYTE:
             return answer
         rest = answer[len(_DECISION_TAG) + 1 + decision_bytes :]  # which is the first field
-        touches = (principal.tenant, facts.license_id) if decided.verdict.valid else None
-        kept = Answer(principal, facts.license_id, touches, decision, rest)
+        touched = now if decided.verdict.valid else None
         ends = None if until is None else until - RECHECK_AFTER
-        self._recall.put(key, Recalled(kept, made_of, now, ends))
+        self._recall.put(key, Answer(made_of, now, ends, principal, facts.license_id, touched, decision, rest))
         return answer
 
     def _of_state(self) -> bytes:
@@ -127,8 +134,19 @@ class Answers:
         return self._state_bytes
 
 
+def _is_of(answer: Answer, principal: Principal) -> bool:
+    """Whether it was made for the same caller. One that was looked up anew, as after a moment without a lease, is another
+    object, and the same caller where all of it is the same."""
+    if answer.principal is principal:
+        return True
+    if answer.principal != principal:
+        return False
+    answer.principal = principal  # the next look is a short one
+    return True
+
+
 def key_of(principal: Principal, request: bytes) -> bytes:
-    """All that an answer to a serialized request depends on beside facts and time, but that the principal must be the very
+    """All that an answer to a serialized request depends on beside facts and time, but that the principal must be the
     same."""
     return mark(asker_of(principal) + request)
 

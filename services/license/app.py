@@ -78,7 +78,7 @@ async def build_on(base: Standing, settings: Settings, target: Target) -> AsyncG
         writer = base.writer(db, taken)
         metrics = WorkerMetrics()
         marks, counts = ValidationMarks(worker, metrics), AnswerCounts()
-        answers = Answers(base.reader, marks, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
+        answers = Answers(base.reader, marks, counts, settings.facts_memory_bytes // MEMORY_PER_ANSWER)
         watches = Watches(base.reader.tail, base.facts, ResumeTokens(root))
         resources = Resources(
             db,

@@ -25,7 +25,7 @@ from shared.tenancy import Tenant
 
 MAX_MARKS: Final = 100_000
 """Licenses that are kept between two writes: about 40 MB, and as much while they are written. More find no room and are counted;
-their next validation may."""
+a later validation may."""
 
 MANY_MARKS: Final = MAX_MARKS // 2
 """As soon as there are so many they are written."""

@@ -55,6 +55,13 @@ class Known:
     now: datetime
 
 
+@dataclass(slots=True)
+class RecalledPrincipal(Recalled):
+    """Who a credential stands for."""
+
+    principal: Principal
+
+
 class FactsAuthenticator:
     """Authenticates keys, sessions, and callers with certificates and no key."""
 
@@ -63,7 +70,7 @@ class FactsAuthenticator:
         self._reader = reader
         self._licenses = licenses
         self._hasher = hasher
-        self._recall: Recall[bytes, Principal] = Recall(reader.tail, reader.memory, MOST_RECALLED)
+        self._recall: Recall[bytes, RecalledPrincipal] = Recall(reader.tail, reader.memory, MOST_RECALLED)
 
     async def authenticate(self, authorization: str | None, peer_identity: str, *, in_grace: bool = False) -> Principal:
         """The principal of a credential. CREDENTIALS_INVALID says the same of every bad one; CALLER_NOT_ALLOWED is for a
@@ -72,7 +79,7 @@ class FactsAuthenticator:
         shown = _in_certificate(peer_identity) if authorization is None else _in_header(authorization)
         recalled = self._recall.get(shown)
         if recalled is not None:
-            return recalled[0]
+            return recalled[0].principal
         known = await (
             self._workload(peer_identity, in_grace) if authorization is None else self._key(authorization, in_grace)
         )
@@ -80,13 +87,13 @@ class FactsAuthenticator:
             raise invalid()
         if known.made_of:
             until = known.principal.expires_at
-            self._recall.put(shown, Recalled(known.principal, known.made_of, known.now, until))
+            self._recall.put(shown, RecalledPrincipal(known.made_of, known.now, until, known.principal))
         return known.principal
 
     def recognised(self, authorization: str) -> Principal | None:
         """Who `authenticate` would find behind a header, by heart; None where it would have to look."""
         recalled = self._recall.get(_in_header(authorization))
-        return None if recalled is None else recalled[0]
+        return None if recalled is None else recalled[0].principal
 
     async def _key(self, authorization: str, in_grace: bool) -> Known:
         scheme, _, credential = authorization.partition(" ")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -16,42 +16,42 @@ from shared.freshness.memory import Fact, Memory
 from shared.freshness.tail import Tail
 
 K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Recalled(Generic[T]):
-    """An answer and what it rests on.
+class Recalled:
+    """What a kept answer rests on; what was answered is in its own class.
 
     Attributes:
-        answer: What was made.
         made_of: The facts behind it, each as it was in memory.
         since: The record's time at which it was made.
         until: The first moment after that at which time alone changes it; None for never.
         held_at: The memory's count of losses when all of its facts were last seen there.
     """
 
-    answer: T
     made_of: Sequence[Fact]
     since: datetime
     until: datetime | None
-    held_at: int = -1
+    held_at: int = field(default=-1, init=False)
 
 
-class Recall(Generic[K, T]):
+R = TypeVar("R", bound=Recalled)
+
+
+class Recall(Generic[K, R]):
     """At most `most` answers, by all that they depend on beside facts and time; those used longest ago go first."""
 
     def __init__(self, tail: Tail, memory: Memory, most: int) -> None:
         self._tail = tail
         self._memory = memory
         self._most = most
-        self._kept: OrderedDict[K, Recalled[T]] = OrderedDict()
+        self._kept: OrderedDict[K, R] = OrderedDict()
 
     def __len__(self) -> int:
         """How many are kept."""
         return len(self._kept)
 
-    def get(self, key: K) -> tuple[T, datetime] | None:
+    def get(self, key: K) -> tuple[R, datetime] | None:
         """The answer that would be made now, and the record's time that is now; None where it has to be made."""
         kept = self._kept.get(key)
         if kept is None or (now := self._tail.moment()) is None:
@@ -65,9 +65,9 @@ class Recall(Generic[K, T]):
         if now < kept.since or (kept.until is not None and now >= kept.until):
             return None
         self._kept.move_to_end(key)
-        return kept.answer, now
+        return kept, now
 
-    def put(self, key: K, recalled: Recalled[T]) -> None:
+    def put(self, key: K, recalled: R) -> None:
         """Keeps an answer that was made from facts in memory."""
         self._kept[key] = recalled
         self._kept.move_to_end(key)

@@ -82,6 +82,7 @@ class _Caller:
         return (("authorization", f"{SCHEME} {self._tokens.mint(call)}"), *trace)
 
     async def _send(self, method: str, body: bytes, left_s: float, metadata: Metadata) -> bytes:
+        """One try: the bytes of the answer, or DomainError as the other service raised it. Each way of calling has its own."""
         raise NotImplementedError
 
 

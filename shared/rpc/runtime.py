@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from shared.clock import Clock
 from shared.crypto.service_tokens import ServiceTokens
+from shared.garbage import keep_collections_short
 from shared.observe.logging import get_logger
 from shared.observe.metrics import Metrics
 from shared.rpc.accounts import DEFAULT_SHARE_PERCENT, AccountPlaces
@@ -242,7 +242,7 @@ async def serve(
                 await ops_grpc.start(settings.ops_grpc_addr, build_routes([board.binding], chain)),
             ),
         )
-        gc.freeze()  # what exists by now lives as long as the process: collections need not look at it again
+        stack.callback(keep_collections_short())
         host.up(bound, names)
         _log.info(
             "listening", api=bound.api_addr, json=bound.json_addr, ops=bound.ops_addr, ops_grpc=bound.ops_grpc_addr

@@ -19,14 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.bootstrap import bootstrap_operator_key
 from shared.db.migrate import migrate
 from shared.embedded.ports import Listen, free_listen
-from shared.embedded.postgres import EmbeddedPostgres
 from shared.embedded.process import GuardedProcess, Program
 from shared.embedded.serving import SERVE
 from shared.rpc.envoy.program import obstacle
 from shared.rpc.runtime import Bound
 from tests.helpers.embedded import TREE
 from tests.helpers.lease import set_lease
-from tests.helpers.suite import QUIET, Suite, new_settings
+from tests.helpers.suite import QUIET, Record, Suite, new_settings
 
 READY_WITHIN_S: Final = 30.0
 needs_envoy: Final = pytest.mark.skipif(obstacle() is not None, reason=f"NOT TESTED, the envoy transport: {obstacle()}")
@@ -114,7 +113,7 @@ def json_listen() -> Listen:
 
 @asynccontextmanager
 async def serving(
-    postgres: EmbeddedPostgres,
+    postgres: Record,
     folder: Path,
     transport: str = "envoy",
     listen: Listen | None = None,
@@ -174,3 +173,9 @@ def samples(exposition: str, name: str) -> dict[tuple[tuple[str, str], ...], flo
     """The values of one metric in an exposition, by their sorted labels."""
     found = (sample for family in text_string_to_metric_families(exposition) for sample in family.samples)
     return {tuple(sorted(sample.labels.items())): sample.value for sample in found if sample.name == name}
+
+
+async def counted(suite: Suite, name: str, **labels: str) -> float:
+    """What one metric of a suite is now."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://{suite.bound.ops_addr}/metrics") as answer:
+        return samples(await answer.text(), name).get(tuple(sorted(labels.items())), 0.0)

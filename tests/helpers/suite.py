@@ -137,6 +137,26 @@ def new_settings(postgres: Record, folder: Path, **more: Any) -> SuiteSettings:
     )
 
 
+_COUNTED_ALONE = """
+    CREATE FUNCTION record.count_no_other() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RETURN CASE WHEN EXISTS (SELECT FROM record.process WHERE process_id = NEW.process_id) THEN NEW END;
+    END $$;
+    CREATE TRIGGER count_no_other BEFORE INSERT ON record.process FOR EACH ROW EXECUTE FUNCTION record.count_no_other();
+"""
+
+
+@asynccontextmanager
+async def counted_alone(suite: Suite) -> AsyncGenerator[None]:
+    """Whoever a test builds on the suite's record takes no share of its rates: a suite would go on with half of them for ten
+    seconds, and so into the tests that come next."""
+    async with suite.admin() as admin:
+        await admin.execute(_COUNTED_ALONE)
+    yield
+    async with suite.admin() as admin:
+        await admin.execute("DROP FUNCTION record.count_no_other CASCADE")
+
+
 @asynccontextmanager
 async def running_suite(
     postgres: Record, folder: Path, l_ms: int = SHORT_LEASE_MS, **more: Any

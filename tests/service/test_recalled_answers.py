@@ -32,9 +32,11 @@ from lictor.machine.v1.machine_service_pb2 import (
 
 from tests.helpers.builders import Shop, ago, ahead, key_with, open_shop, send, shift
 from tests.helpers.lease import lease_passes
+from tests.helpers.serving import counted
 from tests.helpers.suite import Suite, World
 
 RECORD = Consistency(fully_consistent=Consistency.FullyConsistent())
+AGAIN = "lictor_validations_again_total"
 TIMES = 4
 """The first answer may be a load's, the second is made from memory, the others are given again."""
 
@@ -43,8 +45,8 @@ TIMES = 4
 class Reader:
     """An application with a key of its own, beside somebody else who has another.
 
-    Who finds no lease asks for one and is looked up anew, and who is looked up anew is given nothing again. So the other one
-    calls first each time, and whatever changes is changed by the other one.
+    Who finds no lease asks for one, and nothing is given again to whoever waits. So the other one calls first each time, and
+    whatever changes is changed by the other one.
     """
 
     suite: Suite
@@ -234,6 +236,20 @@ async def test_no_answer_outlives_its_span(world: World, reader: Reader) -> None
     assert all(timedelta(seconds=150) < span <= timedelta(seconds=200) for span in spans)
     await shift(reader.suite, "license.license", "license_id", made.license.license_id, expires_at=ago(seconds=1))
     assert (await reader.ask(request)).code == pb.ValidationCode.EXPIRED
+
+
+async def test_a_caller_who_is_looked_up_anew_is_given_the_same_answers_again(world: World, reader: Reader) -> None:
+    """As all are after a moment without a lease: else that moment would cost all answers that are kept."""
+    shop = await open_shop(world.test)
+    made = await shop.issue()
+    request = pb.ValidateLicenseRequest(license=LicenseSelector(license_key=made.key))
+    expected = plain((await reader.again(request))[-1])
+    before = await counted(reader.suite, AGAIN)
+    for _ in range(TIMES):
+        await lease_passes()
+        await send(reader.suite, WhoAmIRequest(), reader.key)  # who asks for a lease, and is looked up
+        assert plain(await send(reader.suite, request, reader.key)) == expected
+    assert await counted(reader.suite, AGAIN) > before
 
 
 async def test_what_one_caller_was_answered_is_not_answered_to_another(world: World, reader: Reader) -> None:

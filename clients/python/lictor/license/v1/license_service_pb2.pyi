@@ -189,7 +189,7 @@ class License(_message.Message):
 
     @_builtins.property
     def last_validate_time(self) -> _timestamp_pb2.Timestamp:
-        """When the license was last validated as valid, to within some seconds; absent means never."""
+        """When the license was last validated as valid, to within a minute and LICTOR_MARK_INTERVAL_S; absent means never."""
 
     @_builtins.property
     def last_check_in_time(self) -> _timestamp_pb2.Timestamp:
