@@ -104,9 +104,15 @@ class Licensed:
         return Subject(name, self.served.process.pid, load, Counted(self.served.listen, SERVICE, method), warm_up_calls)
 
     async def hold(self, licenses: Sequence[Issued]) -> None:
-        """Validates each of them until the server holds them all, then once more from memory, and until it has written down
-        that they were found valid: a first time costs more than those that follow. NotRunError when one is not valid, or they
-        are not held in the end.
+        """Validates each of them until the server holds them all, and once more from memory, so that it holds the answers too.
+        NotRunError as `hold_facts`.
+        """
+        await self.hold_facts(licenses)
+        await self._ask_each(licenses)
+
+    async def hold_facts(self, licenses: Sequence[Issued]) -> None:
+        """Validates each of them until the server holds them all, and until it has written down that they were found valid: a
+        first time costs more than those that follow. NotRunError when one is not valid, or they are not held in the end.
         """
         for _ in range(PASSES):
             await self._ask_each(licenses)
@@ -114,7 +120,6 @@ class Licensed:
                 break
         else:
             raise NotRunError(f"{len(licenses)} licenses were validated {PASSES} times, and are not held")
-        await self._ask_each(licenses)
         async with self.served.suite.admin() as admin:
 
             async def written() -> bool:
