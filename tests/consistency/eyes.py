@@ -222,6 +222,7 @@ class Eyes:
         ledger = self._ledger
         ledger.answers += len(answers)
         ledger.machines += sum(answer.machine_id != "" for _, answer in answers)
+        ledger.processes += sum(pb.ValidationCode.TOO_MANY_PROCESSES in answer.all_codes for _, answer in answers)
         seen: Seen = {}
         try:
             for question, answer in answers:

@@ -31,6 +31,8 @@ class Tally:
     answers: int
     machines: int
     """Answers about a machine that has a seat."""
+    processes: int
+    """Answers that say that more processes run than may."""
     leases: int
     """Answers about one whose lease ends by itself."""
     reads: int
@@ -56,7 +58,8 @@ class Tally:
         shown = " ".join(f"{name} {n}" for name, n in sorted(self.shown.items()))
         sources = " ".join(f"{name} {n}" for name, n in sorted(self.sources.items()))
         return (
-            f"{self.answers} answers ({self.machines} of machines, {self.leases} of ending leases) in {self.reads} reads "
+            f"{self.answers} answers ({self.machines} of machines, {self.processes} of too many processes, "
+            f"{self.leases} of ending leases) in {self.reads} reads "
             f"({sources}), "
             f"{self.writes} writes, {self.lost} of them lost, "
             f"{self.took_s:.0f} s: {bad}, torn {len(self.torn)}; {self.refusals.total()} refusals; by {shown}"
@@ -100,6 +103,7 @@ def judged(scene: Scene, took_s: float) -> Tally:
     return Tally(
         answers=ledger.answers,
         machines=ledger.machines,
+        processes=ledger.processes,
         leases=ledger.leases,
         reads=len(ledger.reads),
         writes=len(ledger.writes),

@@ -23,7 +23,7 @@ from lictor.license.v1 import customer_service_pb2 as customers
 from lictor.license.v1 import license_service_pb2 as licenses
 
 from tests.consistency.history import Value, Write
-from tests.consistency.machine_hands import change_machine, let_leases_end
+from tests.consistency.machine_hands import change_machine, change_processes, let_leases_end
 from tests.consistency.scene import Scene, Secrets, license_value, new_key, now, policy_terms, scopes_of, tier_terms
 from tests.helpers.builders import METHODS, rules_of
 from tests.helpers.echo import Refusal, refusal
@@ -122,6 +122,7 @@ class Hands:
                 self._keep([lambda group=group: change_machine(scene, self.write, self._random.choice(group))])
                 for group in groups[:3]
             ),
+            *(self._keep([lambda one=one: change_processes(scene, self.write, one)]) for one in groups[4]),
             *(self._keep([lambda one=one: let_leases_end(scene, self.write, one, self._pause)]) for one in groups[3]),
             *(self._keep([lambda one=one: self._policy(one)]) for one in scene.policies),
             self._keep([lambda: self._tier(self._random.choice(scene.tiers))]),

@@ -7,18 +7,20 @@ they are made of, so that has a line of its own (`lease_line`), which only time 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from lictor.common.v1.common_pb2 import LicenseSelector, MachineIdentity
+from lictor.common.v1.common_pb2 import MachineIdentity
 from lictor.machine.v1 import activation_service_pb2 as activation
 from lictor.machine.v1 import machine_service_pb2 as machines
 
+from tests.consistency.desk import Desk, Write
 from tests.consistency.history import Value
 from tests.consistency.history import Write as Written
-from tests.consistency.scene import CLOCK_S, PRINTS, Scene, Seat, lease_line, now, print_line
+from tests.consistency.process_hands import change_process, start
+from tests.consistency.scene import CLOCK_S, PRINTS, Scene, Seat, lease_line, now
 
 FOR_LONG: Final = Duration(seconds=3600)
 SHORT_S: Final = 10
@@ -26,81 +28,16 @@ SHORT_S: Final = 10
 MAY_BE_OVER: Final = "a lease may be over"
 """What time does where nobody was told until when a lease was renewed."""
 RENEWED_S: Final = 3.0
+MACHINES_CHANGE: Final = 0.2
 OVER_FOR_S: Final = 0.5
 """After the end of a lease, until somebody comes for the seat: nobody can be in doubt any more whether it is over."""
-
-
-class Write(Protocol):
-    """As `Hands.write`."""
-
-    def __call__(
-        self,
-        request: Any,
-        changes: Mapping[str, Value],
-        *,
-        born: Callable[[Any], Mapping[str, Value]] = lambda answer: {},
-    ) -> Awaitable[Any]: ...
-
-
-@dataclass(frozen=True)
-class Desk:
-    """The machine with one of the fingerprints, of a license that nobody else sees to."""
-
-    scene: Scene
-    write: Write
-    license_id: str
-    shown: str
-
-    @property
-    def line(self) -> str:
-        return print_line(self.license_id, self.shown)
-
-    @property
-    def seat(self) -> Seat | None:
-        return self.scene.machines.get((self.license_id, self.shown))
-
-    @property
-    def other(self) -> Desk:
-        return Desk(self.scene, self.write, self.license_id, next(one for one in PRINTS if one != self.shown))
-
-    def selected(self) -> dict[str, Any]:
-        return {
-            "license": LicenseSelector(license_id=self.license_id),
-            "identity": MachineIdentity(fingerprint=self.shown),
-        }
-
-    def seats(self, *cores: int) -> Mapping[str, Value]:
-        """What machines with so many cores each are and have in all."""
-        return {f"seats:{self.license_id}": {"machines": len(cores), "cores": sum(cores)}}
-
-    def beside(self) -> list[int]:
-        """The cores of the other machine, where there is one."""
-        return [] if self.other.seat is None else [self.other.seat.cores]
-
-    def beating(self, seat: Seat, status: str) -> Mapping[str, Value]:
-        held = self.scene.ledger.held
-        return {line: {**(held[line] or {}), "beats": status} for line in (self.line, f"machine:{seat.machine_id}")}
-
-    def gone(self, seat: Seat) -> Mapping[str, Value]:
-        return {self.line: None, f"machine:{seat.machine_id}": None}
-
-    def take(self, machine: Any, cores: int) -> Seat:
-        """The machine has the seat, by what it was told."""
-        scene, machine_id = self.scene, machine.machine_id
-        seat = Seat(machine_id, cores, machine.lease.epoch)
-        if lease_line(machine_id) not in scene.ledger.initial:
-            scene.ledger.begin(lease_line(machine_id), {"over": False})
-            scene.recent_machines.append((self.license_id, machine_id))
-        scene.machines[self.license_id, self.shown] = seat
-        return seat
-
-    def leave(self) -> None:
-        del self.scene.machines[self.license_id, self.shown]
 
 
 async def change_machine(scene: Scene, write: Write, license_id: str) -> None:
     """A machine comes, changes or goes. Nobody else has to do with those of this license."""
     desk = Desk(scene, write, license_id, scene.random.choice(PRINTS))
+    if await _out_of_doubt(desk):
+        return
     seat, other = desk.seat, desk.other.seat
     if seat is None:
         if other is not None and scene.random.random() < 0.3:
@@ -110,10 +47,37 @@ async def change_machine(scene: Scene, write: Write, license_id: str) -> None:
         else:
             await lease(desk, FOR_LONG, {}, desk.beside())
         return
-    steps: list[Callable[[Desk, Seat], Awaitable[None]]] = [update, beat, beat, reset, lease_anew, deactivate]
+    steps: list[Callable[[Desk, Seat], Awaitable[None]]] = [
+        update,
+        beat,
+        beat,
+        reset,
+        lease_anew,
+        deactivate,
+        change_process,
+    ]
     if seat.epoch:
         steps += [renew, release, evict]
     await scene.random.choice(steps)(desk, seat)
+
+
+async def change_processes(scene: Scene, write: Write, license_id: str) -> None:
+    """The same, where processes start and end more often than machines change."""
+    desk = Desk(scene, write, license_id, scene.random.choice(PRINTS))
+    if desk.seat is None or scene.random.random() < MACHINES_CHANGE:
+        await change_machine(scene, write, license_id)
+    elif not await _out_of_doubt(desk):
+        await change_process(desk, desk.seat)
+
+
+async def _out_of_doubt(desk: Desk) -> bool:
+    """Deactivates a machine of the license whose processes nobody knows; no start that is still on its way can come to pass
+    then. Whether there was one."""
+    for one in (desk, desk.other):
+        if one.seat is not None and one.seat.machine_id in desk.scene.unsure:
+            await deactivate(one, one.seat)
+            return True
+    return False
 
 
 def _born(desk: Desk, machine: Any, status: str) -> Mapping[str, Value]:
@@ -124,17 +88,17 @@ def _born(desk: Desk, machine: Any, status: str) -> Mapping[str, Value]:
 async def activate(desk: Desk) -> None:
     cores = next(desk.scene.numbers)
     request = activation.ActivateMachineRequest(**desk.selected(), cores=cores)
-    changes = {desk.line: {"found": True, "beats": "NOT_STARTED"}, **desk.seats(*desk.beside(), cores)}
+    changes = {desk.line: {"found": True, "beats": "NOT_STARTED"}, **desk.seats(*desk.beside(), (cores, 0))}
     made = await desk.write(request, changes, born=lambda made: _born(desk, made.machine, "NOT_STARTED"))
     if made is not None:
         desk.take(made.machine, cores)
 
 
-async def lease(desk: Desk, ttl: Duration, also: Mapping[str, Value], beside: Sequence[int]) -> Any:
-    """A lease for a machine that has none. `also` is what this makes of others, and `beside` are the cores of those that stay."""
+async def lease(desk: Desk, ttl: Duration, also: Mapping[str, Value], beside: Sequence[tuple[int, int]]) -> Any:
+    """A lease for a machine that has none. `also` is what this makes of others, and `beside` is what those take that stay."""
     cores = next(desk.scene.numbers)
     request = activation.AcquireSeatRequest(**desk.selected(), cores=cores, ttl=ttl)
-    changes = {**also, desk.line: {"found": True, "beats": "ALIVE"}, **desk.seats(*beside, cores)}
+    changes = {**also, desk.line: {"found": True, "beats": "ALIVE"}, **desk.seats(*beside, (cores, 0))}
     made = await desk.write(request, changes, born=lambda made: _born(desk, made.granted.machine, "ALIVE"))
     if made is None:
         return None
@@ -143,11 +107,15 @@ async def lease(desk: Desk, ttl: Duration, also: Mapping[str, Value], beside: Se
 
 
 async def pass_on(desk: Desk, before: Seat) -> None:
-    """The seat of the other machine, which is activated from then on, whatever it was."""
+    """The seat of the other machine, which is activated from then on, whatever it was; its processes are over."""
     request = machines.TransferMachineRequest(
         machine_id=before.machine_id, identity=MachineIdentity(fingerprint=desk.shown)
     )
-    changes = {**desk.other.gone(before), desk.line: {"found": True, "beats": "NOT_STARTED"}}
+    changes = {
+        **desk.other.gone(before),
+        desk.line: {"found": True, "beats": "NOT_STARTED"},
+        **desk.seats((before.cores, 0)),
+    }
     made = await desk.write(request, changes, born=lambda made: _born(desk, made.machine, "NOT_STARTED"))
     if made is not None:
         desk.other.leave()
@@ -158,8 +126,9 @@ async def update(desk: Desk, seat: Seat) -> None:
     cores = next(desk.scene.numbers)
     mask = FieldMask(paths=["cores"])
     request = machines.UpdateMachineRequest(machine_id=seat.machine_id, cores=cores, update_mask=mask)
-    if await desk.write(request, desk.seats(*desk.beside(), cores)) is not None:
-        desk.scene.machines[desk.license_id, desk.shown] = Seat(seat.machine_id, cores, seat.epoch)
+    after = replace(seat, cores=cores)
+    if await desk.write(request, desk.seats(*desk.beside(), after.takes)) is not None:
+        desk.now_is(after)
 
 
 async def beat(desk: Desk, seat: Seat) -> None:
@@ -178,7 +147,7 @@ async def lease_anew(desk: Desk, seat: Seat) -> None:
     made = await desk.write(request, desk.beating(seat, "ALIVE"))
     if made is not None:
         assert made.granted.machine.machine_id == seat.machine_id
-        desk.take(made.granted.machine, seat.cores)
+        desk.take(made.granted.machine, seat.cores, seat.processes)
 
 
 async def renew(desk: Desk, seat: Seat) -> None:
@@ -223,6 +192,7 @@ async def let_leases_end(
     seat = desk.seat
     assert seat is not None
     scene.dying.add(seat.machine_id)
+    await start(desk, seat)  # it has its place until somebody comes for the seat
     over = _over(scene, granted)
     if scene.random.random() < 0.5:
         await pause(RENEWED_S)

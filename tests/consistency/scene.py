@@ -1,9 +1,10 @@
 """What is written and read while the processes are hammered, chosen so that an answer shows which states it was made of.
 
-A validation shows of its license the expiry, which each change of it moves; of the policy the grace period, and whether
-it asks for names or for a machine; of the tier the slug, which goes with the position; of the customer whether he is
-banned; of the machine that is named whether it has a seat, whether it has sent a heartbeat and whether its lease is over; and of
-all that have a seat the cores, which each change moves.
+A validation shows of its license the expiry, which each change of it moves; of the policy the grace period, whether it asks
+for names or for a machine, and how many processes it allows where more than a few run; of the tier the slug, which goes with the
+position; of the customer whether he is banned; of the machine that is named whether it has a seat, whether it has sent a
+heartbeat and whether its lease is over; and of all that have a seat how many processes run, and the cores, which each change
+moves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from uuid import uuid4
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from lictor.common.v1.common_pb2 import RevisionToken
+from lictor.license.v1.policy_terms_pb2 import ProcessLeasing
 
 from shared.tenancy import ACCOUNT_SCOPES
 from tests.consistency.fleet import Fleet
@@ -33,6 +35,9 @@ STAYS: Final = "the key that stays"
 """The line of the API key that is good throughout."""
 PRINTS: Final = ("the one machine", "the other machine")
 """The fingerprints of the machines that licenses may have: the same of each license."""
+FEW: Final = 1
+"""How many processes policies allow that do not allow `MANY`."""
+MANY: Final = 1000
 MIDDLE: Final = "middle"
 """The tier that stands between the two places of the others."""
 
@@ -70,6 +75,8 @@ class Ledger:
     """Verdicts: a batch has several."""
     machines: int = 0
     """Those that found the machine that they were asked about."""
+    processes: int = 0
+    """Those that say that more processes run than may."""
     leases: int = 0
     """Those that showed whether a lease is over which ends by itself."""
     tokens: deque[tuple[Write, RevisionToken]] = field(default_factory=lambda: deque(maxlen=8))
@@ -130,11 +137,18 @@ class Callers:
 
 @dataclass(frozen=True)
 class Seat:
-    """A machine that has a seat. `epoch` is the number of its lease; 0 where it was activated."""
+    """A machine that has a seat. `epoch` is the number of its lease; 0 where it was activated. `processes` are those that run on
+    it, by their names."""
 
     machine_id: str
     cores: int
     epoch: int
+    processes: frozenset[str] = frozenset()
+
+    @property
+    def takes(self) -> tuple[int, int]:
+        """Its cores, and its places for processes."""
+        return self.cores, len(self.processes)
 
 
 @dataclass
@@ -165,6 +179,8 @@ class Scene:
     """The machines that have a seat, by their license and their fingerprint."""
     dying: set[str] = field(default_factory=set[str])
     """Those whose leases are over after a while, or were."""
+    unsure: set[str] = field(default_factory=set[str])
+    """Those of whose processes a heartbeat was not answered."""
     recent_machines: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=16))
     """Machines that have a seat or had one, each with its license."""
     api_keys: Secrets = field(default_factory=Secrets)
@@ -187,7 +203,7 @@ def policy_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:
     """The `n`-th terms of policies: what a validation shows of them, and their fields."""
     flags = {
         "product": n % 2 == 0, "policy": n % 3 == 0, "user": n % 5 == 0, "trial": n % 4 < 2, "print": n % 7 < 3,
-        "beat": n % 11 < 5,
+        "beat": n % 11 < 5, "few": n % 5 < 3, "each": n % 13 < 6,
     }  # fmt: skip
     fields: dict[str, Any] = {
         "require_product_scope": flags["product"],
@@ -196,6 +212,8 @@ def policy_terms(n: int) -> tuple[dict[str, object], dict[str, Any]]:
         "is_trial": flags["trial"],
         "require_fingerprint": flags["print"],
         "require_heartbeat": flags["beat"],
+        "max_processes": FEW if flags["few"] else MANY,
+        "process_leasing": ProcessLeasing.PER_MACHINE if flags["each"] else ProcessLeasing.PER_LICENSE,
     }
     return {"grace": n, **flags}, {"grace_period": Duration(seconds=n), **fields}
 

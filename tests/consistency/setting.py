@@ -118,7 +118,7 @@ async def issue(scene: Scene, n: int, ask: Any) -> None:
     scene.recent_keys.append(key)
     scene.ledger.begin(f"key:{key}", {"found": True})
     scene.ledger.begin(f"license:{license_id}", license_value(seconds, policy_id, tier_id, pair[0]))
-    scene.ledger.begin(f"seats:{license_id}", {"machines": 0, "cores": 0})
+    scene.ledger.begin(f"seats:{license_id}", {"machines": 0, "cores": 0, "processes": 0})
     for shown in PRINTS:
         scene.ledger.begin(print_line(license_id, shown), None)
 

@@ -11,7 +11,7 @@ from lictor.common.v1.common_pb2 import Decision, Freshness
 from lictor.license.v1 import validation_service_pb2 as pb
 
 from tests.consistency.history import Value
-from tests.consistency.scene import lease_line, print_line
+from tests.consistency.scene import FEW, lease_line, print_line
 
 Code = pb.ValidationCode.Code
 Beats = pb.MachineHeartbeat.Status
@@ -111,6 +111,7 @@ def shown(question: Question, answer: pb.ValidateLicenseResponse, known: Mapping
         policy["print"] = Code.FINGERPRINT_SCOPE_REQUIRED in codes
     if answer.heartbeat_status == Beats.NOT_STARTED:
         policy["beat"] = Code.HEARTBEAT_NOT_STARTED in codes
+    policy |= _limit_of_processes(answer, codes)
     seen |= _machines(question, answer, codes, known)
     if answer.valid != (set(codes) <= TELLING) or (codes and answer.code != codes[0]):
         raise TornError(f"{line}: valid is {answer.valid}, and the codes {codes}")
@@ -125,7 +126,7 @@ def _machines(
 ) -> Seen:
     """What an answer shows of machines. TornError where it says of one that it is there, and that it is not."""
     license_id, seats = answer.license_id, answer.seats
-    seen: Seen = {f"seats:{license_id}": {"machines": seats.machines, "cores": seats.cores}}
+    seen: Seen = {f"seats:{license_id}": _seats(seats)}
     # How it beats that has lost its lease is not to be seen.
     status = answer.heartbeat_status
     beats = {} if status == Beats.DEAD else {"beats": Beats.Name(status)}
@@ -151,6 +152,27 @@ def _machines(
     if (Code.NO_MACHINES in codes) != (seats.machines == 0):
         raise TornError(f"{license_id} has {seats.machines} machines, and the codes {codes}")
     return seen
+
+
+def _seats(seats: pb.SeatCounts) -> dict[str, object]:
+    return {"machines": seats.machines, "cores": seats.cores, "processes": seats.processes}
+
+
+def _limit_of_processes(
+    answer: pb.ValidateLicenseResponse, codes: Sequence[pb.ValidationCode.Code.ValueType]
+) -> dict[str, object]:
+    """What an answer shows of how many processes its policy allows, of a license or of each machine. TornError where the verdict
+    is not that of the number of processes that it tells."""
+    running, machines = answer.seats.processes, max(1, answer.seats.machines)
+    told = [(one.taken, one.limit) for one in answer.exceeded if one.code == Code.TOO_MANY_PROCESSES]
+    if (Code.TOO_MANY_PROCESSES in codes) != bool(told):
+        raise TornError(f"of processes {told} is exceeded, and the codes {codes}")
+    if not told:
+        return {"few": False} if running > FEW * machines else {}
+    ((taken, limit),) = told
+    if taken != running or limit >= taken or limit not in {FEW, FEW * machines}:
+        raise TornError(f"{taken} of {limit} processes on {machines} machines, of {running}")
+    return {"few": True} if machines == 1 else {"few": True, "each": limit != FEW}
 
 
 def by_the_clock(answer: pb.ValidateLicenseResponse, known: Mapping[str, Value]) -> Seen:

@@ -26,8 +26,8 @@ from services.bootstrap import bootstrap_operator_key
 from services.suite_settings import SuiteSettings
 from shared.embedded.postgres import EmbeddedPostgres
 from shared.facts import following
+from shared.facts.credentials import RecalledPrincipal
 from shared.freshness.recall import Recall
-from shared.tenancy import Principal
 from tests.consistency.asking import WHO
 from tests.consistency.bazaar import Caller, new_account, with_id
 from tests.consistency.outcomes import Answered, Refused, outcome_of
@@ -139,7 +139,7 @@ def counting(get: Any, counts: Counter[str]) -> Any:
     def counted(self: Any, key: Any) -> Any:
         found = get(self, key)
         if found is not None:
-            counts["principals" if isinstance(found[0], Principal) else "answers"] += 1
+            counts["principals" if isinstance(found[0], RecalledPrincipal) else "answers"] += 1
         return found
 
     return counted
@@ -164,6 +164,7 @@ async def test_answers_given_again_are_those_of_a_process_that_has_just_started(
 
 
 @pytest.mark.long
+@pytest.mark.together
 @pytest.mark.timeout(1200)
 @given(story=stories)
 @settings(max_examples=120, **SETTINGS)  # pyright: ignore[reportArgumentType] - each of another type

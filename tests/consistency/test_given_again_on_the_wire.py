@@ -100,6 +100,7 @@ async def test_answers_given_again_are_those_of_a_process_that_has_just_started(
 
 
 @pytest.mark.long
+@pytest.mark.together
 @pytest.mark.timeout(600)
 @given(story=stories)
 @settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))

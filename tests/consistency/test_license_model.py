@@ -8,6 +8,7 @@ says for how many accounts.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -98,11 +99,12 @@ EVERY_CODE: Final = {
 
 
 @pytest.mark.long
+@pytest.mark.together
 @pytest.mark.timeout(900)
 async def test_the_service_is_what_the_docs_say_for_long(suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\nlicense model, LICTOR_MODEL_SEED={SEED}, {ACCOUNTS} accounts:")
+    with capsys.disabled():  # xdist shows of its workers what they say of errors alone
+        print(f"\nlicense model, LICTOR_MODEL_SEED={SEED}, {ACCOUNTS} accounts:", file=sys.stderr)
     ended = await lives(suite, range(SEED, SEED + ACCOUNTS), STEPS)
     with capsys.disabled():
-        print(f"  {ended.total()} answers of {len(ended)} kinds")
+        print(f"  {ended.total()} answers of {len(ended)} kinds", file=sys.stderr)
     assert {f"validate {code}" for code in EVERY_CODE} <= set(ended), "what was drawn is not enough"

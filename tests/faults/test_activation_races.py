@@ -1,119 +1,48 @@
-"""A crowd at the five seats of a license, over four processes: five find one, whatever is killed meanwhile."""
+"""A crowd at the five seats of a license, or at the five places of its processes, over four serving processes: five find one,
+whatever is killed meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import environ
 from time import monotonic
 from typing import Final
 from uuid import uuid4
 
 import asyncpg
-import grpc.aio
 import pytest
 import pytest_asyncio
 from lictor.common.v1.common_pb2 import LicenseSelector, MachineIdentity
-from lictor.machine.v1 import activation_service_pb2_grpc as activation_grpc
-from lictor.machine.v1.activation_service_pb2 import ActivateMachineRequest
+from lictor.machine.v1.activation_service_pb2 import ActivateMachineRequest, HeartbeatProcessRequest
+from lictor.machine.v1.machine_pb2 import Machine
 
-from shared.embedded.ports import Listen, free_listen
 from shared.embedded.postgres import EmbeddedPostgres
-from shared.embedded.process import GuardedProcess
-from shared.rpc.status import DETAILS_KEY
 from tests.helpers.builders import Shop, open_shop
-from tests.helpers.echo import refusal
-from tests.helpers.serving import Served, ended, launch, serving, settled
-from tests.helpers.suite import World, bearer
+from tests.helpers.machine_site import LOST, PROCESSES, Member, Site, machine_site
+from tests.helpers.suite import World
+from tests.service.test_processes import FIVE, LEASINGS, counted, home
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
-PROCESSES: Final = 4
 CROWD: Final = 64
 SEATS: Final = 5
-ROUNDS: Final = 50  # in each scope
+ROUNDS: Final = int(environ.get("LICTOR_RACE_ROUNDS", "200"))  # in each scope
+AT_ONCE: Final = 2
+"""Crowds, each at a license of an account of its own: while one is told that it is too late, another comes."""
+STARTS: Final = 10  # crowds of processes, in each way of counting them
 KILLS: Final = 24
 SCOPES: Final = ("LICENSE", "POLICY", "PRODUCT", "ACCOUNT")
 FULL: Final = "MACHINE_LIMIT_EXCEEDED"
-LOST: Final = "no answer"
 TRY_AGAIN: Final = {LOST, "DUPLICATE_IN_FLIGHT", "TRANSACTION_CONFLICT"}  # no last word
-
-
-@dataclass
-class Member:
-    """A `lictor serve` of the machine service alone. Its address stays when it is killed and started again."""
-
-    folder: Path
-    environment: dict[str, str] = field(repr=False)
-    listen: Listen
-    process: GuardedProcess
-    stub: activation_grpc.ActivationServiceAsyncStub
-
-    async def ready(self) -> None:
-        assert await settled(self.process, self.listen), self.process.log.read_text()
-
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self.process.stop)
-
-    async def start_again(self) -> None:
-        """Once it has ended; ready in the end."""
-        await ended(self.process)
-        await self.stop()
-        self.process = launch(self.folder, self.listen, self.environment)
-        await self.ready()
-
-    async def ask(self, request: ActivateMachineRequest, api_key: str) -> str:
-        """The id of the machine that has a seat by this call; the reason of a refusal; LOST where the process did not answer."""
-        try:
-            answer = await self.stub.ActivateMachine(request, timeout=30, metadata=bearer(api_key))
-        except grpc.aio.AioRpcError as error:
-            told = DETAILS_KEY in dict(error.trailing_metadata() or ())
-            return refusal(error).reason if told else LOST
-        assert not answer.already_active, "each of the crowd has a fingerprint of its own"
-        return answer.machine.machine_id
-
-
-@dataclass(frozen=True)
-class Site:
-    """Four processes that activate, and one that does the rest."""
-
-    rest: Served
-    members: Sequence[Member]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", name="site")
 async def _site(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Site]:
-    folder = tmp_path_factory.mktemp("races")
-    async with AsyncExitStack() as stack:
-        rest = await stack.enter_async_context(serving(postgres, folder, "grpcio"))
-        environment = {
-            "LICTOR_TARGET": "machine",
-            "LICTOR_TRANSPORT": "grpcio",
-            "LICTOR_POSTGRES_DSN": postgres.dsn(),
-            "LICTOR_ROOT_SECRET_FILE": str(rest.suite.settings.root_secret_file),
-            "LICTOR_LICENSE_ADDR": rest.listen.api,
-            "LICTOR_LAME_DUCK_S": "0",
-            "LICTOR_LOG_FORMAT": "text",
-            "LICTOR_MACHINE_SWEEP_INTERVAL_S": "86400",
-        }
-        members: list[Member] = []
-        for _ in range(PROCESSES):
-            listen = free_listen("127.0.0.1")
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(listen.api))
-            stub = activation_grpc.ActivationServiceStub(channel)
-            member = Member(folder, environment, listen, launch(folder, listen, environment), stub)
-            stack.push_async_callback(member.stop)
-            members.append(member)
-        await asyncio.gather(*(member.ready() for member in members))
-        yield Site(rest, members)
+    async with machine_site(postgres, tmp_path_factory.mktemp("races")) as made:
+        yield made
 
 
 @dataclass(frozen=True)
@@ -177,43 +106,106 @@ def seated(outcomes: dict[str, str]) -> dict[str, str]:
     return {name: outcome for name, outcome in outcomes.items() if outcome.startswith("mach_")}
 
 
-@asynccontextmanager
-async def unlimited(site: Site) -> AsyncGenerator[World]:
-    """A fresh account whose calls have no rate: processes that are killed count for half a minute as some that share it."""
-    suite = site.rest.suite
-    async with suite.world() as world, suite.client(suite.operator_key) as operator:
-        await operator.accounts.update(world.account_id, limits={"management_calls_per_second": 0})
-        yield world
-
-
 async def shop_in(world: World, scope: str) -> Shop:
     return await open_shop(world.test, scope, max_machines=SEATS, machine_uniqueness=f"UNIQUE_PER_{scope}")
 
 
+async def activated(member: Member, request: ActivateMachineRequest, api_key: str) -> str:
+    """The id of the machine that has a seat by this call; else as `answered`."""
+    answer = await member.activate(request, api_key)
+    if isinstance(answer, str):
+        return answer
+    assert not answer.already_active, "each of the crowd has a fingerprint of its own"
+    return answer.machine.machine_id
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 async def test_five_of_a_crowd_find_a_seat_each_time(site: Site, scope: str) -> None:
-    asked_s = 0.0
-    async with unlimited(site) as world, site.rest.suite.admin() as conn:
-        shop = await shop_in(world, scope)
-        for n in range(ROUNDS):
-            crowd = await Crowd.before(shop)
-            began = monotonic()
-            answers = await asyncio.gather(
-                *(
-                    site.members[place % PROCESSES].ask(request, world.test_key)
-                    for place, request in enumerate(crowd.requests.values())
+    rounds, began = iter(range(ROUNDS)), monotonic()
+
+    async def crowds() -> None:
+        async with site.unlimited() as world, site.rest.suite.admin() as conn:
+            shop = await shop_in(world, scope)
+            for n in rounds:
+                crowd = await Crowd.before(shop)
+                answers = await asyncio.gather(
+                    *(
+                        activated(site.members[place % PROCESSES], request, world.test_key)
+                        for place, request in enumerate(crowd.requests.values())
+                    )
                 )
-            )
-            asked_s += monotonic() - began
-            found = await held(conn, crowd.license_id)
-            assert len(found.machines) == SEATS, f"round {n}: {Counter(answers)}"
-            assert seated(dict(zip(crowd.requests, answers, strict=True))) == found.machines, f"round {n}"
-            assert found.agrees(), f"round {n}: {found}"
-            assert answers.count(FULL) == CROWD - SEATS, f"round {n}: {Counter(answers)}"
+                found = await held(conn, crowd.license_id)
+                assert len(found.machines) == SEATS, f"round {n}: {Counter(answers)}"
+                assert seated(dict(zip(crowd.requests, answers, strict=True))) == found.machines, f"round {n}"
+                assert found.agrees(), f"round {n}: {found}"
+                assert answers.count(FULL) == CROWD - SEATS, f"round {n}: {Counter(answers)}"
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(crowds())
     calls = ROUNDS * CROWD
     print(
-        f"\nunique per {scope.lower()}: {calls} activations over {PROCESSES} processes, {calls / asked_s:.0f} a second"
+        f"\nunique per {scope.lower()}: {calls} activations over {PROCESSES} processes, "
+        f"{calls / (monotonic() - began):.0f} a second"
     )
+
+
+@dataclass(frozen=True)
+class Beaten:
+    """A heartbeat of a process: what became of it, which process it is, and the name it has on which machine."""
+
+    outcome: str
+    process_id: str
+    machine: Machine
+    name: str
+
+
+@pytest.mark.parametrize("leasing", LEASINGS)
+async def test_of_a_crowd_of_processes_just_as_many_start_as_there_are_places(site: Site, leasing: str) -> None:
+    """Every other time each two of the crowd are one process, which starts once."""
+    machines, users, groups = LEASINGS[leasing]
+    places, told = FIVE * groups, Counter[str]()
+    async with site.unlimited() as world, site.rest.suite.admin() as conn:
+        mine = await home(world, machines, users, process_leasing=leasing)
+        license_id = mine.license.license_id
+        shares = {"PER_MACHINE": "machine_id", "PER_USER": "user_id", "PER_LICENSE": "license_id"}[leasing]
+
+        async def beat(place: int, machine: Machine, name: str, *, ended: bool = False) -> Beaten:
+            request = HeartbeatProcessRequest(machine_id=machine.machine_id, name=name, ended=ended)
+            answer = await site.members[place % PROCESSES].beat(request, world.test_key)
+            if isinstance(answer, str):
+                return Beaten(answer, "", machine, name)
+            return Beaten("started" if answer.started else "there", answer.process.process_id, machine, name)
+
+        for n in range(STARTS):
+            names = [place // (1 + n % 2) for place in range(CROWD)]
+            found = await asyncio.gather(
+                *(beat(place, mine.machines[name % machines], f"{name}") for place, name in enumerate(names))
+            )
+            began = {one.process_id: one for one in found if one.outcome == "started"}
+            outcomes = Counter(one.outcome for one in found)
+            there = places if n % 2 else 0
+            assert outcomes == Counter(started=places, there=there, **{FULL: CROWD - places - there}), f"round {n}"
+            assert {one.process_id for one in found if one.outcome == "there"} == (set(began) if n % 2 else set())
+            shared = Counter(getattr(one.machine, shares) for one in began.values())
+            assert list(shared.values()) == [FIVE] * groups, f"round {n}: {shared}"
+            rows = await conn.fetch("SELECT process_id FROM machine.process WHERE license_id = $1", license_id)
+            assert {row["process_id"] for row in rows} == set(began), f"round {n}"
+            assert await counted(site.rest.suite, license_id) == (places, places), f"round {n}"
+            told += outcomes
+            ends = (beat(n + place, one.machine, one.name, ended=True) for place, one in enumerate(began.values()))
+            assert {one.process_id for one in await asyncio.gather(*ends)} == set(began), f"round {n}"
+            assert await counted(site.rest.suite, license_id) == (0, 0), f"round {n}"
+        events = await conn.fetch(
+            "SELECT type, count(*) AS times FROM record.event "
+            "WHERE account_id = $1 AND type LIKE 'process.%' GROUP BY type",
+            world.account_id,
+        )
+    started, refused = STARTS * places, told[FULL]
+    assert {row["type"]: row["times"] for row in events} == {
+        "process.created": started, "process.deleted": started, "process.rejected": refused
+    }  # fmt: skip
+    print(f"\ncounted {leasing.lower()}: {started} started, and {refused} refused, over {PROCESSES} processes")
 
 
 @dataclass
@@ -227,7 +219,7 @@ class Fray:
     outcomes: dict[str, str] = field(default_factory=dict[str, str])
 
     async def ask(self, name: str, member: Member) -> None:
-        self.outcomes[name] = await member.ask(self.crowd.requests[name], self.world.test_key)
+        self.outcomes[name] = await activated(member, self.crowd.requests[name], self.world.test_key)
 
     async def first(self, conn: asyncpg.Connection, kill_after: int) -> None:
         """All calls at once, and the kill amid them: after so many answers; of 0, when the record has a machine that came by the
@@ -269,7 +261,7 @@ class Fray:
 
 async def test_a_process_that_is_killed_amid_a_crowd_gives_no_seat_too_many_and_loses_none(site: Site) -> None:
     lost = untold = 0
-    async with unlimited(site) as world, site.rest.suite.admin() as conn:
+    async with site.unlimited() as world, site.rest.suite.admin() as conn:
         shops = [await shop_in(world, scope) for scope in SCOPES]
         for n in range(KILLS):
             crowd = await Crowd.before(shops[n % len(SCOPES)])
@@ -293,7 +285,7 @@ async def test_a_process_that_is_killed_amid_a_crowd_gives_no_seat_too_many_and_
             assert len(after.machines) == SEATS, f"round {n}: {answers}"
             assert found.machines.items() <= after.machines.items() == seated(fray.outcomes).items(), f"round {n}"
             assert answers[FULL] == CROWD - SEATS, f"round {n}: {answers}"
-            asked = {name: await victim.ask(crowd.requests[name], world.test_key) for name in after.machines}
+            asked = {name: await activated(victim, crowd.requests[name], world.test_key) for name in after.machines}
             assert asked == after.machines, f"round {n}"
     print(
         f"\n{KILLS} kills: {lost} calls lost their answer, {untold} of them had a seat by then and were told so later"
