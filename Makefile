@@ -19,7 +19,7 @@ LOCKS := run build embedded dev envoy
 CHECKS := check-format check-lint check-types check-imports check-protos check-sizes check-locks check-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run run demo test test-long bench soak check $(CHECKS) protos format lock clean
+.PHONY: help setup setup-run run demo compiled test test-long bench soak check $(CHECKS) protos format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,12 +36,16 @@ run: setup-run ## start everything on this machine and print how to call it (ARG
 demo: setup-run ## walk the example flows against a fresh stack (FLOW=name, SPLIT=1 for four processes)
 	@$(BIN)/lictor demo $(if $(FLOW),--flow $(FLOW)) $(if $(SPLIT),--split) $(ARGS)
 
-test: setup ## run the tests, two files at a time (ARGS="-k word", WORKERS=0 for one after the other)
+# Tests start some hundred processes. Where PYTHONDONTWRITEBYTECODE is set, each would compile the tree again.
+# What does not compile is told by the checks and tests.
+compiled: setup
+	@$(BIN)/python -m compileall -qq services shared clients/python/lictor tests || true
+
+test: compiled ## run the tests, two files at a time (ARGS="-k word", WORKERS=0 for one after the other)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-long: setup ## run the long consistency and fault tests
-	@$(BIN)/python -m pytest -m long --durations=25 $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; \
-		echo "test-long: no test is marked long, so nothing ran"; }
+test-long: compiled ## run the long consistency and fault tests, those that measure nothing two files at a time
+	@$(BIN)/python tools/long_tests.py $(WORKERS) $(ARGS)
 
 bench: setup ## measure against baselines, needs h2load (ONLY=a,b ROUNDS=5); see docs/performance.md
 	@$(BIN)/python -m tests.bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY)) $(ARGS)

@@ -8,16 +8,25 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from xdist.remote import Producer  # pyright: ignore[reportMissingTypeStubs]
 
 from shared.embedded import ports
 from shared.embedded.ports import FREE_RANGE
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.embedded import state_directory
 from tests.helpers.events import bad_events
+from tests.helpers.record import OwnRecord, Scratch
 from tests.helpers.serving import needs_envoy, serving
-from tests.helpers.suite import Suite, World, running_suite
+from tests.helpers.sharing import ByTransport
+from tests.helpers.suite import Suite, World, counted_alone, running_suite
 
 collect_ignore_glob = ["protos/*"]  # stubs, one of which is called test_service_...
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByTransport | None:
+    """Shares the tests among the workers of `--dist loadfile`."""
+    return ByTransport(config, log) if config.getoption("dist", "") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,12 +53,14 @@ async def suite(
 ) -> AsyncGenerator[Suite]:
     """target=all: in this process on grpcio, and in a process of its own on envoy. Whoever asks for it runs on both."""
     folder: Path = tmp_path_factory.mktemp("suite")
+    # Whatever else is started is on another record: even one that was killed takes no share of this one's rates.
+    record = OwnRecord(Scratch(postgres, "suites"))
     if request.param == "grpcio":
-        async with running_suite(postgres, folder) as running:
+        async with running_suite(record, folder) as running, counted_alone(running):
             yield running
             await refuse_bad_events(running)
     else:
-        async with serving(postgres, folder) as served:
+        async with serving(record, folder) as served, counted_alone(served.suite):
             yield served.suite
             await refuse_bad_events(served.suite)
 

@@ -32,7 +32,7 @@ from tests.helpers.echo import as_is
 from tests.helpers.serving import TRANSPORTS, Served, launch, serving, settled
 from tests.helpers.suite import bearer
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.together, pytest.mark.timeout(120)]
 
 LOST_WITHIN_S: Final = 20.0
 CALLS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from lictor import AsyncLictor, Lictor, LictorError
@@ -17,14 +18,18 @@ pytestmark = pytest.mark.usefixtures("hurried")
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred heartbeats in an interval, which is a minute at least."""
+    """A hundred heartbeats in an interval, which is a minute: shorter there is none."""
     monkeypatch.setattr(requests_beats, "SHARE", (0.01, 0.012))
 
 
 async def a_machine(world: World) -> str:
     product = (await world.test.products.create(code="BEATS", display_name="Beats")).product
     policy = await world.test.policies.create(
-        product_id=product.product_id, display_name="Beating", max_machines=1, require_heartbeat=True
+        product_id=product.product_id,
+        display_name="Beating",
+        max_machines=1,
+        require_heartbeat=True,
+        heartbeat_interval=timedelta(minutes=1),
     )
     issued = await world.test.licenses.create(policy_id=policy.policy.policy_id)
     return (await world.test.activate(key=issued.key, fingerprint=a_fingerprint())).machine.machine_id

@@ -37,7 +37,7 @@ from tests.helpers.echo import as_is
 from tests.helpers.embedded import TREE, state_directory
 from tests.helpers.serving import ended, needs_envoy, ops_get, settled, until
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.together, pytest.mark.timeout(300)]
 
 ENGINE: Final = next((name for name in ("docker", "podman") if shutil.which(name)), "")
 TARGETS: Final = [target.value for target in Target if target is not Target.ALL]

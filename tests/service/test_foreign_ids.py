@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from lictor.common.v1.common_pb2 import LicenseSelector
@@ -103,22 +106,37 @@ def naming(method: MethodDescriptor, field: str, resource_id: str, own: dict[str
     return request
 
 
+@dataclass(frozen=True)
+class Owners:
+    """Two accounts, and ids of a resource of each kind: of the one in either mode, and of the other."""
+
+    world: World
+    other: World
+    own: dict[str, str]
+    live: dict[str, str]
+    foreign: dict[str, str]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", name="owners")
+async def _owners(suite: Suite) -> AsyncGenerator[Owners]:
+    """For all tests that change nothing, which they look after themselves."""
+    async with suite.world() as world, suite.world() as other:
+        own, live, foreign = [await stock(await open_shop(client)) for client in (world.test, world.live, other.test)]
+        yield Owners(world, other, own, live, foreign)
+
+
 @pytest.mark.parametrize(("method", "field"), naming_methods())
 async def test_an_id_of_another_account_or_mode_is_as_unknown_as_one_that_never_was(
-    suite: Suite, world: World, method: MethodDescriptor, field: str
+    suite: Suite, owners: Owners, method: MethodDescriptor, field: str
 ) -> None:
-    own = await stock(await open_shop(world.test))
-    live = await stock(await open_shop(world.live))
-    async with suite.world() as other:
-        foreign = await stock(await open_shop(other.test))
-        told: set[str] = set()
-        async with unchanged(suite, world, other):
-            for resource_id in ("nope", foreign[field], live[field]):
-                error = await refused(suite, naming(method, field, resource_id, own), world.test_key)
-                assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, RESOURCES[field])
-                assert dict(error.info.metadata) == {"id": resource_id}
-                told.add(error.message.replace(resource_id, "<id>"))
-        assert len(told) == 1, "the words are the same for each"
+    world, told = owners.world, set[str]()
+    async with unchanged(suite, world, owners.other):
+        for resource_id in ("nope", owners.foreign[field], owners.live[field]):
+            error = await refused(suite, naming(method, field, resource_id, owners.own), world.test_key)
+            assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, RESOURCES[field])
+            assert dict(error.info.metadata) == {"id": resource_id}
+            told.add(error.message.replace(resource_id, "<id>"))
+    assert len(told) == 1, "the words are the same for each"
 
 
 async def test_a_customer_of_another_account_or_mode(suite: Suite, world: World) -> None:

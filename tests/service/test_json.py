@@ -353,6 +353,7 @@ def settings_of(postgres: EmbeddedPostgres, served: Served, **more: str) -> dict
         "LICTOR_POSTGRES_DSN": postgres.dsn(),
         "LICTOR_ROOT_SECRET_FILE": str(served.suite.settings.root_secret_file),
         "LICTOR_LICENSE_ADDR": served.listen.api,
+        "LICTOR_LAME_DUCK_S": "0",
         **more,
     }
 

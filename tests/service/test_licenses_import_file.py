@@ -75,6 +75,7 @@ async def test_a_killed_import_goes_on_and_nothing_comes_twice(
 
 
 @pytest.mark.long
+@pytest.mark.together
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("transport", ["grpcio", "envoy"])
 async def test_a_hundred_thousand(postgres: EmbeddedPostgres, tmp_path: Path, transport: str) -> None:

@@ -120,8 +120,7 @@ async def test_results_with_secrets_are_sealed_and_the_id_is_kept_nowhere(stage:
         for secret in secrets_of(answer):
             assert secret.encode() not in stored
             assert secret[-8:].encode() not in stored
-        for form in (request_id, UUID(request_id).hex):
-            assert await where_found(admin, form) == []
+        assert await where_found(admin, request_id, UUID(request_id).hex) == []
         raw = UUID(request_id).bytes.hex()
         assert not [name for name in ("result", "request_id_hash", "body_hash") if raw in row[name].hex()]
 
@@ -152,8 +151,7 @@ async def test_no_table_has_a_key(stage: Stage) -> None:
         assert "license.license" in await where_found(admin, imported.license.license_id), "the search finds nothing"
         for key in shown:
             assert len(key) > 20
-            for form in (key, key[:-4], key.replace("-", "")):
-                assert await where_found(admin, form) == []
+            assert await where_found(admin, key, key[:-4], key.replace("-", "")) == []
 
 
 async def test_two_calls_at_once_make_one_license(stage: Stage) -> None:

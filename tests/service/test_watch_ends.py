@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import grpc.aio
 import pytest
 from lictor.common.v1.common_pb2 import View
@@ -20,15 +19,23 @@ from services.license import watch_hub, watch_marks
 from shared.embedded.postgres import EmbeddedPostgres
 from tests.helpers.builders import open_shop, refused_by
 from tests.helpers.echo import Refusal
-from tests.helpers.serving import TRANSPORTS, samples, serving, until
+from tests.helpers.serving import TRANSPORTS, counted, serving, until
 from tests.helpers.suite import Suite, World, running_suite
 from tests.helpers.watching import Kind, Watcher, watching
 
 
 async def streams(suite: Suite) -> float:
     """How many streams the process has."""
-    async with aiohttp.ClientSession() as session, session.get(f"http://{suite.bound.ops_addr}/metrics") as answer:
-        return sum(samples(await answer.text(), "lictor_watch_streams").values())
+    return await counted(suite, "lictor_watch_streams")
+
+
+async def no_streams(suite: Suite) -> None:
+    """Waits until those of earlier tests have ended, which the process may hear of a second later."""
+
+    async def none() -> bool:
+        return await streams(suite) == 0
+
+    await until(none)
 
 
 async def ended(watcher: Watcher) -> Refusal:
@@ -99,16 +106,16 @@ async def test_a_caller_that_does_not_read_is_cut_and_holds_nothing(suite: Suite
         ("grpc.http2.lookahead_bytes", 65536),
         ("grpc.use_local_subchannel_pool", 1),
     )
-    before = await streams(suite)
+    await no_streams(suite)
     async with (
         grpc.aio.insecure_channel(suite.bound.api_addr, options=options) as channel,
         watching(suite, world.test_key, view=View.BASIC, channel=channel) as watcher,
     ):
-        assert await streams(suite) == before + 1
+        assert await streams(suite) == 1
 
         async def cut() -> bool:
             await world.test.policies.update(shop.policy.policy_id, display_name=f"{os.urandom(4).hex()}")
-            return await streams(suite) == before
+            return await streams(suite) == 0
 
         await until(cut, 30)
         found = await ended(watcher)
@@ -168,12 +175,12 @@ async def test_a_process_that_leaves_ends_its_streams_with_draining(
 
 
 async def test_a_caller_that_leaves_leaves_nothing_behind(suite: Suite, world: World) -> None:
-    before = await streams(suite)
+    await no_streams(suite)
     async with watching(suite, world.test_key):
-        assert await streams(suite) == before + 1
+        assert await streams(suite) == 1
 
     async def gone() -> bool:
-        return await streams(suite) == before
+        return await streams(suite) == 0
 
     await until(gone)
 
