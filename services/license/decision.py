@@ -100,9 +100,13 @@ def _has_no_uses_left(facts: Facts, asked: Asked, now: datetime) -> bool:
 
 
 def _exceeds(code: Code) -> Callable[[Facts, Asked, datetime], bool]:
+    name = machines.LIMITS[code]
+
     def fails(facts: Facts, asked: Asked, now: datetime) -> bool:
         del asked, now
-        return facts.machines.strict and machines.taken(facts, code).is_exceeded
+        if not facts.machines.strict or machines.limit_of(facts, name) is None:  # as most limits are
+            return False
+        return machines.taken(facts, code).is_exceeded
 
     return fails
 

@@ -184,12 +184,13 @@ LIMITS: Final = {
     Code.TOO_MANY_PROCESSES: "processes",
 }
 """What each code of a limit counts, by the names of the facts."""
+_OVERRIDABLE: Final = {name: f"MAX_{name.upper()}" for name in LIMITS.values()}
 
 
 def limit_of(facts: Facts, name: str) -> int | None:
     """One limit as its policy has it, or the license itself where its policy lets it; None for none."""
     own, of_policy = getattr(facts.overrides, name), getattr(facts.machines.limits, name)
-    return effective_limit(of_policy, own, facts.overridable, f"MAX_{name.upper()}")
+    return effective_limit(of_policy, own, facts.overridable, _OVERRIDABLE[name])
 
 
 def taken(facts: Facts, code: Code) -> Taken:

@@ -51,12 +51,12 @@ def encode(stamp: Stamp, facts: Iterable[Fact]) -> bytes:
 def decode(body: bytes) -> tuple[Stamp, Sequence[Fact]] | None:
     """What `encode` was given; None for bytes of another format."""
     head, *rows = body.split(b"\n")
-    version, *state = json.loads(head)
+    version, *state = _DECODER.decode(head.decode())
     if version != FORMAT:
         return None
     system_id, epoch, snapshot = state
     facts = [_fact_of_many(row) if row.startswith(_OF_MANY) else _fact(row) for row in rows]
-    return Stamp(system_id, UUID(hex=epoch), Snapshot.parse(snapshot)), facts
+    return Stamp(system_id, _epoch(epoch), Snapshot.parse(snapshot)), facts
 
 
 def _line(values: Sequence[object]) -> bytes:
@@ -69,7 +69,7 @@ def _kind(key: str) -> str:
 
 
 def _fact(row: bytes) -> Fact:
-    key, size_bytes, values = json.loads(row, object_hook=_from_json)
+    key, size_bytes, values = _DECODER.decode(row.decode())
     return Fact(key, None if values is None else CLASSES[_kind(key)](*values), size_bytes)
 
 
@@ -105,3 +105,13 @@ def _from_json(value: dict[str, Any]) -> object:
             return MachineTerms(*columns)
         case _:
             return value
+
+
+_DECODER: Final = json.JSONDecoder(object_hook=_from_json)
+"""Made once: `json.loads` makes one for each row, and looks for its encoding."""
+
+
+@lru_cache(maxsize=4)
+def _epoch(digits: str) -> UUID:
+    """Nearly all entries are of the same."""
+    return UUID(hex=digits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 from shared.facts.customers import NOBODY, CustomerValue
@@ -179,6 +180,7 @@ SHARED_BYTES: Final = 600
 
 OF_THE_POLICY: Final = tuple(one.name for one in fields(PolicyValue) if one.name != "first_duration")
 """What a decision reads of a policy as it is."""
+_VALUES_OF_THE_POLICY: Final = attrgetter(*OF_THE_POLICY)
 
 
 def tenant_prefix(tenant: Tenant) -> str:
@@ -226,7 +228,7 @@ def _joined(
     seats = None
     if needs_seats(policy.machines, license_.overrides, policy.expiration_basis, asked):
         seats = value_of(view, f"seats:{prefix}{license_.license_id}", SeatsValue) or NO_SEATS
-    terms: dict[str, Any] = {name: getattr(policy, name) for name in OF_THE_POLICY}
+    terms: dict[str, Any] = dict(zip(OF_THE_POLICY, _VALUES_OF_THE_POLICY(policy), strict=True))
     return LicenseFacts(
         license_id=license_.license_id,
         product_id=license_.product_id,
