@@ -12,7 +12,7 @@ MINUTES ?= 10
 KINDS ?=
 SPLIT ?=
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 # Keeps the output of checks that run side by side apart; make 3.81 (macOS) cannot.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 LOCKS := run build embedded dev envoy
@@ -41,10 +41,10 @@ demo: setup-run ## walk the example flows against a fresh stack (FLOW=name, SPLI
 compiled: setup
 	@$(BIN)/python -m compileall -qq services shared clients/python/lictor tests || true
 
-test: compiled ## run the tests, two files at a time (ARGS="-k word", WORKERS=0 for one after the other)
+test: compiled ## run the tests, three files at a time (ARGS="-k word", WORKERS=0 for one after the other)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-long: compiled ## run the long consistency and fault tests, those that measure nothing two files at a time
+test-long: compiled ## run the long consistency and fault tests, those that measure nothing three files at a time
 	@$(BIN)/python tools/long_tests.py $(WORKERS) $(ARGS)
 
 bench: setup ## measure against baselines, needs h2load (ONLY=a,b ROUNDS=5); see docs/performance.md

@@ -1,4 +1,4 @@
-"""Runs the long tests: those marked `together` two files at a time, and then the others one by one.
+"""Runs the long tests: those marked `together` some files at a time, and then the others one by one.
 
     python tools/long_tests.py [WORKERS [pytest's arguments]]
 
@@ -22,7 +22,7 @@ def runs(workers: str) -> tuple[Sequence[str], ...]:
 
 def main(arguments: Sequence[str]) -> int:
     """Every run is made, whatever became of the one before, unless somebody stopped it; the first bad status."""
-    workers, more = (arguments[0] if arguments else "2"), arguments[1:]
+    workers, more = (arguments[0] if arguments else "3"), arguments[1:]
     bad, ran = 0, False
     for told in runs(workers):
         status = subprocess.run(

@@ -26,7 +26,7 @@ from tests.helpers.suite import World
 
 VALIDATE: Final = "/lictor.license.v1.ValidationService/ValidateLicense"
 WHO: Final = "/lictor.account.v1.AccountService/WhoAmI"
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 CALLS_PER_S: Final = 100
 CALLS: Final = 400
 MOST: Final = 6.0
