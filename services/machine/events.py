@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from services.machine.model import DeactivationReason, Machine
 from services.machine.processes import LIMIT, NoPlaceError, Process
-from services.machine.seats import Seats
 from services.machine.wait_store import Place
 from shared.db.outbox import SOURCE_API, Event
+from shared.facts.machines import SeatsValue
 
 _LEFT_OUT = frozenset({"identity_hash", "uniqueness_scope", "fingerprints", "components", "heartbeat_from"})
 
@@ -47,7 +47,7 @@ def gone_event(machine: Machine, actor: str, reason: str = "", source: str = SOU
     return machine_event(name, machine, actor, reason, source)
 
 
-def refusal_event(license_id: str, limit: str, allowed: int, seats: Seats, actor: str) -> Event:
+def refusal_event(license_id: str, limit: str, allowed: int, seats: SeatsValue, actor: str) -> Event:
     """An activation that found no seat; it happened to the license."""
     data = {"license_id": license_id, "limit": limit, "allowed": allowed, "machines": seats.machines}
     return Event("machine.activation_rejected", license_id, data, actor)

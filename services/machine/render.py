@@ -9,9 +9,9 @@ from lictor.machine.v1 import machine_pb2 as pb
 
 from services.machine.model import Machine, State
 from services.machine.processes import Process
-from services.machine.seat_store import Seats
 from services.machine.terms import Terms
 from shared.etags import etag_of
+from shared.facts.machines import SeatsValue
 from shared.rpc.render import duration, struct, timestamp
 
 _HEARTBEATS = {
@@ -108,7 +108,7 @@ def process(value: Process, interval: timedelta | None) -> pb.Process:
     )
 
 
-def seat_count(seats: Seats | int, terms: Terms) -> pb.SeatCount:
+def seat_count(seats: SeatsValue | int, terms: Terms) -> pb.SeatCount:
     """The seats of a license, or how many of them are held."""
     message = pb.SeatCount(taken=seats if isinstance(seats, int) else seats.machines)
     if (limit := terms.limit("max_machines")) is not None:

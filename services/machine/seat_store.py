@@ -11,6 +11,7 @@ import asyncpg
 
 from shared.db import statements
 from shared.db.pool import Transaction
+from shared.facts.machines import NO_SEATS, SeatsValue
 
 _SEAT: Final = ("machines", "users", "cores", "memory_bytes", "disk_bytes", "processes", "first_activated_at")
 LOCK_SEATS: Final = statements.select("machine.seat", _SEAT, "license_id = $3") + " FOR UPDATE"
@@ -50,19 +51,6 @@ RENEW_HELD: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Seats:
-    """What the machines of a license are together."""
-
-    machines: int
-    users: int
-    cores: int
-    memory_bytes: int
-    disk_bytes: int
-    processes: int
-    first_activated_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class Held:
     """A lease that a stream holds. It lasts `lasts` from each renewal, and not past `ends_at`."""
 
@@ -77,7 +65,7 @@ def _in_tenant(tx: Transaction, *values: object) -> tuple[object, ...]:
     return (tx.tenant.account_id, tx.tenant.mode.value, *values)
 
 
-async def lock_seats(tx: Transaction, license_id: str) -> Seats:
+async def lock_seats(tx: Transaction, license_id: str) -> SeatsValue:
     """The seats of a license, which nobody else can take or free until this transaction ends."""
     row = await tx.conn.fetchrow(OPEN_SEATS, *_in_tenant(tx, license_id))
     if row is None:  # somebody has opened them just now, and this statement does not see it
@@ -86,14 +74,14 @@ async def lock_seats(tx: Transaction, license_id: str) -> Seats:
     return _seats(row)
 
 
-async def get_seats(tx: Transaction, license_id: str) -> Seats:
+async def get_seats(tx: Transaction, license_id: str) -> SeatsValue:
     """As they are; none of a license that never had a machine."""
     row = await tx.conn.fetchrow(GET_SEATS, *_in_tenant(tx, license_id))
-    return Seats(0, 0, 0, 0, 0, 0, None) if row is None else _seats(row)
+    return NO_SEATS if row is None else _seats(row)
 
 
-def _seats(row: asyncpg.Record) -> Seats:
-    return Seats(
+def _seats(row: asyncpg.Record) -> SeatsValue:
+    return SeatsValue(
         row["machines"], row["users"], row["cores"], int(row["memory_bytes"]), int(row["disk_bytes"]), row["processes"],
         row["first_activated_at"],
     )  # fmt: skip

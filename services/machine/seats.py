@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.machine.model import Machine, State
-from services.machine.seat_store import Seats
 from services.machine.terms import Terms
 from shared.errors import DomainError, FieldViolation, Reason, fields_invalid
+from shared.facts.machines import SeatsValue
 from shared.rules.machine_terms import MachineLeasing, SeatAcquire
 from shared.rules.seats import cap
 
@@ -29,7 +29,7 @@ class Taking:
     user_machines: int | None
 
 
-def taking(seats: Seats, machine: Machine, before: Machine | None, of_user: int) -> Taking:
+def taking(seats: SeatsValue, machine: Machine, before: Machine | None, of_user: int) -> Taking:
     """With `machine` in place of `before`, or beside all others. `of_user` are the other machines of its user."""
     has_user = machine.user_id is not None
     more_users = int(has_user and of_user == 0)
@@ -50,7 +50,7 @@ def taking(seats: Seats, machine: Machine, before: Machine | None, of_user: int)
     )
 
 
-def taken(seats: Seats, then: Taking, at: datetime) -> Seats:
+def taken(seats: SeatsValue, then: Taking, at: datetime) -> SeatsValue:
     """What the record counts once the machine has its seat, since `at`."""
     return replace(
         seats, machines=then.machines, users=then.users, cores=then.cores, memory_bytes=then.memory_bytes,
@@ -69,7 +69,7 @@ def within(terms: Terms, user_id: str | None) -> str | None:
     return user_id if terms.machine_leasing is MachineLeasing.PER_USER else None
 
 
-def exceeded(terms: Terms, then: Taking, now: Seats) -> tuple[str, int] | None:
+def exceeded(terms: Terms, then: Taking, now: SeatsValue) -> tuple[str, int] | None:
     """The first limit that would be exceeded, overage and all, and what it allows; None where there is room.
 
     What is exceeded already, since a limit was lowered, may not grow.

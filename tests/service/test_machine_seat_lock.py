@@ -21,6 +21,7 @@ from shared.crypto.fingerprints import PLAIN
 from shared.db.pool import Database, PostgresTarget, read_passwords
 from shared.db.roles import Role
 from shared.errors import DomainError
+from shared.facts.machines import SeatsValue
 from tests.helpers.builders import open_shop
 from tests.helpers.serving import until
 from tests.helpers.suite import Suite, World
@@ -61,7 +62,7 @@ async def test_who_comes_second_waits_and_sees_what_the_first_has_made(
         async with db.transaction(world.tenant()) as tx:
             await seat_store.lock_seats(tx, license_id)
 
-    async def second() -> seat_store.Seats:
+    async def second() -> SeatsValue:
         async with db.transaction(world.tenant()) as tx:
             return await seat_store.lock_seats(tx, license_id)
 
@@ -70,7 +71,7 @@ async def test_who_comes_second_waits_and_sees_what_the_first_has_made(
         async def waits() -> bool:
             return await admin.fetchval(_WAITING) == 1
 
-        waiting: list[asyncio.Task[seat_store.Seats]] = []
+        waiting: list[asyncio.Task[SeatsValue]] = []
         with suppress(GivenUpError):
             async with db.transaction(world.tenant()) as tx:
                 await activate_machine(tx, actor="key_1", license_id=license_id, wanted=new_machine(), count=uncounted)

@@ -10,13 +10,13 @@ from services.machine import store, wait_store
 from services.machine.commands.take_seat import NewMachine, NoSeatError, come_to_seats, leased, rebound, take_seat
 from services.machine.events import machine_event, queued_event
 from services.machine.model import Machine, refuse_offline, touched
-from services.machine.seat_store import Seats
 from services.machine.seats import within
 from services.machine.terms import Terms
 from services.machine.wait_store import Place
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason
+from shared.facts.machines import SeatsValue
 from shared.rules.machine_terms import SeatAcquire
 
 
@@ -26,7 +26,7 @@ class Acquired:
 
     machine: Machine
     terms: Terms
-    seats: Seats
+    seats: SeatsValue
     taken_over: bool
     overage: bool
     evicted: Sequence[Machine]
@@ -37,7 +37,7 @@ class Queued:
     """A machine that waits for a seat."""
 
     place: Place
-    seats: Seats
+    seats: SeatsValue
     terms: Terms
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from services.machine.commands.take_seat import NewMachine, come_to_seats, rebound, take_seat
 from services.machine.events import machine_event
 from services.machine.model import Machine
-from services.machine.seat_store import Seats
 from services.machine.terms import Terms
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
+from shared.facts.machines import SeatsValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Activated:
 
     machine: Machine
     terms: Terms
-    seats: Seats
+    seats: SeatsValue
     already_active: bool
     overage: bool
     evicted: Sequence[Machine]

@@ -28,12 +28,12 @@ from services.machine.model import (
     refuse_unless_allowed,
     touched,
 )
-from services.machine.seat_store import Seats
 from services.machine.seats import behind, evicted, exceeded, overage, refuse_full, refuse_nobody, taken, taking, within
 from services.machine.terms import Terms, refuse_unusable
 from shared.db.outbox import emit
 from shared.db.pool import Transaction
 from shared.errors import DomainError, Reason, not_found
+from shared.facts.machines import SeatsValue
 from shared.ids import Prefix, new_id
 from shared.rules.heartbeats import HeartbeatStatus
 from shared.rules.machine_terms import MachineLeasing, MachineUniqueness, SeatAcquire
@@ -64,7 +64,7 @@ class Scene:
     seat already; it may be dead."""
 
     terms: Terms
-    seats: Seats
+    seats: SeatsValue
     known: Machine | None
 
     def has_seat(self, tx: Transaction) -> bool:
@@ -77,7 +77,7 @@ class Taken:
     """The machine on its seat, and what became of the others."""
 
     machine: Machine
-    seats: Seats
+    seats: SeatsValue
     overage: bool
     evicted: Sequence[Machine]
 
@@ -85,7 +85,7 @@ class Taken:
 class NoSeatError(DomainError):
     """MACHINE_LIMIT_EXCEEDED, with what the event of it tells."""
 
-    def __init__(self, refusal: DomainError, seats: Seats) -> None:
+    def __init__(self, refusal: DomainError, seats: SeatsValue) -> None:
         super().__init__(refusal.reason, refusal.message, metadata=refusal.metadata)
         self.seats = seats
 
@@ -150,7 +150,7 @@ async def take_seat(
     return Taken(machine, taken(seats, then, machine.activated_at), overage(terms, then), gone)
 
 
-async def leased(tx: Transaction, machine: Machine, terms: Terms, seats: Seats, ttl: timedelta) -> Machine:
+async def leased(tx: Transaction, machine: Machine, terms: Terms, seats: SeatsValue, ttl: timedelta) -> Machine:
     """With a lease of its own, later than all others of the license; it is a heartbeat too. For whoever holds the seats."""
     return replace(
         machine,
@@ -223,7 +223,7 @@ async def _replace_dead(tx: Transaction, actor: str, dead: Machine) -> None:
 
 
 async def _make_room(
-    tx: Transaction, actor: str, machine: Machine, terms: Terms, seats: Seats, *, identity: Identity
+    tx: Transaction, actor: str, machine: Machine, terms: Terms, seats: SeatsValue, *, identity: Identity
 ) -> Sequence[Machine]:
     """Whoever has lost its seat for the machine. MACHINE_LIMIT_EXCEEDED. Where there is a queue, the free seats are those of who
     waits there first."""
