@@ -32,6 +32,7 @@ ENTRIES: Final = {
     "validate_hot": Entry(validate_hot.HOT_GOALS, validate_hot.run_validate_hot),
     "validate_batch": Entry(validate_hot.BATCH_GOALS, validate_hot.run_validate_batch),
     "validate_l2": Entry(validate_cold.L2_GOALS, validate_cold.run_validate_l2),
+    "validate_anew": Entry(validate_cold.ANEW_GOALS, validate_cold.run_validate_anew),
     "validate_record": Entry(validate_cold.RECORD_GOALS, validate_cold.run_validate_record),
     "growth": Entry(growth.GOALS, growth.run_growth),
     "revoke_p99": Entry(revoke.GOALS, revoke.run_revoke),

@@ -93,10 +93,11 @@ class Licensed:
         groups = (self.issued[n * size : (n + 1) * size] for n in range(FILES))
         return self.load(BATCH_VALIDATE, self._files("batch", [batch(group) for group in groups]))
 
-    def spread(self, licenses: Sequence[Issued], *, fresh: bool = False) -> Load:
-        """Validations by key of each of them, as often of the one as of the other."""
-        file = self.folder / f"{'fresh' if fresh else 'validate'}-{len(licenses)}-in-one"
-        file.write_bytes(b"".join(framed(request(one, fresh=fresh)) for one in licenses))
+    def spread(self, licenses: Sequence[Issued], *, fresh: bool = False, anew: bool = False) -> Load:
+        """Validations by key of each of them, as often of the one as of the other; `anew` as in `request`."""
+        kind = "fresh" if fresh else "anew" if anew else "validate"
+        file = self.folder / f"{kind}-{len(licenses)}-in-one"
+        file.write_bytes(b"".join(framed(request(one, fresh=fresh, anew=anew)) for one in licenses))
         return replace(self.load(VALIDATE, [file]), spread=True)
 
     def subject(self, name: str, load: Load, method: str = VALIDATE, warm_up_calls: int = WARM_UP_CALLS) -> Subject:
@@ -181,9 +182,12 @@ class Licensed:
         return files
 
 
-def request(license_: Issued, *, fresh: bool = False) -> bytes:
-    """A validation by key; a `fresh` one asks for the record itself."""
+def request(license_: Issued, *, fresh: bool = False, anew: bool = False) -> bytes:
+    """A validation by key; a `fresh` one asks for the record itself, and no answer to one with `anew` is ever kept: it names
+    the consistency that all have."""
     message = _request(license_)
+    if anew:
+        message.consistency.leased.SetInParent()
     if fresh:
         message.consistency.fully_consistent.SetInParent()
     return message.SerializeToString()
