@@ -30,7 +30,7 @@ L2_WARM_UP_CALLS: Final = 12_000
 """In which nearly all of them are asked for."""
 RECORD_GOALS: Final = (RECORD, writes_of("validate_record"))
 ANEW: Final = information("validate_anew", Bound.MIN, "calls/s")
-ANEW_GOALS: Final = (ANEW, writes_of("validate_anew"))
+ANEW_GOALS: Final = (writes_of("validate_anew"),)
 
 
 async def run_validate_l2(effort: Effort) -> list[Figure]:
