@@ -44,7 +44,7 @@ compiled: setup
 test: compiled ## run the tests, three files at a time (ARGS="-k word", WORKERS=0 for one after the other)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-long: compiled ## run the long consistency and fault tests, those that measure nothing three files at a time
+test-long: compiled ## run the long consistency and fault tests, those that measure nothing three at a time
 	@$(BIN)/python tools/long_tests.py $(WORKERS) $(ARGS)
 
 bench: setup ## measure against baselines, needs h2load (ONLY=a,b ROUNDS=5); see docs/performance.md

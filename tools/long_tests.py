@@ -1,4 +1,4 @@
-"""Runs the long tests: those marked `together` some files at a time, and then the others one by one.
+"""Runs the long tests: those marked `together` some at a time, and then the others one by one.
 
     python tools/long_tests.py [WORKERS [pytest's arguments]]
 
@@ -16,7 +16,7 @@ import pytest
 
 def runs(workers: str) -> tuple[Sequence[str], ...]:
     """What pytest is told, run by run."""
-    beside = ("-n", workers, "--dist", "loadfile")
+    beside = ("-n", workers, "--dist", "load")
     return ("-m", "long and together", *beside), ("-m", "long and not together")
 
 
