@@ -54,16 +54,17 @@ async def _is_set_back(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> 
 
 
 async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
-    """Bytes that are changed, cut off, moved to another name, and of another kind."""
-    del held
+    """Bytes that are changed, cut off, moved to another name, of another kind, and the first facts as if just read."""
     there = [(name, value) for name, value in (await redis.everything()).items() if value]
+    for name, value in there:
+        held.setdefault(name, value)
     for name, value in scene.random.sample(there, len(there) // 2):
         place = scene.random.randrange(len(value))
         flipped = value[:place] + bytes([value[place] ^ (1 << scene.random.randrange(8))]) + value[place + 1 :]
         other = scene.random.choice(there)[1]
-        forged = scene.random.choice(
-            (flipped, value[:place], value + b"x", other, other, scene.random.randbytes(200), b"")
-        )
+        as_if_new = value.partition(b"\n")[0] + b"\n" + held[name].partition(b"\n")[2]
+        garbled = (flipped, value[:place], value + b"x", other, other, scene.random.randbytes(200), b"")
+        forged = as_if_new if scene.random.random() < 0.5 else scene.random.choice(garbled)
         if scene.random.random() < 0.1:
             # A process may write the name at any moment: what is of another kind takes its place in one step.
             await redis.do("LPUSH", "of_another_kind", value)
