@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from shared.freshness.memory import Fact, Memory
+from shared.freshness.memory import CHANCES, Fact, Memory
 from shared.freshness.tail import Tail
 
 K = TypeVar("K", bound=Hashable)
@@ -27,19 +27,23 @@ class Recalled:
         since: The record's time at which it was made.
         until: The first moment after that at which time alone changes it; None for never.
         held_at: The memory's count of losses when all of its facts were last seen there.
+        in_use: Whether it was given since it was last about to be let go.
     """
 
     made_of: Sequence[Fact]
     since: datetime
     until: datetime | None
     held_at: int = field(default=-1, init=False)
+    in_use: bool = field(default=False, init=False)
 
 
 R = TypeVar("R", bound=Recalled)
 
 
 class Recall(Generic[K, R]):
-    """At most `most` answers, by all that they depend on beside facts and time; those used longest ago go first."""
+    """At most `most` answers, by all that they depend on beside facts and time. The oldest goes first, but for those that
+    were given meanwhile: to put each in its place whenever it is given would be the dearest part of giving it.
+    """
 
     def __init__(self, tail: Tail, memory: Memory, most: int) -> None:
         self._tail = tail
@@ -64,7 +68,7 @@ class Recall(Generic[K, R]):
             kept.held_at = memory.losses
         if now < kept.since or (kept.until is not None and now >= kept.until):
             return None
-        self._kept.move_to_end(key)
+        kept.in_use = True
         return kept, now
 
     def put(self, key: K, recalled: R) -> None:
@@ -72,4 +76,13 @@ class Recall(Generic[K, R]):
         self._kept[key] = recalled
         self._kept.move_to_end(key)
         if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+            self._let_one_go()
+
+    def _let_one_go(self) -> None:
+        for _ in range(CHANCES):
+            key, oldest = next(iter(self._kept.items()))
+            if not oldest.in_use:
+                break
+            oldest.in_use = False
+            self._kept.move_to_end(key)
+        self._kept.popitem(last=False)

@@ -68,17 +68,23 @@ absent = st.builds(Fact, key=names, value=st.none(), size_bytes=st.just(0))
 
 
 @settings(max_examples=300)
-@given(st.lists(facts | absent | names | st.tuples(names), max_size=40), st.integers(0, 1500))
-def test_memory_keeps_what_was_used_last_within_its_bytes(done: list[Fact | str | tuple[str]], max_bytes: int) -> None:
-    """A fact is put, a name is read, a tuple is dropped. The model is a list, that used last in the end."""
-    memory, model, missing = Memory(max_bytes), list[Fact](), dict[str, Fact]()
+@given(
+    st.lists(facts | absent | names | st.tuples(names) | st.frozensets(names, min_size=1, max_size=1), max_size=40),
+    st.integers(0, 1500),
+)
+def test_memory_keeps_what_was_used_last_within_its_bytes(
+    done: list[Fact | str | tuple[str] | frozenset[str]], max_bytes: int
+) -> None:
+    """A fact is put, a name is read, a tuple is dropped, an answer made of a set is given again. The model is a list, that
+    used last in the end, and which of them were in such an answer."""
+    memory, model, missing, again = Memory(max_bytes), list[Fact](), dict[str, Fact](), set[str]()
 
     def size(fact: Fact) -> int:
         return ENTRY_BYTES + len(fact.key) + fact.size_bytes
 
     for step in done:
         held, losses = [*model, *missing.values()], memory.losses
-        name = step.key if isinstance(step, Fact) else step[0] if isinstance(step, tuple) else step
+        name = step.key if isinstance(step, Fact) else step if isinstance(step, str) else next(iter(step))
         known = next((one for one in model if one.key == name), None)
         match step:
             case Fact():
@@ -86,29 +92,43 @@ def test_memory_keeps_what_was_used_last_within_its_bytes(done: list[Fact | str 
                 missing.pop(name, None)
                 if step.value is None:
                     missing[name] = step
-                else:  # one that says the same stays what it is
-                    model.append(known if known is not None and known.value == step.value else step)
+                elif known is not None and known.value == step.value:  # it stays what it is
+                    model.append(known)
+                else:
+                    again.discard(name)
+                    model.append(step)
                 memory.put(step)
             case str():
                 assert memory.get(name) is (known or missing.get(name))
                 if known is not None:
                     model.remove(known)
                     model.append(known)
+            case frozenset():
+                asked = known or missing.get(name)
+                assert asked is None or memory.holds([asked])
+                again |= step
             case _:
                 memory.drop(name)
+                again.discard(name)
                 model = [one for one in model if one.key != name]
                 missing.pop(name, None)
         while sum(size(one) for one in model) > max_bytes:
+            while model[0].key in again:
+                again.remove(model[0].key)
+                model.append(model.pop(0))
             model.pop(0)
         assert memory.size_bytes == sum(size(one) for one in model) <= max_bytes
         assert len(memory) == len(model) + len(missing)
         now = [*model, *missing.values()]
-        assert memory.holds(now)
-        assert memory.losses > losses or all(any(one is other for other in now) for one in held)
+        gone = [one for one in held if not any(one is other for other in now)]
+        assert memory.losses > losses or not gone
+        assert all(one.held_by is not None for one in now)
+        assert not any(memory.holds([one]) for one in gone)
     losses = memory.losses
     memory.clear()
     assert (len(memory), memory.size_bytes) == (0, 0)
     assert memory.losses > losses
+    assert not any(memory.holds([one]) for one in [*model, *missing.values()])
 
 
 def test_strangers_keys_drive_out_nobodys_facts(monkeypatch: pytest.MonkeyPatch) -> None:
