@@ -42,7 +42,7 @@ R = TypeVar("R", bound=Recalled)
 
 class Recall(Generic[K, R]):
     """At most `most` answers, by all that they depend on beside facts and time. The oldest goes first, but for those that
-    were given meanwhile: to put each in its place whenever it is given would be the dearest part of giving it.
+    were given meanwhile: they are marked and not moved, since what is next to them in the order is seldom in a cache.
     """
 
     def __init__(self, tail: Tail, memory: Memory, most: int) -> None:

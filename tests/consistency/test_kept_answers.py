@@ -87,7 +87,7 @@ async def test_without_room_the_oldest_goes_that_was_not_given_meanwhile(process
 
 
 async def test_that_all_were_given_again_does_not_make_the_next_wait(process: Process) -> None:
-    """Among a hundred thousand, sparing each of them once would take as long as a hundred calls."""
+    """To spare each of a hundred thousand once would hold up the loop."""
     answers: Recall[int, Recalled] = Recall(process.tail, process.memory, MOST)
     held = fact("held")
     process.memory.put(held)
