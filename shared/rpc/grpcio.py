@@ -14,10 +14,11 @@ from shared.errors import DomainError, Reason
 from shared.observe.metrics import UNKNOWN, Metrics
 from shared.rpc.ages import CONNECTION_AGE_GRACE_S, CONNECTION_AGE_S
 from shared.rpc.context import CallAbortedError, CallContext, Metadata
+from shared.rpc.handshakes import Handshakes
 from shared.rpc.live import LiveCalls
 from shared.rpc.routes import Body, Kind, Route
 from shared.rpc.status import DETAILS_KEY, status_of
-from shared.rpc.tls import TlsFiles, TlsMaterial, TlsWatch, certificate_uris, peer_identity
+from shared.rpc.tls import TlsFiles, TlsMaterial, certificate_uris, peer_identity
 
 ServicerContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
@@ -203,19 +204,16 @@ class GrpcioTransport(grpc.GenericRpcHandler):
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
     """Credentials of a server that looks at the files before each handshake, in a thread of grpc's."""
-    watch = TlsWatch(tls)
-    mutual = tls.client_ca_file is not None
+    handshakes = Handshakes(tls)
 
-    def renewed() -> grpc.ServerCertificateConfiguration | None:
-        changed = watch.renewed() is not None
-        # A resumed session shows no certificate: it would admit one that has expired since. grpc cannot be told not to
-        # resume, but a session ends with the configuration that it was made under.
-        return _configuration(watch.material) if changed or mutual else None
+    def replaced() -> grpc.ServerCertificateConfiguration | None:
+        material = handshakes.replaced()
+        return None if material is None else _configuration(material)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(watch.material),
-        cast("Callable[[], grpc.ServerCertificateConfiguration]", renewed),  # the stub does not know that None keeps it
-        require_client_authentication=mutual,
+        _configuration(handshakes.material),
+        cast("Callable[[], grpc.ServerCertificateConfiguration]", replaced),  # the stub does not know of None
+        require_client_authentication=tls.client_ca_file is not None,
     )
 
 

@@ -77,13 +77,7 @@ class Connection:
 
     def call(self, stream: int, method: str, message: bytes, *, end: bool) -> None:
         """Begins a call of the echo service with one message."""
-        headers = {
-            ":method": "POST", ":scheme": "http", ":authority": "echo", ":path": f"/{SERVICE}/{method}",
-            "content-type": "application/grpc", "te": "trailers", "authorization": "Bearer all",
-        }  # fmt: skip
-        block = b"".join(b"\0" + _text(name) + _text(value) for name, value in headers.items())
-        self._send(HEADERS, END_HEADERS, stream, block)
-        self._send(DATA, END_STREAM * end, stream, b"\0" + len(message).to_bytes(4, "big") + message)
+        self._writer.write(frames_of_a_call(stream, method, message, end=end))
 
     def end(self, stream: int) -> None:
         """Ends a call's requests."""
@@ -94,7 +88,22 @@ class Connection:
         self._writer.close()
 
     def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        self._writer.write(len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload)
+        self._writer.write(_frame(kind, flags, stream, payload))
+
+
+def frames_of_a_call(stream: int, method: str, message: bytes, *, end: bool) -> bytes:
+    """A call of the echo service with one message."""
+    headers = {
+        ":method": "POST", ":scheme": "http", ":authority": "echo", ":path": f"/{SERVICE}/{method}",
+        "content-type": "application/grpc", "te": "trailers", "authorization": "Bearer all",
+    }  # fmt: skip
+    block = b"".join(b"\0" + _text(name) + _text(value) for name, value in headers.items())
+    data = b"\0" + len(message).to_bytes(4, "big") + message
+    return _frame(HEADERS, END_HEADERS, stream, block) + _frame(DATA, END_STREAM * end, stream, data)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def _text(text: str) -> bytes:

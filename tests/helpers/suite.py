@@ -33,7 +33,7 @@ from shared.settings import Transport
 from shared.tenancy import Mode, Tenant
 from tests.helpers.lease import SHORT_LEASE_MS, set_lease
 
-QUIET = ("boundary_interval_s", "mark_interval_s", "machine_sweep_interval_s")
+QUIET = ("boundary_interval_s", "mark_interval_s", "machine_sweep_interval_s", "request_sweep_interval_s")
 """Workers whose writes would show in the rows that other tests compare."""
 
 

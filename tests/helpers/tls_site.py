@@ -21,6 +21,7 @@ from shared.embedded.ports import Listen, free_listen
 from shared.embedded.process import GuardedProcess
 from tests.helpers.certificates import Authority, Pair
 from tests.helpers.echo import SERVICE, as_is
+from tests.helpers.h2 import DATA, frames_of_a_call
 from tests.helpers.serving import ended, launch, serve_echo, settled
 
 WORKLOAD = "spiffe://example.org/ns/billing/sa/checkout"
@@ -93,24 +94,38 @@ async def ask(channel: grpc.aio.Channel, text: str, *metadata: tuple[str, str]) 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a handshake came to."""
+    """What a handshake and a call came to."""
 
     certificate: bytes
     protocol: str | None
     session: ssl.SSLSession | None
     resumed: bool | None
+    identity: str
 
 
 def handshake(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Seen:
-    """Connects and waits for the server's first bytes, with which its sessions come."""
+    """Connects and asks who the caller is."""
+    who = CreateLicenseRequest(display_name="identity").SerializeToString()
+    call = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0" + frames_of_a_call(1, "Read", who, end=True)
     with (
         socket.create_connection(("127.0.0.1", port), 5) as raw,
         context.wrap_socket(raw, session=session) as connection,
     ):
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
-        connection.recv(1)
+        connection.sendall(call)
         certificate = connection.getpeercert(binary_form=True) or b""
-        return Seen(certificate, connection.selected_alpn_protocol(), connection.session, connection.session_reused)
+        identity = StringValue.FromString(_data(connection)[5:]).value
+        protocol = connection.selected_alpn_protocol()
+        return Seen(certificate, protocol, connection.session, connection.session_reused, identity)
+
+
+def _data(connection: ssl.SSLSocket) -> bytes:
+    """The first frame of data."""
+    with connection.makefile("rb") as file:
+        while head := file.read(9):
+            payload = file.read(int.from_bytes(head[:3], "big"))
+            if head[3] == DATA:
+                return payload
+    raise ConnectionResetError
 
 
 @asynccontextmanager

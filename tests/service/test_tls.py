@@ -116,13 +116,14 @@ async def test_tls_1_2_is_the_oldest(site: Site) -> None:
         assert seen.protocol == "h2"
 
 
-async def test_a_session_is_not_resumed_where_callers_show_certificates(mutual: Site, site: Site) -> None:
+async def test_who_a_caller_is_when_it_resumes_a_session(mutual: Site, site: Site, transport: str) -> None:
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        for served, resumed in ((site, True), (mutual, False)):
+        for served, resumed, identity in ((site, True, ""), (mutual, transport == "grpcio", WORKLOAD)):
             context = served.client(version)
             first = await asyncio.to_thread(handshake, served.listen.api_port, context)
             second = await asyncio.to_thread(handshake, served.listen.api_port, context, first.session)
-            assert (first.session is not None, second.resumed) == (True, resumed)
+            assert (first.session is not None, first.resumed, second.resumed) == (True, False, resumed)
+            assert (first.identity, second.identity) == (identity, identity)
 
 
 async def test_a_workload_calls_by_its_certificate_alone(

@@ -42,6 +42,22 @@ async def test_certificates_are_replaced_while_calls_go_on(transport: str, tmp_p
             enough.set()
 
 
+async def test_many_callers_connect_at_once(transport: str, tmp_path: Path) -> None:
+    async with running(transport, tmp_path, mutual=True) as site:
+        left = 2_000
+
+        async def call() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                assert await site.ask("Ada", site.caller) == "Ada"
+
+        async with asyncio.TaskGroup() as calls:
+            for _ in range(8):
+                calls.create_task(call())
+        assert site.process.exit_status() is None
+
+
 async def test_another_authority_of_callers_is_taken_up(transport: str, tmp_path: Path) -> None:
     async with running(transport, tmp_path, mutual=True) as site:
         other = Authority("others")
