@@ -270,6 +270,7 @@ async def test_what_the_image_holds_migrates_serves_and_leaves(deployment: Deplo
 
 @needs_envoy
 async def test_a_password_of_another_target_does_not_let_a_target_in(deployment: Deployment) -> None:
+    deployment.run("migrate", *compose()["services"]["migrate"]["command"])
     environment = deployment.environment("webhook") | {"LICTOR_TARGET": "license"}
     done = await asyncio.to_thread(
         subprocess.run, ["lictor", "serve"], cwd="/", env=environment, text=True, capture_output=True, timeout=60
