@@ -23,8 +23,9 @@ HINT_PREFIX: Final = b"lictor:hint:"
 _FORMAT: Final = b"\x01"
 _EPOCH_END: Final = len(_FORMAT) + 16
 _MAC_BYTES: Final = 16
-_BODY_AT: Final = _EPOCH_END + _MAC_BYTES
-MAX_ENTRY_BYTES: Final = _BODY_AT + MAX_BODY_BYTES
+BODY_AT: Final = _EPOCH_END + _MAC_BYTES
+"""Where the body of an entry begins: before it stand its format, an epoch and a MAC."""
+MAX_ENTRY_BYTES: Final = BODY_AT + MAX_BODY_BYTES
 
 
 class Refusal(StrEnum):
@@ -64,9 +65,9 @@ class Sealer:
         """The body of the entry found under `name`, or why it must not be looked at."""
         if len(entry) > MAX_ENTRY_BYTES:
             return Refusal.OVERSIZE
-        if len(entry) < _BODY_AT or entry[:1] != _FORMAT:
+        if len(entry) < BODY_AT or entry[:1] != _FORMAT:
             return Refusal.MALFORMED
-        head, mac, body = entry[:_EPOCH_END], entry[_EPOCH_END:_BODY_AT], entry[_BODY_AT:]
+        head, mac, body = entry[:_EPOCH_END], entry[_EPOCH_END:BODY_AT], entry[BODY_AT:]
         if not hmac.compare_digest(mac, self._mac(name, head, body)):
             return Refusal.FORGED
         if head[1:] != epoch.bytes:

@@ -13,13 +13,10 @@ from services.cli import main
 from shared.freshness.changes import ChangeMap
 from shared.freshness.memory import Memory
 from shared.freshness.poll import Polled, RecordSource
-from shared.freshness.sealed_entry import Sealer
+from shared.freshness.sealed_entry import BODY_AT, Sealer
 from shared.freshness.snapshot import Snapshot
 from shared.freshness.tail import Tail
 from shared.rpc.effects import EffectWaits
-
-BODY_AT: Final = 33
-"""Bytes before the body of an entry: its format, an epoch and a MAC."""
 
 
 def no_wait() -> None:

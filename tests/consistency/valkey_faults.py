@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from shared.embedded.valkey import SOCKET_NAME, EmbeddedValkey
+from shared.freshness.sealed_entry import BODY_AT
 from tests.consistency.faults import goes_on, kill_processes
 from tests.consistency.hammer import Fault
 from tests.consistency.scene import Scene
@@ -46,11 +47,13 @@ async def _is_emptied(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> N
 
 async def _is_set_back(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
     """All that it ever held for a name may be there again: the first of it, or something of some seconds ago."""
+    again: list[tuple[bytes | str, ...]] = []
     for name, value in (await redis.everything()).items():
         if name in held:
-            await redis.do("SET", name, held[name], "EX", KEPT_S)
+            again.append(("SET", name, held[name], "EX", KEPT_S))
         if name not in held or scene.random.random() < 0.2:
             held[name] = value
+    await redis.do_all(again)
 
 
 async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
@@ -58,19 +61,22 @@ async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> No
     there = [(name, value) for name, value in (await redis.everything()).items() if value]
     for name, value in there:
         held.setdefault(name, value)
+    # All at once: what is put there after the processes have put something newer bears a stamp that they do not take.
+    changes: list[tuple[bytes | str, ...]] = []
     for name, value in scene.random.sample(there, len(there) // 2):
         place = scene.random.randrange(len(value))
         flipped = value[:place] + bytes([value[place] ^ (1 << scene.random.randrange(8))]) + value[place + 1 :]
         other = scene.random.choice(there)[1]
-        as_if_new = value.partition(b"\n")[0] + b"\n" + held[name].partition(b"\n")[2]
+        stamp, facts = value[BODY_AT:].partition(b"\n")[0], held[name][BODY_AT:].partition(b"\n")[2]
+        as_if_new = value[:BODY_AT] + stamp + b"\n" + facts
         garbled = (flipped, value[:place], value + b"x", other, other, scene.random.randbytes(200), b"")
         forged = as_if_new if scene.random.random() < 0.5 else scene.random.choice(garbled)
         if scene.random.random() < 0.1:
             # A process may write the name at any moment: what is of another kind takes its place in one step.
-            await redis.do("LPUSH", "of_another_kind", value)
-            await redis.do("RENAME", "of_another_kind", name)
+            changes += [("LPUSH", "of_another_kind", value), ("RENAME", "of_another_kind", name)]
         else:
-            await redis.do("SET", name, forged, "EX", KEPT_S)
+            changes.append(("SET", name, forged, "EX", KEPT_S))
+    await redis.do_all(changes)
 
 
 def again_and_again(act: Callable[[Scene, Redis, dict[bytes, bytes]], Awaitable[None]]) -> Callable[
@@ -81,6 +87,7 @@ def again_and_again(act: Callable[[Scene, Redis, dict[bytes, bytes]], Awaitable[
     async def fault(scene: Scene, stop: asyncio.Event) -> None:
         held: dict[bytes, bytes] = {}
         async with redis_at(valkey_of(scene).socket_dir / SOCKET_NAME) as redis:
+            await redis.do("FLUSHALL")  # of an account that was hammered before nothing is asked any more
             killing = asyncio.create_task(kill_processes(scene, stop))
             while await goes_on(stop, scene.random.uniform(0.05, 0.5)):
                 await act(scene, redis, held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,10 +18,15 @@ class Redis:
 
     async def do(self, *words: bytes | str) -> Reply:
         """One command. ValueError with the server's words where it refuses."""
-        parts = [word.encode() if isinstance(word, str) else word for word in words]
-        told = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-        self._writer.write(b"*%d\r\n%s" % (len(parts), told))
-        return await self._reply()
+        return (await self.do_all([words]))[0]
+
+    async def do_all(self, commands: Sequence[Sequence[bytes | str]]) -> list[Reply]:
+        """Commands that are sent at once: next to nothing happens between them. ValueError where the server refuses one."""
+        for words in commands:
+            parts = [word.encode() if isinstance(word, str) else word for word in words]
+            told = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+            self._writer.write(b"*%d\r\n%s" % (len(parts), told))
+        return [await self._reply() for _ in commands]
 
     async def _reply(self) -> Reply:
         line = (await self._reader.readuntil(b"\r\n"))[:-2]
