@@ -56,6 +56,13 @@ async def _is_set_back(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> 
     await redis.do_all(again)
 
 
+def as_if_new(first: bytes, newest: bytes) -> bytes:
+    """The facts of the first of two entries under the stamp of the newest: that its seal is wrong is all that is to be seen."""
+    # Bytes of the seal may be line breaks.
+    stamp, facts = newest[BODY_AT:].partition(b"\n")[0], first[BODY_AT:].partition(b"\n")[2]
+    return newest[:BODY_AT] + stamp + b"\n" + facts
+
+
 async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> None:
     """Bytes that are changed, cut off, moved to another name, of another kind, and the first facts as if just read."""
     there = [(name, value) for name, value in (await redis.everything()).items() if value]
@@ -67,10 +74,8 @@ async def _is_forged(scene: Scene, redis: Redis, held: dict[bytes, bytes]) -> No
         place = scene.random.randrange(len(value))
         flipped = value[:place] + bytes([value[place] ^ (1 << scene.random.randrange(8))]) + value[place + 1 :]
         other = scene.random.choice(there)[1]
-        stamp, facts = value[BODY_AT:].partition(b"\n")[0], held[name][BODY_AT:].partition(b"\n")[2]
-        as_if_new = value[:BODY_AT] + stamp + b"\n" + facts
         garbled = (flipped, value[:place], value + b"x", other, other, scene.random.randbytes(200), b"")
-        forged = as_if_new if scene.random.random() < 0.5 else scene.random.choice(garbled)
+        forged = as_if_new(held[name], value) if scene.random.random() < 0.5 else scene.random.choice(garbled)
         if scene.random.random() < 0.1:
             # A process may write the name at any moment: what is of another kind takes its place in one step.
             changes += [("LPUSH", "of_another_kind", value), ("RENAME", "of_another_kind", name)]
