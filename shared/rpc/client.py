@@ -8,6 +8,7 @@ since it carries a `request_id` where it writes.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from random import uniform
 from typing import Final, Protocol, TypeVar, cast
@@ -50,7 +51,7 @@ class ServiceCaller(Protocol):
         ...
 
 
-class _Caller:
+class _Caller(ABC):
     """What both ways of calling have in common."""
 
     def __init__(self, tokens: ServiceTokens, issuer: str) -> None:
@@ -81,9 +82,9 @@ class _Caller:
         trace = [(key, value) for key, value in context.invocation_metadata() if key == "traceparent"]
         return (("authorization", f"{SCHEME} {self._tokens.mint(call)}"), *trace)
 
+    @abstractmethod
     async def _send(self, method: str, body: bytes, left_s: float, metadata: Metadata) -> bytes:
-        """One try: the bytes of the answer, or DomainError as the other service raised it. Each way of calling has its own."""
-        raise NotImplementedError
+        """One try: the bytes of the answer, or DomainError as the other service raised it."""
 
 
 class InsideCaller(_Caller):
